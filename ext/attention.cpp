@@ -1,0 +1,249 @@
+// Deformable attention, plain and key-aware, forward and backward: threads, memory and the choice of instruction set.
+// The arithmetic is in attention_kernel.h, compiled here once per instruction set.
+//
+// The work is cut by picture and head, because one head of a map fits a core's cache and because no two tasks write to
+// the same gradient then: no atomics, and the result does not depend on the number of threads.
+#include "attention.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <vector>
+
+namespace {
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__clang__)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, ivec{__VA_ARGS__})
+#endif
+
+enum Mode { kPlain, kShared, kSeparate };  // shared: the key is the value
+
+struct Problem : LitedetrAttention {
+  Mode mode;
+  int tokens, points_total, points_padded;
+  float scale;
+  // One entry per sampling point (L * P, then zeros up to a whole register): its level's size and first token.
+  const float *point_width, *point_height;
+  const int32_t* point_start;
+};
+
+constexpr int kAlignment = 64;
+constexpr int kWidestRegister = 16;  // floats
+
+int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+// Memory that a thread keeps between calls: fresh pages for every call would cost more than the copy of the map.
+class Arena {
+ public:
+  ~Arena() { std::free(data_); }
+
+  void reserve(int64_t bytes) {
+    used_ = 0;
+    if (bytes <= size_) return;
+    std::free(data_);
+    size_ = 0;
+    data_ = static_cast<char*>(std::aligned_alloc(kAlignment, round_up(bytes, kAlignment)));
+    if (!data_) throw std::bad_alloc();
+    size_ = bytes;
+  }
+
+  template <class T>
+  T* take(int64_t count) {
+    T* result = reinterpret_cast<T*>(data_ + used_);
+    used_ += round_up(count * static_cast<int64_t>(sizeof(T)), kAlignment);
+    return result;
+  }
+
+ private:
+  char* data_ = nullptr;
+  int64_t size_ = 0, used_ = 0;
+};
+
+thread_local Arena arena_of_thread;
+
+// An upper bound for what one task takes from its arena, for any instruction set.
+int64_t scratch_bytes(const Problem& p, bool backward) {
+  const int64_t row = round_up(p.channels, kWidestRegister) * 4, points = p.points_padded;
+  const int64_t maps = (p.mode == kSeparate ? 2 : 1) * (backward ? 2 : 1);
+  const int64_t arrays = 10 + 4 + (backward ? 6 : 1) * kWidestRegister;  // corners; weights, locations; products
+  return maps * (p.tokens + 1) * row + (3 + points) * row + points * arrays * 4 + 64 * kAlignment;
+}
+
+namespace portable {
+#define LANES 4
+#include "attention_kernel.h"
+#undef LANES
+}  // namespace portable
+
+#if defined(__x86_64__)
+#define HAS_X86_PATHS 1
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+namespace avx2 {
+#define LANES 8
+#include "attention_kernel.h"
+#undef LANES
+}  // namespace avx2
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#endif
+namespace avx512 {
+#define LANES 16
+#include "attention_kernel.h"
+#undef LANES
+}  // namespace avx512
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#endif  // __x86_64__
+
+struct Path {
+  void (*forward)(const Problem&, Arena&, int batch, int head, int begin, int end);
+  void (*backward)(const Problem&, Arena&, int batch, int head);
+};
+
+int best_path() {
+#if defined(HAS_X86_PATHS)
+  __builtin_cpu_init();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return has_avx2 ? (has_avx512 ? 3 : 2) : 1;
+#else
+  return 1;
+#endif
+}
+
+bool choose_path(int wanted, Path& path) {
+  const int best = best_path();
+  if (wanted < 0 || wanted > best) return false;
+  switch (wanted ? wanted : best) {
+#if defined(HAS_X86_PATHS)
+    case 3: path = {avx512::forward, avx512::backward}; return true;
+    case 2: path = {avx2::forward, avx2::backward}; return true;
+#endif
+    default: path = {portable::forward, portable::backward}; return true;
+  }
+}
+
+struct PointTables {
+  std::vector<float> width, height;
+  std::vector<int32_t> start;
+};
+
+Problem make_problem(const LitedetrAttention& call, PointTables& tables) {
+  Problem p;
+  static_cast<LitedetrAttention&>(p) = call;
+  p.mode = !call.query ? kPlain : call.key ? kSeparate : kShared;
+  p.scale = 1.0f / std::sqrt(static_cast<float>(call.channels));
+  p.points_total = call.levels * call.points;
+  p.points_padded = static_cast<int>(round_up(p.points_total, kWidestRegister));
+  p.tokens = 0;
+  tables.width.assign(p.points_padded, 0.0f);
+  tables.height.assign(p.points_padded, 0.0f);
+  tables.start.assign(p.points_padded, 0);
+  for (int level = 0; level < call.levels; level++) {
+    const int height = call.sizes[2 * level], width = call.sizes[2 * level + 1];
+    for (int i = level * call.points; i < (level + 1) * call.points; i++) {
+      tables.width[i] = static_cast<float>(width);
+      tables.height[i] = static_cast<float>(height);
+      tables.start[i] = p.tokens;
+    }
+    p.tokens += height * width;
+  }
+  p.point_width = tables.width.data();
+  p.point_height = tables.height.data();
+  p.point_start = tables.start.data();
+  return p;
+}
+
+// Runs `task(arena, i)` for every i. An exception must not leave a parallel region: it becomes an error code.
+template <class Task>
+int run_tasks(int64_t count, int threads, int64_t scratch, Task task) {
+  int status = 0;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+  for (int64_t i = 0; i < count; i++) {
+    try {
+      arena_of_thread.reserve(scratch);
+      task(arena_of_thread, i);
+    } catch (...) {
+#pragma omp atomic write
+      status = kLitedetrOutOfMemory;
+    }
+  }
+  return status;
+}
+
+int forward_call(const LitedetrAttention& call) {
+  Path path;
+  if (!choose_path(call.path, path)) return kLitedetrNoSuchPath;
+  PointTables tables;
+  const Problem p = make_problem(call, tables);
+  const int threads = call.threads > 1 ? call.threads : 1;
+  const int64_t heads = static_cast<int64_t>(p.batch) * p.heads;
+  if (!heads || !p.queries) return 0;
+  // More threads than heads: cut the queries as well; every part copies the head's map for itself.
+  int64_t parts = (threads + heads - 1) / heads;
+  if (parts > p.queries) parts = p.queries;
+  return run_tasks(heads * parts, threads, scratch_bytes(p, false), [&](Arena& arena, int64_t i) {
+    const int64_t head = i / parts, part = i % parts;
+    path.forward(p, arena, static_cast<int>(head / p.heads), static_cast<int>(head % p.heads),
+                 static_cast<int>(part * p.queries / parts), static_cast<int>((part + 1) * p.queries / parts));
+  });
+}
+
+int backward_call(const LitedetrAttention& call) {
+  Path path;
+  if (!choose_path(call.path, path)) return kLitedetrNoSuchPath;
+  PointTables tables;
+  const Problem p = make_problem(call, tables);
+  const int threads = call.threads > 1 ? call.threads : 1;
+  return run_tasks(static_cast<int64_t>(p.batch) * p.heads, threads, scratch_bytes(p, true),
+                   [&](Arena& arena, int64_t i) {
+                     path.backward(p, arena, static_cast<int>(i / p.heads), static_cast<int>(i % p.heads));
+                   });
+}
+
+}  // namespace
+
+LITEDETR_API int litedetr_attention_forward(const LitedetrAttention* call) {
+  try {
+    return forward_call(*call);
+  } catch (const std::bad_alloc&) {
+    return kLitedetrOutOfMemory;
+  } catch (...) {
+    return kLitedetrFailed;
+  }
+}
+
+LITEDETR_API int litedetr_attention_backward(const LitedetrAttention* call) {
+  try {
+    return backward_call(*call);
+  } catch (const std::bad_alloc&) {
+    return kLitedetrOutOfMemory;
+  } catch (...) {
+    return kLitedetrFailed;
+  }
+}
+
+LITEDETR_API int litedetr_attention_best_path() { return best_path(); }
+
+LITEDETR_API int litedetr_attention_struct_size() { return static_cast<int>(sizeof(LitedetrAttention)); }

@@ -1,0 +1,46 @@
+// Deformable attention on the CPU: the C interface. No PyTorch in here. Everything is contiguous, row-major, and called
+// with the shapes below; who calls it has checked them.
+#pragma once
+#include <cstdint>
+
+#if defined(_WIN32)
+#define LITEDETR_API extern "C" __declspec(dllexport)
+#else
+#define LITEDETR_API extern "C" __attribute__((visibility("default")))
+#endif
+
+// Symbols: B batch, S tokens, M heads, D channels of a head, Q queries, L levels, P points per level.
+// A pointer to `void` is float, or bfloat16 if `bfloat16` is set; computing and adding up are in float either way.
+struct LitedetrAttention {
+  int32_t batch, queries, heads, channels, levels, points;
+  int32_t bfloat16;      // 0 or 1
+  int32_t threads;       // at most so many
+  int32_t path;          // 0: the best this machine has; 1: portable; 2: AVX2; 3: AVX-512
+  const int32_t* sizes;  // (L, 2): height, width of every level, finest first
+
+  // What goes in. Plain attention: `weights`, no `query`, no `key`. Key-aware: `query`, no `weights`; `key` is null where
+  // it is the value.
+  const void *query, *key, *value;  // (B, Q, M, D), (B, S, M, D), (B, S, M, D)
+  const float* locations;           // (B, Q, M, L, P, 2): x, y in 0..1
+  const float* weights;             // (B, Q, M, L, P)
+
+  // What the forward pass writes.
+  void* out;           // (B, Q, M, D)
+  float* weights_out;  // (B, Q, M, L, P), key-aware only; null where it is not wanted
+
+  // What the backward pass reads and writes besides, each in the shape of what it is the gradient of.
+  const void* grad_out;
+  const float* grad_weights_out;  // null: none
+  void *grad_query, *grad_key, *grad_value;
+  float *grad_locations, *grad_weights;
+};
+
+// All of these return 0, or one of these.
+enum { kLitedetrOutOfMemory = 1, kLitedetrNoSuchPath = 2, kLitedetrFailed = 3 };
+
+LITEDETR_API int litedetr_attention_forward(const LitedetrAttention* call);
+LITEDETR_API int litedetr_attention_backward(const LitedetrAttention* call);
+
+// The best path of this machine (1, 2 or 3), and the size of the structure above for the caller to compare with its own.
+LITEDETR_API int litedetr_attention_best_path();
+LITEDETR_API int litedetr_attention_struct_size();

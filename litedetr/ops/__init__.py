@@ -1,0 +1,175 @@
+"""Deformable attention, plain and key-aware: one function each, several implementations behind it.
+
+    from litedetr import ops
+
+    out = ops.deformable_attention(value, spatial_shapes, locations, weights)
+    out = ops.key_aware_deformable_attention(query, key, value, spatial_shapes, locations)
+
+    with ops.use("reference"):
+        ...
+
+Shapes, with B pictures, S tokens of all levels, M heads of D channels, Q queries, L levels and P points per level:
+value and key (B, S, M, D); query (B, Q, M, D); locations (B, Q, M, L, P, 2); weights (B, Q, M, L, P).
+"""
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from litedetr.ops import native, reference
+
+__all__ = ["BACKENDS", "deformable_attention", "key_aware_deformable_attention", "use"]
+
+BACKENDS = ("auto", "reference", "native", "cuda")
+
+_backend = "auto"  # a plain global: torch.compile guards on it, and traces nothing finer
+_warned = False
+
+
+@contextlib.contextmanager
+def use(backend: str) -> Iterator[None]:
+    """Chooses the implementation for everything that runs during the `with`, in the whole process.
+
+    "auto" takes the fastest that can run; "reference" is plain PyTorch; "native" is the CPU kernel; "cuda" does not exist
+    yet.
+
+    Raises:
+        ValueError: no backend has this name.
+        RuntimeError: the backend cannot be used here; the message says why and what to do.
+    """
+    global _backend
+    if backend not in BACKENDS:
+        raise ValueError(f"expected a backend out of {', '.join(BACKENDS)}; got {backend!r}")
+    if backend == "cuda":
+        raise RuntimeError('the "cuda" backend is not written yet; use "auto", which runs the reference on a GPU')
+    if backend == "native" and not native.available():
+        raise RuntimeError(
+            f'the "native" backend was asked for but is not available: {native.reason_unavailable()}; '
+            'or use "auto", which then runs the reference'
+        )
+    before, _backend = _backend, backend
+    try:
+        yield
+    finally:
+        _backend = before
+
+
+def deformable_attention(
+    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Deformable attention: for each query and head, a weighted sum of bilinear samples of `value`.
+
+    Args:
+        value: (B, S, M, D), the tokens of all levels one after the other, finest level first, each row by row.
+        spatial_shapes: (height, width) of each level, finest first; S is the sum of their products.
+        locations: (B, Q, M, L, P, 2), x and y in 0..1 over each level; pixel centres are at (i + 0.5) / size. What lies
+            outside is 0, corner by corner, as `grid_sample` does it with `padding_mode="zeros"`, `align_corners=False`.
+        weights: (B, Q, M, L, P), used as they are.
+
+    Returns:
+        (B, Q, M*D) in the dtype of `value`; differentiable in every tensor.
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+    """
+    shapes = _checked_shapes(value, spatial_shapes, locations)
+    _expect("weights", weights, locations.shape[:-1], "(B, Q, M, L, P) as in locations")
+    chosen = _choose(value, value, locations, weights)
+    return chosen.deformable_attention(value, shapes, locations, weights)
+
+
+def key_aware_deformable_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    locations: Tensor,
+    return_weights: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Key-aware deformable attention: the weights are a softmax over <query, sampled key> / sqrt(D).
+
+    The softmax runs over levels and points jointly. A point outside the map has logit 0 and value 0, and keeps its share.
+    Pass the same tensor as `key` and `value` where keys are values: it is then sampled once.
+
+    Args:
+        query: (B, Q, M, D).
+        key, value: (B, S, M, D); see `deformable_attention`.
+        spatial_shapes: (height, width) of each level, finest first.
+        locations: (B, Q, M, L, P, 2), x and y in 0..1.
+        return_weights: also return the softmax weights.
+
+    Returns:
+        (B, Q, M*D) in the dtype of `value`, or that and the weights (B, Q, M, L, P) in float32 (float64 if an input is).
+
+    Raises:
+        ValueError: shapes that do not fit each other.
+    """
+    shapes = _checked_shapes(value, spatial_shapes, locations)
+    _expect("key", key, value.shape, "(B, S, M, D), the shape of value")
+    _expect("query", query, (*locations.shape[:3], value.shape[-1]), "(B, Q, M, D) as in locations and value")
+    chosen = _choose(value, query, key, locations)
+    if chosen is reference:
+        out, weights = reference.key_aware_deformable_attention(query, key, value, shapes, locations)
+    else:
+        out, weights = chosen.key_aware_deformable_attention(query, key, value, shapes, locations, return_weights)
+    return (out, weights) if return_weights else out
+
+
+def _choose(*tensors: Tensor):
+    """The module that does the work: one place for the choice between implementations."""
+    if _backend == "reference":
+        return reference
+    supported = native.supports(*tensors)
+    if _backend == "native":
+        if not supported:
+            got = ", ".join(f"{tensor.dtype} on {tensor.device}" for tensor in tensors)
+            raise ValueError(f'the "native" backend takes float32 and bfloat16 on the CPU; got {got}; use "auto"')
+        return native
+    if not supported:
+        return reference
+    if native.available():
+        return native
+    _warn_once()
+    return reference
+
+
+def _warn_once() -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            f"the fast attention kernel is not available ({native.reason_unavailable()}); "
+            "the reference runs instead: right, but many times slower",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _checked_shapes(
+    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor
+) -> tuple[tuple[int, int], ...]:
+    shapes = tuple((int(height), int(width)) for height, width in spatial_shapes)
+    if value.ndim != 4:
+        raise ValueError(f"value: expected (B, S, M, D), got {tuple(value.shape)}; split its channels into heads first")
+    B, S, M, _ = value.shape
+    tokens = sum(height * width for height, width in shapes)
+    if tokens != S:
+        raise ValueError(
+            f"value: expected {tokens} tokens (S) for the levels {list(shapes)}, got {S}; "
+            "pass spatial_shapes as (height, width) of every level, finest first"
+        )
+    L = len(shapes)
+    fits = locations.ndim == 6 and tuple(locations.shape[i] for i in (0, 2, 3, 5)) == (B, M, L, 2)
+    if not fits:
+        raise ValueError(
+            f"locations: expected (B, Q, M, L, P, 2) with B={B}, M={M}, L={L}, got {tuple(locations.shape)}; "
+            "B and M are those of value, L the number of spatial_shapes"
+        )
+    return shapes
+
+
+def _expect(name: str, tensor: Tensor, shape: Sequence[int], meaning: str) -> None:
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"{name}: expected {tuple(shape)}, {meaning}; got {tuple(tensor.shape)}")
