@@ -1,0 +1,213 @@
+"""COCO's average precision of a detector on a COCO-format set (pycocotools)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from litedetr.training.augment import NONE, augment
+from litedetr.training.data import MULTIPLE, PhotoSet, collate, read_annotations
+from litedetr.training.precision import autocast, normalise
+
+FIGURES = (
+    "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
+    "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """COCO's twelve figures (0..1; -1 where nothing of that kind exists) and two per class.
+
+    figures: by the names in `FIGURES`; per_class: class name -> {"AP": …, "AP50": …}; person_ap50: AP50 of the class
+    called person, None without one; images: how many were measured; seconds: the detector's time.
+    """
+
+    figures: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    person_ap50: float | None
+    images: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "figures": self.figures,
+            "per_class": self.per_class,
+            "person_ap50": self.person_ap50,
+            "images": self.images,
+            "seconds": round(self.seconds, 2),
+        }
+
+    def summary(self) -> str:
+        """One line, in per cent."""
+        person = "" if self.person_ap50 is None else f", person AP50 {100 * self.person_ap50:.1f}"
+        ap, ap50, ap75 = (100 * self.figures[name] for name in FIGURES[:3])
+        return f"AP {ap:.1f}, AP50 {ap50:.1f}, AP75 {ap75:.1f}{person} ({self.images} pictures, {self.seconds:.0f} s)"
+
+
+def evaluate(
+    detector: nn.Module,
+    annotations: Path | str,
+    images: Path | str,
+    *,
+    size: int | None = None,
+    batch_size: int = 8,
+    select: int = 100,
+    limit: int | None = None,
+    precision: str = "f32",
+    device: torch.device | str | None = None,
+    photos: PhotoSet | None = None,
+    progress: bool = True,
+) -> Evaluation:
+    """Average precision of ``detector`` on the pictures of a COCO-format file; crowd boxes are ignore regions.
+
+    size: long side that pictures are resized to (default: the detector's own ``config.long_side``); select: detections
+    kept per picture; limit: measure the first pictures only; precision: "f32", "bf16" or "auto"; photos: the same set,
+    already open (its cache is reused). Class k of the detector is category ``config.ids[k]`` of the file, or the k-th
+    one listed if the detector has no category ids of its own.
+    """
+    photos = photos or PhotoSet(annotations, images)
+    ids = category_ids(detector, photos)
+    size = size or detector.config.long_side
+    device = torch.device(device) if device is not None else next(detector.parameters()).device
+    training = detector.training
+    detector.eval()
+    started = time.perf_counter()
+    results: list[dict[str, Any]] = []
+    order = sorted(range(len(photos))[:limit], key=lambda i: (photos.photos[i].width, photos.photos[i].height))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    try:
+        for batch in tqdm(batches, desc="evaluating", unit="batch", disable=not progress):
+            results += _detect(detector, photos, batch, size, select, ids, precision, device)
+    finally:
+        detector.train(training)
+    seconds = time.perf_counter() - started
+    content = read_annotations(Path(annotations))
+    return measure(content, results, [photos.photos[i].id for i in order], seconds)
+
+
+def category_ids(detector: nn.Module, photos: PhotoSet) -> Sequence[int]:
+    """The file's category of each of the detector's classes."""
+    given = tuple(detector.config.category_ids)
+    if given:
+        if not set(photos.category_ids) <= set(given):
+            absent = sorted(set(photos.category_ids) - set(given))
+            raise ValueError(
+                f"expected categories that the detector knows in {photos.annotations}, got {absent[:5]} besides; "
+                "measure on a set with the detector's classes"
+            )
+        return given
+    if detector.config.num_classes == len(photos.category_ids):
+        return photos.category_ids
+    if detector.config.num_classes > max(photos.category_ids):
+        return range(detector.config.num_classes)  # outputs counted by category id, as in the published models
+    raise ValueError(
+        f"expected {detector.config.num_classes} categories in {photos.annotations}, got {len(photos.category_ids)}; "
+        "measure on the set of classes that the detector was trained for"
+    )
+
+
+@torch.inference_mode()
+def _detect(
+    detector: nn.Module,
+    photos: PhotoSet,
+    batch: list[int],
+    size: int,
+    select: int,
+    ids: Sequence[int],
+    precision: str,
+    device: torch.device,
+) -> list[dict[str, Any]]:
+    """COCO-format results of a few pictures."""
+    samples = []
+    for index in batch:
+        photo = photos.photos[index]
+        scale = size / max(photo.width, photo.height)
+        canvas = (max(round(photo.width * scale), 1), max(round(photo.height * scale), 1))
+        samples.append(augment(photos.sample(index), canvas, np.random.default_rng(0), NONE))
+    widest, highest = (max(sample.size[axis] for sample in samples) for axis in (0, 1))
+    canvas = (-(-widest // MULTIPLE) * MULTIPLE, -(-highest // MULTIPLE) * MULTIPLE)
+    loaded = collate(samples, canvas)
+    mask = loaded.mask.to(device)
+    with autocast(device, precision):
+        output = detector(normalise(loaded.images.to(device), mask, detector.config), mask)
+    results = []
+    for index, scores, labels, boxes in zip(batch, *_best(output.logits, output.boxes, select), strict=True):
+        photo = photos.photos[index]
+        scale = np.array([photo.width, photo.height] * 2)
+        for score, label, (cx, cy, w, h) in zip(scores, labels, boxes * scale, strict=True):
+            results.append(
+                {
+                    "image_id": photo.id,
+                    "category_id": int(ids[label]),
+                    "bbox": [float(cx - w / 2), float(cy - h / 2), float(w), float(h)],
+                    "score": float(score),
+                }
+            )
+    return results
+
+
+def _best(logits: Tensor, boxes: Tensor, select: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ``select`` best pairs of query and class: scores (B, n), labels (B, n), boxes (B, n, 4)."""
+    classes = logits.shape[-1]
+    scores, place = logits.float().sigmoid().flatten(1).topk(min(select, logits[0].numel()), dim=1)
+    chosen = boxes.float().gather(1, (place // classes)[..., None].expand(-1, -1, 4))
+    return scores.cpu().numpy(), (place % classes).cpu().numpy(), chosen.cpu().numpy()
+
+
+def measure(
+    content: dict[str, Any], results: list[dict[str, Any]], image_ids: Sequence[int], seconds: float = 0.0
+) -> Evaluation:
+    """The figures of COCO-format ``results`` against a COCO-format file's ``content``, on the pictures given."""
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        truth = COCO()
+        truth.dataset = _complete(content)
+        truth.createIndex()
+        coco = COCOeval(truth, truth.loadRes(results) if results else _empty(content), "bbox")
+        coco.params.imgIds = list(image_ids)
+        coco.evaluate()
+        coco.accumulate()
+        coco.summarize()
+    precision = coco.eval["precision"]  # (IoU thresholds, recalls, classes, areas, detections)
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    per_class = {}
+    for k, category in enumerate(coco.params.catIds):
+        every = precision[:, :, k, 0, -1]
+        if (every > -1).any():
+            per_class[names[category]] = {"AP": float(every.mean()), "AP50": float(every[0].mean())}
+    return Evaluation(
+        figures={name: float(value) for name, value in zip(FIGURES, coco.stats, strict=True)},
+        per_class=per_class,
+        person_ap50=per_class.get("person", {}).get("AP50"),
+        images=len(image_ids),
+        seconds=seconds,
+    )
+
+
+def _complete(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with the fields pycocotools insists on: area, iscrowd, id."""
+    annotations = [
+        {"area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0, **entry, "id": number}
+        for number, entry in enumerate(content["annotations"], start=1)
+    ]
+    return {**content, "annotations": annotations}
+
+
+def _empty(content: dict[str, Any]) -> COCO:
+    """Results without a single detection."""
+    results = COCO()
+    results.dataset = {"images": content["images"], "categories": content["categories"], "annotations": []}
+    results.createIndex()
+    return results

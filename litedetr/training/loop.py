@@ -1,0 +1,356 @@
+"""The training loop: batches in, weights out; it can be killed at any time and goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
+from litedetr.training.data import Batch, BatchStream, PhotoSet
+from litedetr.training.denoising import make_denoising
+from litedetr.training.evaluation import Evaluation, evaluate
+from litedetr.training.losses import detection_losses, total_loss
+from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
+from litedetr.training.precision import autocast, normalise
+from litedetr.training.recipes import Recipe
+
+log = logging.getLogger(__name__)
+AHEAD = 3
+"""Batches made ahead of time."""
+BAD_STEPS = 20
+"""Steps in a row without a finite loss after which training gives up."""
+LENGTH_FIELDS = {
+    "steps",
+    "seconds",
+    "checkpoint_seconds",
+    "log_steps",
+    "evaluate_seconds",
+    "evaluate_pictures",
+    "threads",
+}
+"""Parts of a recipe that may change when a run is resumed."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where the weights are, how far the run got, and its last measurement on val (None without a val split)."""
+
+    weights: Path
+    steps: int
+    seconds: float
+    evaluation: Evaluation | None
+
+
+def train(
+    recipe: Recipe,
+    data: Path | str,
+    out: Path | str,
+    *,
+    resume: bool = True,
+    allow_changes: bool = False,
+    detector: nn.Module | None = None,
+    progress: bool = True,
+    on_step: Callable[[int], None] | None = None,
+) -> TrainingResult:
+    """Train a detector on ``data`` (a folder with train.json, train/ and, if there is one, val.json, val/).
+
+    ``out`` receives checkpoint.pt, log.jsonl, recipe.json and weights/ (the averaged weights in half precision, written
+    with every measurement and at the end). With ``resume`` a checkpoint found there is gone on with; ``allow_changes``
+    lets the recipe differ from that run's in more than its length. ``detector``: train this one instead of the
+    recipe's. ``on_step`` is called after every step with the number of steps done.
+    """
+    data, out = Path(data), Path(out)
+    if recipe.threads > 0:
+        torch.set_num_threads(recipe.threads)
+    photos = PhotoSet.open(data, "train")
+    validation = PhotoSet.open(data, "val") if (data / "val.json").is_file() else None
+    torch.manual_seed(recipe.seed)
+    detector = detector if detector is not None else build_detector(recipe, photos)
+    run = _Run(recipe, detector, photos, validation, out)
+    checkpoint = load_checkpoint(out) if resume else None
+    if checkpoint is not None:
+        _check_recipe(Recipe.from_json(checkpoint["recipe"]), recipe, allow_changes)
+        run.load(checkpoint)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "log.jsonl").unlink(missing_ok=True)
+    (out / "recipe.json").write_text(recipe.to_json() + "\n", encoding="utf-8")
+    return run.go(progress, on_step)
+
+
+def build_detector(recipe: Recipe, photos: PhotoSet) -> nn.Module:
+    """The recipe's detector with random weights, for the classes of ``photos``, its backbone from a file if given."""
+    from litedetr.backbones.mobilenet import load_mobilenet_backbone
+    from litedetr.detector import Detector
+
+    classes = {"class_names": tuple(photos.names), "category_ids": tuple(photos.category_ids)}
+    detector = Detector.from_preset(recipe.preset, num_classes=len(photos.names), **{**classes, **recipe.changes})
+    if recipe.backbone:
+        load_mobilenet_backbone(detector.backbone, recipe.backbone)
+    return detector
+
+
+def _check_recipe(before: Recipe, now: Recipe, allow_changes: bool) -> None:
+    """Refuse to go on with another recipe by accident."""
+    old, new = asdict(before), asdict(now)
+    changed = sorted(name for name in new if new[name] != old[name] and name not in LENGTH_FIELDS)
+    if changed and not allow_changes:
+        raise ValueError(
+            f"expected the recipe that this run was started with, got other values of {changed}; use the old recipe, "
+            "another folder, or allow changes"
+        )
+    if changed:
+        log.warning("going on with other values of %s", changed)
+
+
+class _Run:
+    """One training run's state, and its steps."""
+
+    def __init__(
+        self, recipe: Recipe, detector: nn.Module, photos: PhotoSet, validation: PhotoSet | None, out: Path
+    ) -> None:
+        self.recipe, self.out, self.photos, self.validation = recipe, out, photos, validation
+        name = recipe.device if recipe.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(name)
+        self.detector = detector.to(self.device)
+        groups = parameter_groups(self.detector, recipe.optimiser)
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimiser = torch.optim.AdamW(groups, fused=True)
+        self.ema = Ema(self.detector, recipe.ema)
+        self.step, self.elapsed, self.bad = 0, 0.0, 0
+        self.position: dict[str, Any] | None = None
+        self.measured_at = 0.0
+        self.meter = _Meter()
+
+    # --- state -----------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.to_json(),
+            "model": self.detector.state_dict(),
+            "ema": self.ema.state,
+            "optimiser": self.optimiser.state_dict(),
+            "rng": torch.get_rng_state(),
+            "position": self.position,
+            "step": self.step,
+            "elapsed": self.elapsed,
+            "measured_at": self.measured_at,
+            "meter": self.meter.state(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.detector.load_state_dict(state["model"])
+        for name, value in state["ema"].items():
+            self.ema.state[name].copy_(value)
+        rates = [(group["full_rate"], group["weight_decay"]) for group in self.optimiser.param_groups]
+        self.optimiser.load_state_dict(state["optimiser"])
+        for group, (rate, decay) in zip(self.optimiser.param_groups, rates, strict=True):
+            group["full_rate"], group["weight_decay"] = rate, decay
+        torch.set_rng_state(state["rng"])
+        self.position, self.step, self.elapsed = state["position"], state["step"], state["elapsed"]
+        self.measured_at = state["measured_at"]
+        self.meter = _Meter(**state["meter"])
+        _cut_log(self.out / "log.jsonl", self.step)
+        log.info("going on at step %d, %.0f s", self.step, self.elapsed)
+
+    def done(self, step: int | None = None) -> float:
+        """The share of the training that is done (0..1)."""
+        step, recipe = self.step if step is None else step, self.recipe
+        by_steps = step / recipe.steps if recipe.steps > 0 else 0.0
+        by_time = self.elapsed / recipe.seconds if recipe.seconds > 0 else 0.0
+        return min(max(by_steps, by_time), 1.0)
+
+    # --- the loop --------------------------------------------------------------------------------------------------
+
+    def go(self, progress: bool, on_step: Callable[[int], None] | None) -> TrainingResult:
+        recipe = self.recipe
+        stream = BatchStream(self.photos, recipe.augmentation, recipe.seed, recipe.rare, self.position)
+        bar = tqdm(total=100.0, initial=round(100 * self.done(), 2), unit="%", desc="training", disable=not progress,
+                   bar_format="{l_bar}{bar}| {n:.1f} % [{elapsed}<{remaining}{postfix}]")  # fmt: skip
+        saved = time.monotonic()
+        self.detector.train()
+        try:
+            while self.done() < 1:
+                started = time.monotonic()
+                while len(stream) < AHEAD:
+                    stage = recipe.stage(self.done(self.step + len(stream)))
+                    stream.request(stage.size, stage.batch)
+                self._step(stream.take(), started)
+                bar.n = round(100 * self.done(), 2)
+                if self.step % recipe.log_steps == 0:
+                    self._log(self.meter.line())
+                    bar.set_postfix_str(self.meter.text, refresh=False)
+                    self.meter.reset()
+                bar.refresh()
+                if time.monotonic() - saved > recipe.checkpoint_seconds:
+                    save_checkpoint(self.out, self.state())
+                    saved = time.monotonic()
+                if recipe.evaluate_seconds > 0 and self.elapsed - self.measured_at > recipe.evaluate_seconds:
+                    self.measured_at = self.elapsed
+                    self._measure(recipe.evaluate_pictures, progress)
+                if on_step is not None:
+                    on_step(self.step)
+            save_checkpoint(self.out, self.state())
+        except KeyboardInterrupt:
+            save_checkpoint(self.out, self.state())
+            raise
+        finally:
+            stream.close()
+            bar.close()
+        evaluation = self._measure(0, progress)
+        return TrainingResult(self.out / "weights", self.step, self.elapsed, evaluation)
+
+    def _step(self, batch: Batch, started: float) -> None:
+        """One batch, one update; `started` is when waiting for the batch began."""
+        settings, done = self.recipe.optimiser, self.done()
+        factor = rate_factor(self.step, done, settings)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["full_rate"] * factor
+        losses, norm = None, math.nan
+        self.optimiser.zero_grad(set_to_none=True)
+        try:
+            losses = self._losses(batch)
+            total = total_loss(losses, self.recipe.losses)
+            if torch.isfinite(total):
+                total.backward()
+                norm = float(nn.utils.clip_grad_norm_(self.parameters, settings.clip))
+        except FloatingPointError as error:
+            log.warning("step %d: %s", self.step, error)
+        if math.isfinite(norm):
+            self.optimiser.step()
+            self.ema.update(self.detector, self.step)
+            self.bad = 0
+        else:
+            self.bad += 1
+            log.warning("step %d left out: its loss or gradient is not finite", self.step)
+            if self.bad >= BAD_STEPS:
+                raise FloatingPointError(
+                    f"expected finite losses, got {BAD_STEPS} steps in a row without one; lower the rates or use f32, "
+                    "and resume from the last checkpoint"
+                )
+        seconds = time.monotonic() - started
+        self.position = batch.position
+        self.step += 1
+        self.elapsed += seconds
+        values = {name: value.detach() for name, value in (losses or {}).items()} if math.isfinite(norm) else {}
+        if values:
+            values["loss"], values["norm"] = total.detach(), torch.tensor(norm)
+        self.meter.add(values, len(batch.images), seconds, batch.images.shape[1:3], factor * settings.rate)
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        recipe, detector = self.recipe, self.detector
+        mask, targets = batch.mask.to(self.device), batch.targets.to(self.device)
+        pixels = normalise(batch.images.to(self.device), mask, detector.config)
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
+        with autocast(self.device, recipe.precision):
+            denoising = None
+            if recipe.denoising.number > 0:
+                denoising = make_denoising(
+                    targets, detector.label_embed, detector.config.num_classes, detector.num_queries,
+                    recipe.denoising, generator,
+                )  # fmt: skip
+            output = detector(
+                pixels,
+                mask if bool(batch.mask.any()) else None,
+                denoising=denoising.queries if denoising is not None else None,
+                dense=recipe.losses.dense > 0,
+            )
+        return detection_losses(output, targets, denoising, recipe.losses)
+
+    # --- what it leaves behind -------------------------------------------------------------------------------------
+
+    def _log(self, line: dict[str, Any]) -> None:
+        line = {"step": self.step, "seconds": round(self.elapsed, 2), "progress": round(self.done(), 5), **line}
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _measure(self, pictures: int, progress: bool) -> Evaluation | None:
+        """Write the averaged weights, and measure them on val at the size trained at."""
+        kept = {name: value.clone() for name, value in self.detector.state_dict().items()}
+        self.detector.load_state_dict(self.ema.state)
+        try:
+            self.detector.save_pretrained(self.out / "weights", dtype=torch.float16)
+            if self.validation is None:
+                return None
+            result = evaluate(
+                self.detector,
+                self.validation.annotations,
+                self.validation.folder,
+                size=self.recipe.stage(self.done()).size,
+                limit=pictures or None,
+                precision=self.recipe.precision,
+                photos=self.validation,
+                progress=progress,
+            )
+        finally:
+            self.detector.load_state_dict(kept)
+            self.detector.train()
+        log.info("step %d: %s", self.step, result.summary())
+        figures = {name: round(value, 5) for name, value in result.figures.items()}
+        self._log({"val": figures, "person_ap50": result.person_ap50, "pictures": result.images})
+        return result
+
+
+class _Meter:
+    """Means since the last line of the log."""
+
+    def __init__(
+        self, sums: dict[str, float] | None = None, steps: int = 0, photos: int = 0, seconds: float = 0.0
+    ) -> None:
+        self.sums, self.steps, self.photos, self.seconds = dict(sums or {}), steps, photos, seconds
+        self.canvas, self.rate, self.text = (0, 0), 0.0, ""
+
+    def state(self) -> dict[str, Any]:
+        return {"sums": self.sums, "steps": self.steps, "photos": self.photos, "seconds": self.seconds}
+
+    def reset(self) -> None:
+        self.sums, self.steps, self.photos, self.seconds = {}, 0, 0, 0.0
+
+    def add(self, values: dict[str, Tensor], photos: int, seconds: float, canvas: tuple[int, int], rate: float) -> None:
+        if values:
+            for name, value in zip(
+                values, torch.stack([v.cpu().double() for v in values.values()]).tolist(), strict=True
+            ):
+                self.sums[name] = self.sums.get(name, 0.0) + value
+            self.steps += 1
+        self.photos, self.seconds = self.photos + photos, self.seconds + seconds
+        self.canvas, self.rate = (int(canvas[0]), int(canvas[1])), rate
+
+    def line(self) -> dict[str, Any]:
+        means = {name: round(total / self.steps, 5) for name, total in self.sums.items()} if self.steps else {}
+        speed = self.photos / max(self.seconds, 1e-9)
+        self.text = f", loss {means.get('loss', math.nan):.2f}, {speed:.1f} photos/s at {max(self.canvas)}"
+        return {"photos_per_second": round(speed, 3), "canvas": self.canvas, "rate": self.rate, **means}
+
+
+def _cut_log(path: Path, step: int) -> None:
+    """Drop the lines written after the checkpoint, so that a resumed run's log has each step once."""
+    if path.is_file():
+        lines = [line for line in read_log(path) if line["step"] <= step]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def read_log(path: Path | str) -> list[dict[str, Any]]:
+    """The lines of a log.jsonl; a last line cut off by a kill is left out."""
+    lines = []
+    for text in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def with_length(recipe: Recipe, steps: int = 0, seconds: float = 0.0) -> Recipe:
+    """The same recipe, longer or shorter."""
+    return replace(recipe, steps=steps, seconds=seconds)

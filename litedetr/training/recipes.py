@@ -1,0 +1,140 @@
+"""Recipes: everything that decides how a detector is trained, as data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from litedetr.training.augment import AugmentSettings
+from litedetr.training.denoising import DenoisingSettings
+from litedetr.training.losses import LossSettings
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Pictures of long side ``size``, ``batch`` at a time, until the share ``until`` of the training is done."""
+
+    until: float
+    size: int
+    batch: int = 8
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """AdamW with a few groups, and how its rates change over the training.
+
+    rate: of everything but the next two; offsets: factor for sampling offsets; backbone: rate of the backbone;
+    warm_up: steps until the rates are full; constant_until: share of the training after which they fall, along a
+    cosine, to ``floor`` of themselves; decay: weight decay, none for biases, norms and embeddings; clip: largest norm
+    of the gradient.
+    """
+
+    rate: float = 4e-4
+    offsets: float = 0.3
+    backbone: float = 8e-5
+    warm_up: int = 100
+    constant_until: float = 0.5
+    floor: float = 0.01
+    decay: float = 1e-4
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class EmaSettings:
+    """The averaged weights' memory: ``share`` of the steps done so far, between these two rates a step."""
+
+    slowest: float = 0.9998
+    fastest: float = 0.998
+    share: float = 0.1
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train: the detector, for how long, on what, with which losses.
+
+    preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones;
+    steps, seconds: the training's length, the one reached first counts (0 = no limit; seconds count training only and
+    go on where a resumed run had been); rare: share of pictures below which a class' pictures are repeated;
+    precision: "auto", "f32" or "bf16"; checkpoint_seconds: between two checkpoints; log_steps: between two lines of the
+    log; evaluate_seconds: between two measurements on val, 0 = only at the end; threads: of PyTorch, 0 = as it is.
+    """
+
+    preset: str = "lite-dino-mobilenet"
+    changes: dict[str, Any] = field(default_factory=dict)
+    backbone: str = ""
+    steps: int = 0
+    seconds: float = 0.0
+    stages: tuple[Stage, ...] = (Stage(1.0, 320, 8),)
+    seed: int = 0
+    rare: float = 0.0
+    optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
+    ema: EmaSettings = field(default_factory=EmaSettings)
+    losses: LossSettings = field(default_factory=LossSettings)
+    denoising: DenoisingSettings = field(default_factory=DenoisingSettings)
+    augmentation: AugmentSettings = field(default_factory=AugmentSettings)
+    precision: str = "auto"
+    device: str = "auto"
+    checkpoint_seconds: float = 120.0
+    log_steps: int = 20
+    evaluate_seconds: float = 0.0
+    evaluate_pictures: int = 0
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps <= 0 and self.seconds <= 0:
+            raise ValueError(
+                f"expected a length, got steps={self.steps} and seconds={self.seconds}; set one of them above 0"
+            )
+        ends = [stage.until for stage in self.stages]
+        if not ends or ends != sorted(ends) or ends[-1] < 1:
+            raise ValueError(f"expected stages that end in rising order and reach 1.0, got ends {ends}; correct them")
+
+    def stage(self, progress: float) -> Stage:
+        """The stage at ``progress`` (0..1)."""
+        return next((stage for stage in self.stages if progress < stage.until), self.stages[-1])
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """What `to_json` wrote; fields left out keep their defaults, unknown ones are an error."""
+        return _build(cls, json.loads(text), "recipe")
+
+    @classmethod
+    def load(cls, path: Path | str) -> Recipe:
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+
+def _build(kind: type, values: dict[str, Any], where: str) -> Any:
+    """A dataclass, and those inside it, from plain JSON values."""
+    known = {item.name for item in fields(kind)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(
+            f"expected the fields {sorted(known)} in {where}, got {unknown} besides; remove or rename them"
+        )
+    hints, built = get_type_hints(kind), {}
+    for name, value in values.items():
+        if is_dataclass(hints[name]):
+            value = _build(hints[name], value, f"{where}.{name}")
+        elif name == "stages":
+            value = tuple(_build(Stage, item, f"{where}.stages") for item in value)
+        built[name] = value
+    return kind(**built)
+
+
+def embedded(seconds: float, backbone: str = "", threads: int = 0) -> Recipe:
+    """The embedded model's recipe: small pictures first, the size it is used at last; as long as there is time."""
+    return Recipe(
+        preset="lite-dino-mobilenet",
+        changes={"dense_head": True},
+        backbone=backbone,
+        seconds=seconds,
+        stages=(Stage(0.4, 192, 8), Stage(0.8, 256, 8), Stage(1.0, 320, 8)),
+        losses=LossSettings(label=2.0, l1=5.0, giou=2.0, dense=1.0, class_loss="varifocal"),
+        denoising=DenoisingSettings(number=50, label_noise=0.5, box_noise=0.8),
+        rare=0.02,
+        threads=threads,
+    )
