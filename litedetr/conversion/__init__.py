@@ -1,0 +1,1 @@
+"""Published checkpoints to this project's format, every key accounted for."""

@@ -1,0 +1,214 @@
+"""Detector: photo -> Detections."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from litedetr import image
+from litedetr.backbones import build_backbone
+from litedetr.config import DetectorConfig, preset
+from litedetr.decoder import DeformableDecoder
+from litedetr.detections import Detections, select_best
+from litedetr.encoder import InterleavedEncoder
+from litedetr.families.dino import DenseHead, DetectionHeads, QuerySelection
+from litedetr.output import DenoisingQueries, DetectorOutput, LayerOutput
+from litedetr.pyramid import PyramidNeck
+from litedetr.trace import Trace, stage
+
+MEGABATCH = 8
+"""Photos of one size that `predict_batch` runs at once."""
+
+
+class Detector(nn.Module):
+    """A DETR-style detector with an interleaved encoder."""
+
+    def __init__(self, config: DetectorConfig):
+        super().__init__()
+        self.config = config
+        c = config
+        self.backbone = build_backbone(c)
+        self.neck = PyramidNeck(self.backbone.channels, c.width, c.levels, c.temperature)
+        self.encoder = InterleavedEncoder(
+            c.encoder_schedule, c.width, c.heads, c.points, c.encoder_ffn, c.low_ffn, c.key_aware, c.same_loc, c.proj_key
+        )
+        self.selection = QuerySelection(c.width, c.queries, c.num_classes, c.learned_content)
+        self.decoder = DeformableDecoder(c.decoder_layers, c.width, c.heads, c.levels, c.points, c.decoder_ffn, c.key_aware)
+        self.heads = DetectionHeads(c.width, c.num_classes, c.decoder_layers, c.shared_heads)
+        self.label_embed = nn.Embedding(c.num_classes + 1, c.width)  # contents of denoising queries, in training
+        self.dense_head = DenseHead(c.width, c.num_classes) if c.dense_head else None
+        self.eval()
+
+    @classmethod
+    def from_preset(cls, name: str, **changes) -> Detector:
+        """A detector with random weights, e.g. ``from_preset("lite-dino-r50-h3l1-2x3", num_classes=91)``."""
+        return cls(preset(name, **changes))
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path = "embedded", revision: str | None = None) -> Detector:
+        """Trained weights: "embedded", a local folder, or "owner/name" on the Hub. See `litedetr.weights`."""
+        from litedetr import weights
+
+        return weights.load(source, revision)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write config.json and model.safetensors, in `dtype` if given. See `litedetr.weights`."""
+        from litedetr import weights
+
+        weights.save(self, folder, dtype)
+
+    @property
+    def num_queries(self) -> int:
+        """Object queries per photo (fewer where a photo has fewer tokens)."""
+        return self.config.queries
+
+    @property
+    def device(self) -> torch.device:
+        return self.neck.level_embed.device
+
+    def forward(
+        self,
+        pixels: Tensor,
+        mask: Tensor | None = None,
+        *,
+        denoising: DenoisingQueries | None = None,
+        dense: bool = False,
+        trace: Trace | None = None,
+    ) -> DetectorOutput:
+        """Predict from normalised pixels.
+
+        Args:
+            pixels: (B, 3, H, W) float.
+            mask: (B, H, W) bool, True = padding; None where nothing is.
+            denoising: queries put before the ordinary ones, in training.
+            dense: also predict from every encoder token, in training (needs ``config.dense_head``).
+            trace: filled with every attention step; one photo at a time.
+
+        Returns:
+            `DetectorOutput` with logits (B, Q, K) and boxes (B, Q, 4) cxcywh in [0, 1] of the padded image.
+        """
+        with stage(trace, "backbone"):
+            features = self.backbone(pixels)
+        with stage(trace, "neck"):
+            pyramid = self.neck(features, mask)
+            if trace is not None:
+                trace.spatial_shapes, trace.padding = pyramid.shapes, pyramid.mask[0].cpu()
+        with stage(trace, "encoder"):
+            memory = self.encoder(pyramid, trace)
+        with stage(trace, "selection"):
+            selected = self.selection(memory, pyramid)
+        with stage(trace, "decoder"):
+            content, references, attention_mask = _put_before(denoising, selected.content, selected.references)
+            states, boxes = self.decoder(content, references, memory, pyramid, self.heads.box_heads(), attention_mask, trace)
+            layers = self.heads(states, boxes)
+        if trace is not None:
+            trace.selected_tokens = selected.tokens[0].cpu()
+            trace.boxes = torch.cat((boxes[:1, 0], torch.stack([layer.boxes[0] for layer in layers]))).detach().cpu()
+            trace.logits = torch.stack([layer.logits[0] for layer in layers]).detach().cpu()
+        noisy, layers = _split(layers, 0 if denoising is None else denoising.content.shape[1])
+        return DetectorOutput(
+            logits=layers[-1].logits,
+            boxes=layers[-1].boxes,
+            auxiliary=tuple(layers[:-1]),
+            proposals=selected.output,
+            denoising=tuple(noisy),
+            dense=self.dense_head(memory, pyramid) if dense else None,
+            dense_shapes=pyramid.shapes,
+            dense_mask=pyramid.mask,
+        )
+
+    @torch.inference_mode()
+    def predict(self, photo: image.Photo, threshold: float | None = None, trace: bool = False) -> Detections:
+        """Find objects in one photo.
+
+        Args:
+            photo: a path, encoded bytes, a PIL image, or an (H, W, 3) uint8 RGB array.
+            threshold: lowest score to keep; ``config.threshold`` if None.
+            trace: record every attention step (`Detections.trace`).
+
+        Raises:
+            litedetr.image.PhotoError: the picture is broken, empty or too large.
+        """
+        pixels, mask, geometry = self.prepare(image.open_photo(photo))
+        record = Trace(geometry=geometry) if trace else None
+        output = self(pixels.to(self.device), _needed(mask, self.device), trace=record)
+        return self.detections(output, [geometry], threshold, record)[0]
+
+    @torch.inference_mode()
+    def predict_batch(self, photos: Iterable[image.Photo], threshold: float | None = None) -> list[Detections]:
+        """`predict` for many photos. Those that have one size in the network run together, so that results do not depend on the
+        company a photo keeps."""
+        prepared = [self.prepare(image.open_photo(photo)) for photo in photos]
+        by_geometry: dict[tuple, list[int]] = {}
+        for index, (_, _, geometry) in enumerate(prepared):
+            by_geometry.setdefault((geometry.resized, geometry.padded), []).append(index)
+        results: dict[int, Detections] = {}
+        for indices in by_geometry.values():
+            for start in range(0, len(indices), MEGABATCH):
+                batch = indices[start : start + MEGABATCH]
+                pixels = torch.cat([prepared[i][0] for i in batch]).to(self.device)
+                mask = _needed(torch.cat([prepared[i][1] for i in batch]), self.device)
+                found = self.detections(self(pixels, mask), [prepared[i][2] for i in batch], threshold)
+                results.update(zip(batch, found, strict=True))
+        return [results[index] for index in range(len(prepared))]
+
+    def prepare(self, photo) -> tuple[Tensor, Tensor, image.PhotoGeometry]:
+        """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w), geometry, as the config asks for."""
+        c = self.config
+        return image.prepare(photo, c.short_side, c.long_side, c.size_divisor, c.pixel_mean, c.pixel_std)
+
+    def detections(
+        self,
+        output: DetectorOutput,
+        geometries: list[image.PhotoGeometry],
+        threshold: float | None = None,
+        trace: Trace | None = None,
+    ) -> list[Detections]:
+        """Forward output -> one `Detections` per photo, in the photo's pixels."""
+        threshold = self.config.threshold if threshold is None else threshold
+        # Boxes are relative to the padded image: scaled by its extent in the photo's pixels, then cut at the photo's border.
+        extents = torch.stack([g.to_photo(torch.ones(2)) for g in geometries]).flip(-1)
+        best = select_best(output.logits, output.boxes, extents.to(output.boxes.device), self.config.select)
+        found = []
+        for scores, labels, boxes, queries, geometry in zip(*(t.cpu() for t in best), geometries, strict=True):
+            height, width = geometry.photo
+            limit = torch.tensor([width, height, width, height])
+            result = Detections(
+                boxes=boxes.clamp(min=0).minimum(limit).numpy(),
+                scores=scores.numpy(),
+                labels=labels.numpy(),
+                queries=queries.numpy(),
+                class_names=self.config.names,
+                category_ids=self.config.ids,
+                photo_size=geometry.photo,
+                trace=trace,
+            )
+            found.append(result.above(threshold))
+        return found
+
+
+def _needed(mask: Tensor, device: torch.device) -> Tensor | None:
+    """The mask if it hides anything."""
+    return mask.to(device) if bool(mask.any()) else None
+
+
+def _put_before(denoising: DenoisingQueries | None, content: Tensor, references: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    if denoising is None:
+        return content, references, None
+    return (
+        torch.cat((denoising.content.to(content.dtype), content), dim=1),
+        torch.cat((denoising.reference_points.to(references.dtype), references), dim=1),
+        denoising.attention_mask,
+    )
+
+
+def _split(layers: list[LayerOutput], count: int) -> tuple[list[LayerOutput], list[LayerOutput]]:
+    """Every layer's first `count` queries, and the rest."""
+    if count == 0:
+        return [], layers
+    first = [LayerOutput(layer.logits[:, :count], layer.boxes[:, :count]) for layer in layers]
+    rest = [LayerOutput(layer.logits[:, count:], layer.boxes[:, count:]) for layer in layers]
+    return first, rest

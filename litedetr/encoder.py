@@ -1,0 +1,106 @@
+"""The interleaved encoder (paper, section 3.2): coarse scales are updated often, fine ones seldom."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from litedetr.attention import DeformableAttention, KeyAwareDeformableAttention
+from litedetr.feedforward import FeedForward
+from litedetr.pyramid import FeaturePyramid
+from litedetr.schedule import EncoderSchedule, EncoderStep
+from litedetr.trace import Trace
+
+
+class EncoderLayer(nn.Module):
+    """Deformable attention and a feed-forward network, post-norm.
+
+    Args:
+        attention: the attention module.
+        width: d; ffn: hidden width of the feed-forward network.
+        low_ffn: hidden width of a second network for low-level tokens, None where they share the first.
+    """
+
+    def __init__(self, attention: DeformableAttention, width: int, ffn: int, low_ffn: int | None = None):
+        super().__init__()
+        self.attention = attention
+        self.norm = nn.LayerNorm(width)
+        self.ffn = FeedForward(width, ffn)
+        self.low_ffn = FeedForward(width, low_ffn) if low_ffn else None
+
+    def feed_forward(self, x: Tensor, low_tokens: int) -> Tensor:
+        """(B, Q, d), of which the first `low_tokens` are low-level ones."""
+        if self.low_ffn is None or low_tokens == 0:
+            return self.ffn(x)
+        return torch.cat((self.low_ffn(x[:, :low_tokens]), self.ffn(x[:, low_tokens:])), dim=1)
+
+
+class InterleavedEncoder(nn.Module):
+    """Runs an `EncoderSchedule` over a `FeaturePyramid`. The full encoder is `EncoderSchedule.full()`.
+
+    Args:
+        schedule: which scales each layer updates.
+        width: d; heads: M; points: P; ffn: hidden width of the feed-forward networks.
+        low_ffn: hidden width of the network for low-level tokens in "all" steps, None for the wide one.
+        key_aware: KDA instead of plain deformable attention; same_loc, proj_key: see `litedetr.attention`.
+    """
+
+    def __init__(
+        self,
+        schedule: EncoderSchedule,
+        width: int = 256,
+        heads: int = 8,
+        points: int = 4,
+        ffn: int = 2048,
+        low_ffn: int | None = None,
+        key_aware: bool = True,
+        same_loc: bool = False,
+        proj_key: bool = False,
+    ):
+        super().__init__()
+        self.schedule = schedule
+        self.steps = schedule.steps()
+        shape = (width, heads, schedule.levels, points, same_loc)
+        self.layers = nn.ModuleList(
+            EncoderLayer(
+                KeyAwareDeformableAttention(*shape, proj_key=proj_key) if key_aware else DeformableAttention(*shape),
+                width,
+                ffn,
+                low_ffn if step.kind == "all" and schedule.low else None,
+            )
+            for step in self.steps
+        )
+
+    def forward(self, pyramid: FeaturePyramid, trace: Trace | None = None) -> Tensor:
+        """Pyramid -> memory (B, S, d): the tokens after every step."""
+        memory, padding = pyramid.tokens, pyramid.padding
+        for step, layer in zip(self.steps, self.layers, strict=True):
+            memory = self.update(layer, step, memory, pyramid, padding, trace)
+        return memory
+
+    def update(
+        self,
+        layer: EncoderLayer,
+        step: EncoderStep,
+        memory: Tensor,
+        pyramid: FeaturePyramid,
+        padding: Tensor | None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """One step: the tokens of the step's scales query the whole memory and are replaced; the others stay."""
+        first = pyramid.first_token(step.query_levels[0])
+        low_tokens = max(pyramid.first_token(self.schedule.low) - first, 0)
+        queries, positions = memory[:, first:], pyramid.positions[:, first:]
+        attended = layer.attention(
+            queries + positions,
+            pyramid.reference_points[:, first:],
+            memory,
+            pyramid.shapes,
+            padding,
+            return_sampling=trace is not None,
+        )
+        if trace is not None:
+            attended, sampling = attended
+            trace.add_encoder_step(step, first, pyramid.reference_points[:, first:], sampling, attended, layer.attention)
+        updated = layer.feed_forward(layer.norm(queries + attended), low_tokens)
+        return torch.cat((memory[:, :first], updated), dim=1) if first else updated

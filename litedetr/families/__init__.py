@@ -1,0 +1,1 @@
+"""What differs between the detector families: how queries are made and read."""

@@ -1,0 +1,54 @@
+"""What a detector's forward takes and gives besides pixels: plain dataclasses of tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class LayerOutput:
+    """One prediction per query: ``logits`` (B, Q, K) before the sigmoid, ``boxes`` (B, Q, 4) cxcywh in [0, 1]."""
+
+    logits: Tensor
+    boxes: Tensor
+
+
+@dataclass
+class DenoisingQueries:
+    """Noised ground truth put before the ordinary queries in training (DINO, section 3.3).
+
+    Attributes:
+        content: (B, N, d) label embeddings.
+        reference_points: (B, N, 4) noised boxes, cxcywh **before** the sigmoid.
+        attention_mask: (N + Q, N + Q) bool, True = may not attend.
+    """
+
+    content: Tensor
+    reference_points: Tensor
+    attention_mask: Tensor
+
+
+@dataclass
+class DetectorOutput:
+    """Predictions of one forward pass.
+
+    Attributes:
+        logits, boxes: of the last decoder layer, see `LayerOutput`.
+        auxiliary: the earlier decoder layers, first to last.
+        proposals: the selected encoder tokens' own predictions (two-stage models).
+        denoising: every decoder layer's predictions for the denoising queries; empty without them.
+        dense: predictions of every encoder token by the training-only dense head, if asked for.
+        dense_shapes: (height, width) of every level, finest first, and
+        dense_mask: (B, S) bool, True = padding: the layout of ``dense``.
+    """
+
+    logits: Tensor
+    boxes: Tensor
+    auxiliary: tuple[LayerOutput, ...] = ()
+    proposals: LayerOutput | None = None
+    denoising: tuple[LayerOutput, ...] = ()
+    dense: LayerOutput | None = None
+    dense_shapes: tuple[tuple[int, int], ...] = field(default=())
+    dense_mask: Tensor | None = None

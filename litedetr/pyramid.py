@@ -1,0 +1,116 @@
+"""FeaturePyramid: the tokens of all scales, and the neck that makes them from backbone features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from litedetr.positions import reference_points, sine_positions, valid_ratios
+
+
+@dataclass(frozen=True)
+class FeaturePyramid:
+    """Tokens of L scales, finest first, rows after rows.
+
+    Attributes:
+        tokens: (B, S, d) features.
+        positions: (B, S, d) sine position plus level embedding.
+        shapes: (height, width) of every level.
+        mask: (B, S) bool, True = padding.
+        valid_ratios: (B, L, 2) share of each level that is not padding, as (w, h).
+        reference_points: (B, S, L, 2) every token's centre on every level, x and y in [0, 1] of the padded image.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    shapes: tuple[tuple[int, int], ...]
+    mask: Tensor
+    valid_ratios: Tensor
+    reference_points: Tensor
+
+    @property
+    def padding(self) -> Tensor | None:
+        """The mask if anything is padding, else None, so that unpadded photos skip the masking."""
+        return self.mask if bool(self.mask.any()) else None
+
+    def first_token(self, level: int) -> int:
+        """Index of the first token of a level."""
+        return sum(H * W for H, W in self.shapes[:level])
+
+    def with_tokens(self, tokens: Tensor) -> FeaturePyramid:
+        """The same layout with other features."""
+        return replace(self, tokens=tokens)
+
+    @classmethod
+    def from_maps(
+        cls,
+        maps: Sequence[Tensor],
+        level_embed: Tensor,
+        mask: Tensor | None = None,
+        temperature: float = 20.0,
+        shift: float = 0.0,
+    ) -> FeaturePyramid:
+        """Flatten maps into tokens with their positions.
+
+        Args:
+            maps: (B, d, H, W) per level, finest first.
+            level_embed: (L, d), added to the sine positions.
+            mask: (B, height, width) of the padded images, bool, True = padding.
+            temperature, shift: of the sine positions, see `sine_positions`.
+        """
+        B, d = maps[0].shape[:2]
+        shapes = tuple((level.shape[2], level.shape[3]) for level in maps)
+        masks = [level_mask(mask, shape, B, maps[0].device) for shape in shapes]
+        dtype = level_embed.dtype
+        positions = [
+            sine_positions(m, d // 2, temperature, shift, dtype).flatten(2).transpose(1, 2) + embed
+            for m, embed in zip(masks, level_embed, strict=True)
+        ]
+        ratios = torch.stack([valid_ratios(m, dtype) for m in masks], dim=1)  # (B, L, 2)
+        return cls(
+            tokens=torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1),  # (B, S, d)
+            positions=torch.cat(positions, dim=1),
+            shapes=shapes,
+            mask=torch.cat([m.flatten(1) for m in masks], dim=1),
+            valid_ratios=ratios,
+            reference_points=reference_points(shapes, ratios),
+        )
+
+
+def level_mask(mask: Tensor | None, shape: tuple[int, int], batch: int, device: torch.device) -> Tensor:
+    """The image's padding mask at a level's size by nearest neighbour: (B, h, w) bool; all valid where there is none."""
+    if mask is None:
+        return torch.zeros(batch, *shape, dtype=torch.bool, device=device)
+    return F.interpolate(mask[None].float(), size=shape)[0].bool()
+
+
+class PyramidNeck(nn.Module):
+    """Backbone stages to L scales of equal width: 1x1 convolutions, then 3x3 stride-2 ones for the coarser extra scales."""
+
+    def __init__(self, channels: Sequence[int], width: int, levels: int, temperature: float = 20.0, shift: float = 0.0):
+        super().__init__()
+        self.temperature, self.shift = temperature, shift
+        strided = [channels[-1]] + [width] * (levels - len(channels) - 1)
+        self.projections = nn.ModuleList(
+            [nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(32, width)) for c in channels]
+            + [
+                nn.Sequential(nn.Conv2d(c, width, 3, stride=2, padding=1), nn.GroupNorm(32, width))
+                for c in strided[: levels - len(channels)]
+            ]
+        )
+        self.level_embed = nn.Parameter(torch.empty(levels, width).normal_())
+        for projection in self.projections:
+            nn.init.xavier_uniform_(projection[0].weight)
+            nn.init.zeros_(projection[0].bias)
+
+    def forward(self, features: Sequence[Tensor], mask: Tensor | None = None) -> FeaturePyramid:
+        """Backbone features (B, C_l, H_l, W_l), finest first, and the image's padding mask -> `FeaturePyramid`."""
+        maps = [project(feature) for project, feature in zip(self.projections, features, strict=False)]
+        for index in range(len(features), len(self.projections)):
+            source = features[-1] if index == len(features) else maps[-1]
+            maps.append(self.projections[index](source))
+        return FeaturePyramid.from_maps(maps, self.level_embed, mask, self.temperature, self.shift)

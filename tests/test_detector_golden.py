@@ -1,0 +1,112 @@
+"""Whole detectors against golden data: every stage and every output."""
+
+import pytest
+import torch
+
+from litedetr import Detector, DetectorConfig, EncoderSchedule
+from litedetr.conversion.reference import load_reference_state
+from litedetr.detections import select_best
+from tests import golden_data as golden
+
+CASES = golden.cases("model", "lite_dino_", "dino")
+
+
+def config_of(case: dict) -> DetectorConfig:
+    c = case["config"]
+    levels, layers = c["num_feature_levels"], c["enc_layers"]
+    lite = case["family"] == "lite_dino"
+    schedule = EncoderSchedule.full(levels, layers)
+    if lite:
+        schedule = EncoderSchedule(c["enc_scale"], levels - c["enc_scale"], layers // c["num_expansion"], c["num_expansion"])
+    key_aware = lite and c["key_aware"]
+    return DetectorConfig(
+        backbone_width=case["resnet_width"],
+        width=c["hidden_dim"],
+        heads=c["nheads"],
+        levels=levels,
+        points=c["enc_n_points"],
+        schedule=str(schedule),
+        key_aware=key_aware,
+        same_loc=lite and c["same_loc"],
+        proj_key=lite and c["proj_key"],
+        encoder_ffn=c.get("dim_feedforward_enc", c["dim_feedforward"]),
+        low_ffn=c["hidden_dim"] if lite and c["small_expand"] else None,
+        decoder_ffn=c.get("dim_feedforward_dec", c["dim_feedforward"]),
+        decoder_layers=c["dec_layers"],
+        queries=c["num_queries"],
+        shared_heads=c["dec_pred_class_embed_share"],
+        learned_content=c["embed_init_tgt"],
+        num_classes=c["num_classes"],
+        select=c["num_select"],
+    )
+
+
+@pytest.fixture(scope="module", params=CASES)
+def run(request):
+    case, arrays, parameters = golden.load("model", request.param)
+    detector = Detector(config_of(case))
+    load_reference_state(detector, parameters)
+    with torch.inference_mode():
+        features = detector.backbone(arrays["image"])
+        pyramid = detector.neck(features, arrays["mask"])
+        memory = detector.encoder(pyramid)
+        selected = detector.selection(memory, pyramid)
+        states, references = detector.decoder(selected.content, selected.references, memory, pyramid, detector.heads.box_heads())
+        output = detector(arrays["image"], arrays["mask"])
+    stages = {
+        **{f"feat{index}": feature for index, feature in enumerate(features)},
+        "src_flatten": pyramid.tokens,
+        "mask_flatten": pyramid.mask,
+        "pos_flatten_no_level": pyramid.positions - torch.cat(
+            [row.expand(H * W, -1) for row, (H, W) in zip(detector.neck.level_embed.detach(), pyramid.shapes, strict=True)]
+        ),
+        "memory": memory,
+        "enc.scores": selected.scores,
+        "enc.topk_indices": selected.tokens,
+        "dec.tgt": selected.content,
+        "dec.ref_in": selected.references,
+        "dec.hs": states,
+        "dec.references": references,
+        "out.pred_logits": output.logits,
+        "out.pred_boxes": output.boxes,
+        "out.interm_outputs.pred_logits": output.proposals.logits,
+        "out.interm_outputs.pred_boxes": output.proposals.boxes,
+        "out.interm_outputs_for_matching_pre.pred_logits": output.proposals.logits,
+        "out.interm_outputs_for_matching_pre.pred_boxes": (
+            selected.anchors if case["family"] == "lite_dino" else selected.anchors.sigmoid()
+        ),
+    }  # fmt: skip
+    for index, layer in enumerate(output.auxiliary):
+        stages[f"out.aux_outputs.{index}.pred_logits"] = layer.logits
+        stages[f"out.aux_outputs.{index}.pred_boxes"] = layer.boxes
+    return case, arrays, stages
+
+
+def test_every_stage(run):
+    case, arrays, stages = run
+    expected = [key for key in arrays if key.startswith(("feat", "out.", "enc.", "dec.", "memory", "src", "mask_f", "pos_f"))]
+    assert set(expected) <= set(stages), set(expected) - set(stages)
+    noise = case["max_abs_diff_float32_vs_float64"]
+    for key in expected:
+        value = stages[key]
+        if value.dtype in (torch.bool, torch.int64):
+            assert torch.equal(value, arrays[key]), key
+        else:
+            golden.assert_close(value, arrays[key], golden.tolerance(max(noise.get(key, 0.0), max(noise.values()))), key)
+
+
+def test_post_processing(run):
+    case, arrays, stages = run
+    scores, labels, boxes, _ = select_best(
+        stages["out.pred_logits"], stages["out.pred_boxes"], arrays["post.target_sizes"], case["post_num_select"]
+    )
+    sure = case["post_unambiguous_prefix"]
+    limit = golden.tolerance(max(case["max_abs_diff_float32_vs_float64"].values()))
+    golden.assert_close(scores, arrays["post.scores"], limit, "scores")
+    assert torch.equal(labels[:, :sure], arrays["post.labels"][:, :sure])
+    size = float(arrays["post.target_sizes"].max())
+    golden.assert_close(boxes[:, :sure], arrays["post.boxes"][:, :sure], limit * size, "boxes")
+
+
+def test_cases_are_there():
+    assert {"lite_dino_s3ex3_kda", "dino"} <= set(CASES)

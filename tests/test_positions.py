@@ -1,0 +1,63 @@
+"""Positions, masks, reference points and proposals against golden data."""
+
+import pytest
+import torch
+
+from litedetr.detections import select_best
+from litedetr.positions import (
+    box_proposals,
+    box_sine,
+    inverse_sigmoid,
+    reference_points,
+    sine_positions,
+    valid_ratios,
+)
+from litedetr.pyramid import level_mask
+from tests import golden_data as golden
+
+
+def test_masks_positions_reference_points():
+    config, arrays, _ = golden.load("ops", "masks_positions_dino")
+    shapes = [tuple(size) for size in config["level_sizes"]]
+    mask = arrays["image_mask"]
+    masks = [level_mask(mask, shape, mask.shape[0], mask.device) for shape in shapes]
+    for level, level_ in enumerate(masks):
+        assert torch.equal(level_, arrays[f"mask{level}"])
+        for setting, temperature in (("t20", 20.0), ("t10000", 10000.0), ("t_w20_h50", (50.0, 20.0))):
+            expected = arrays[f"sine_{setting}.{level}"]
+            golden.assert_close(sine_positions(level_, expected.shape[1] // 2, temperature), expected, 2e-5, setting)
+    ratios = torch.stack([valid_ratios(m) for m in masks], dim=1)
+    golden.assert_close(ratios, arrays["valid_ratios"], 1e-6, "valid ratios")
+    golden.assert_close(reference_points(shapes, ratios), arrays["reference_points"], 1e-6, "reference points")
+
+
+def test_box_sine():
+    _, arrays, _ = golden.load("ops", "box_sine_dino")
+    for coordinates in (2, 4):
+        boxes, expected = arrays[f"pos{coordinates}"], arrays[f"sine{coordinates}"]
+        golden.assert_close(box_sine(boxes, expected.shape[-1] // coordinates), expected, 2e-5)
+    golden.assert_close(inverse_sigmoid(arrays["x"]), arrays["inverse_sigmoid_eps1e-3"], 1e-5)
+
+
+def test_box_proposals():
+    _, arrays, _ = golden.load("ops", "encoder_output_proposals")
+    shapes = [tuple(shape) for shape in arrays["spatial_shapes"].tolist()]
+    proposals, usable = box_proposals(shapes, arrays["mask_flatten"])
+    golden.assert_close(proposals, arrays["output_proposals"], 1e-4, "proposals")
+    golden.assert_close(arrays["memory"].masked_fill(~usable[..., None], 0.0), arrays["output_memory"], 0.0, "memory")
+    learned, _ = box_proposals(shapes, arrays["mask_flatten"], arrays["learned_wh"].sigmoid())
+    golden.assert_close(learned, arrays["output_proposals_learned_wh"], 1e-4, "proposals of a learned size")
+    finite, _ = box_proposals(shapes, arrays["mask_flatten"], usable_only=False)
+    assert finite.isfinite().all()
+
+
+@pytest.mark.parametrize("case", golden.cases("ops", "postprocess_"))
+def test_post_processing(case):
+    config, arrays, _ = golden.load("ops", case)
+    scores, labels, boxes, queries = select_best(
+        arrays["pred_logits"], arrays["pred_boxes"], arrays["target_sizes"], config["num_select"]
+    )
+    golden.assert_close(scores, arrays["scores"], 1e-6, "scores")
+    assert torch.equal(labels, arrays["labels"])
+    golden.assert_close(boxes, arrays["boxes"], 1e-3, "boxes")
+    assert (queries < arrays["pred_logits"].shape[1]).all()
