@@ -113,7 +113,7 @@ def random_window(sample: Sample, rng: np.random.Generator, settings: AugmentSet
 
 
 def fit(size: tuple[float, float], canvas: tuple[int, int], stretch: float = 1.0) -> tuple[int, int]:
-    """The largest (width, height) of ``size``'s shape inside ``canvas``; the shorter way may be stretched to fill it."""
+    """The largest (width, height) of ``size``'s shape inside ``canvas``; the shorter way may be stretched."""
     across, down = canvas[0] / size[0], canvas[1] / size[1]
     scale = min(across, down)
     width, height = size[0] * min(across, scale * stretch), size[1] * min(down, scale * stretch)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on exactly where it was, written so that a kill leaves the old or the new one."""
+"""Checkpoints: all that a run needs to go on exactly where it was; a kill leaves the old one or the new one."""
 
 from __future__ import annotations
 

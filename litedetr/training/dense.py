@@ -2,7 +2,7 @@
 
 One-to-one matching teaches a DETR encoder through a handful of queries a picture; a second, dense head teaches all its
 tokens at once (Co-DETR, Zong et al. 2023). Tokens are assigned as in TOOD (Feng et al. 2021): an object takes the k
-tokens inside it whose class score and box fit best, and the class target is that fit (varifocal loss, Zhang et al. 2021).
+tokens inside it whose class score and box fit best; the class target is that fit (varifocal loss, Zhang et al. 2021).
 """
 
 from __future__ import annotations
