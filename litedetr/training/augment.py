@@ -69,13 +69,13 @@ def crop(sample: Sample, window: Sequence[float], size: tuple[int, int], setting
     ``settings.min_side`` pixels, are left out.
     """
     width, height = sample.size
-    left, top = (max(int(round(v)), 0) for v in window[:2])
-    right, bottom = min(int(round(window[2])), width), min(int(round(window[3])), height)
+    left, top = (max(round(v), 0) for v in window[:2])
+    right, bottom = min(round(window[2]), width), min(round(window[3]), height)
     left, top = min(left, width - 1), min(top, height - 1)
     right, bottom = max(right, left + 1), max(bottom, top + 1)
     part = sample.image[top:bottom, left:right]
-    shrinks = size[0] * size[1] < (right - left) * (bottom - top)
-    image = cv2.resize(part, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    halves = size[0] * size[1] < 0.4 * (right - left) * (bottom - top)  # averaging is slow, and needed only then
+    image = cv2.resize(part, size, interpolation=cv2.INTER_AREA if halves else cv2.INTER_LINEAR)
     ratio = np.array([size[0] / (right - left), size[1] / (bottom - top)] * 2, dtype=np.float32)
     moved = (sample.boxes - np.array([left, top, left, top], dtype=np.float32)) * ratio
     return _clip(Sample(image, moved, sample.labels), settings)
@@ -132,9 +132,7 @@ def paste(samples: Sequence[tuple[Sample, tuple[int, int]]], size: tuple[int, in
     return Sample(image, np.concatenate(boxes), np.concatenate(labels))
 
 
-def zoom_out(
-    sample: Sample, canvas: tuple[int, int], rng: np.random.Generator, settings: AugmentSettings = NONE
-) -> Sample:
+def zoom_out(sample: Sample, canvas: tuple[int, int], rng: np.random.Generator, settings: AugmentSettings = NONE) -> Sample:
     """The whole picture, smaller, somewhere on a grey canvas."""
     factor = rng.uniform(1.0, settings.zoom_out_max)
     size = fit(sample.size, (max(int(canvas[0] / factor), 1), max(int(canvas[1] / factor), 1)))

@@ -126,9 +126,7 @@ def make_denoising(
     )
 
 
-def _draw(
-    rows: int, settings: DenoisingSettings, num_classes: int, generator: torch.Generator | None
-) -> DenoisingDraws:
+def _draw(rows: int, settings: DenoisingSettings, num_classes: int, generator: torch.Generator | None) -> DenoisingDraws:
     uniform = torch.rand(rows, generator=generator)
     replaced = int((uniform < settings.label_noise / 2).sum())
     return DenoisingDraws(

@@ -167,9 +167,7 @@ def _best(logits: Tensor, boxes: Tensor, select: int) -> tuple[np.ndarray, np.nd
     return scores.cpu().numpy(), (place % classes).cpu().numpy(), chosen.cpu().numpy()
 
 
-def measure(
-    content: dict[str, Any], results: list[dict[str, Any]], image_ids: Sequence[int], seconds: float = 0.0
-) -> Evaluation:
+def measure(content: dict[str, Any], results: list[dict[str, Any]], image_ids: Sequence[int], seconds: float = 0.0) -> Evaluation:
     """The figures of COCO-format ``results`` against a COCO-format file's ``content``, on the pictures given."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
         truth = COCO()

@@ -19,7 +19,7 @@ from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.training.data import Batch, BatchStream, PhotoSet
 from litedetr.training.denoising import make_denoising
 from litedetr.training.evaluation import Evaluation, evaluate
-from litedetr.training.losses import detection_losses, total_loss
+from litedetr.training.losses import LossSettings, detection_losses, total_loss
 from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
 from litedetr.training.precision import autocast, normalise
 from litedetr.training.recipes import Recipe
@@ -116,9 +116,7 @@ def _check_recipe(before: Recipe, now: Recipe, allow_changes: bool) -> None:
 class _Run:
     """One training run's state, and its steps."""
 
-    def __init__(
-        self, recipe: Recipe, detector: nn.Module, photos: PhotoSet, validation: PhotoSet | None, out: Path
-    ) -> None:
+    def __init__(self, recipe: Recipe, detector: nn.Module, photos: PhotoSet, validation: PhotoSet | None, out: Path) -> None:
         self.recipe, self.out, self.photos, self.validation = recipe, out, photos, validation
         name = recipe.device if recipe.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(name)
@@ -219,7 +217,7 @@ class _Run:
         losses, norm = None, math.nan
         self.optimiser.zero_grad(set_to_none=True)
         try:
-            losses = self._losses(batch)
+            losses = self._losses(batch, self.recipe.losses_at(done))
             total = total_loss(losses, self.recipe.losses)
             if torch.isfinite(total):
                 total.backward()
@@ -247,7 +245,7 @@ class _Run:
             values["loss"], values["norm"] = total.detach(), torch.tensor(norm)
         self.meter.add(values, len(batch.images), seconds, batch.images.shape[1:3], factor * settings.rate)
 
-    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, batch: Batch, settings: LossSettings) -> dict[str, Tensor]:
         recipe, detector = self.recipe, self.detector
         mask, targets = batch.mask.to(self.device), batch.targets.to(self.device)
         pixels = normalise(batch.images.to(self.device), mask, detector.config)
@@ -263,9 +261,9 @@ class _Run:
                 pixels,
                 mask if bool(batch.mask.any()) else None,
                 denoising=denoising.queries if denoising is not None else None,
-                dense=recipe.losses.dense > 0,
+                dense=settings.dense > 0,
             )
-        return detection_losses(output, targets, denoising, recipe.losses)
+        return detection_losses(output, targets, denoising, settings)
 
     # --- what it leaves behind -------------------------------------------------------------------------------------
 
@@ -304,9 +302,7 @@ class _Run:
 class _Meter:
     """Means since the last line of the log."""
 
-    def __init__(
-        self, sums: dict[str, float] | None = None, steps: int = 0, photos: int = 0, seconds: float = 0.0
-    ) -> None:
+    def __init__(self, sums: dict[str, float] | None = None, steps: int = 0, photos: int = 0, seconds: float = 0.0) -> None:
         self.sums, self.steps, self.photos, self.seconds = dict(sums or {}), steps, photos, seconds
         self.canvas, self.rate, self.text = (0, 0), 0.0, ""
 
@@ -318,9 +314,7 @@ class _Meter:
 
     def add(self, values: dict[str, Tensor], photos: int, seconds: float, canvas: tuple[int, int], rate: float) -> None:
         if values:
-            for name, value in zip(
-                values, torch.stack([v.cpu().double() for v in values.values()]).tolist(), strict=True
-            ):
+            for name, value in zip(values, torch.stack([v.cpu().double() for v in values.values()]).tolist(), strict=True):
                 self.sums[name] = self.sums.get(name, 0.0) + value
             self.steps += 1
         self.photos, self.seconds = self.photos + photos, self.seconds + seconds

@@ -116,9 +116,7 @@ def _stack(layers: Sequence[LayerOutput]) -> tuple[Tensor, Tensor]:
 
 def _named(values: dict[str, Tensor], suffixes: Sequence[str]) -> dict[str, Tensor]:
     """(L,) tensors -> one scalar per layer, under its layer's name."""
-    return {
-        name + suffix: item for name, row in values.items() for suffix, item in zip(suffixes, row.unbind(), strict=True)
-    }
+    return {name + suffix: item for name, row in values.items() for suffix, item in zip(suffixes, row.unbind(), strict=True)}
 
 
 def _layer_losses(

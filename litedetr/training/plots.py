@@ -31,14 +31,10 @@ def plot_log(path: Path | str) -> go.Figure:
         )
     for name in ("AP", "AP50"):
         y = [100 * line["val"][name] for line in measured]
-        figure.add_trace(
-            go.Scatter(x=[line["step"] for line in measured], y=y, name=name, mode="lines+markers"), row=1, col=2
-        )
+        figure.add_trace(go.Scatter(x=[line["step"] for line in measured], y=y, name=name, mode="lines+markers"), row=1, col=2)
     x = [line["step"] for line in steps]
     for name, column in (("rate", 1), ("photos_per_second", 2)):
-        figure.add_trace(
-            go.Scatter(x=x, y=[line[name] for line in steps], name=name, showlegend=False), row=2, col=column
-        )
+        figure.add_trace(go.Scatter(x=x, y=[line[name] for line in steps], name=name, showlegend=False), row=2, col=column)
     figure.update_yaxes(type="log", row=1, col=1)
     figure.update_xaxes(title_text="step", row=2)
     return figure

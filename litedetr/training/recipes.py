@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -55,6 +55,7 @@ class Recipe:
     """How to train: the detector, for how long, on what, with which losses.
 
     preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones;
+    late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     steps, seconds: the training's length, the one reached first counts (0 = no limit; seconds count training only and
     go on where a resumed run had been); rare: share of pictures below which a class' pictures are repeated;
     precision: "auto", "f32" or "bf16"; checkpoint_seconds: between two checkpoints; log_steps: between two lines of the
@@ -72,6 +73,8 @@ class Recipe:
     optimiser: OptimiserSettings = field(default_factory=OptimiserSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)
     losses: LossSettings = field(default_factory=LossSettings)
+    late_class_loss: str = ""
+    late_from: float = 0.6
     denoising: DenoisingSettings = field(default_factory=DenoisingSettings)
     augmentation: AugmentSettings = field(default_factory=AugmentSettings)
     precision: str = "auto"
@@ -84,9 +87,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.steps <= 0 and self.seconds <= 0:
-            raise ValueError(
-                f"expected a length, got steps={self.steps} and seconds={self.seconds}; set one of them above 0"
-            )
+            raise ValueError(f"expected a length, got steps={self.steps} and seconds={self.seconds}; set one of them above 0")
         ends = [stage.until for stage in self.stages]
         if not ends or ends != sorted(ends) or ends[-1] < 1:
             raise ValueError(f"expected stages that end in rising order and reach 1.0, got ends {ends}; correct them")
@@ -94,6 +95,12 @@ class Recipe:
     def stage(self, progress: float) -> Stage:
         """The stage at ``progress`` (0..1)."""
         return next((stage for stage in self.stages if progress < stage.until), self.stages[-1])
+
+    def losses_at(self, progress: float) -> LossSettings:
+        """The losses' settings at ``progress`` (0..1)."""
+        if self.late_class_loss and progress >= self.late_from:
+            return replace(self.losses, class_loss=self.late_class_loss)
+        return self.losses
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
@@ -112,9 +119,7 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
     """A dataclass, and those inside it, from plain JSON values."""
     known = {item.name for item in fields(kind)}
     if unknown := sorted(set(values) - known):
-        raise ValueError(
-            f"expected the fields {sorted(known)} in {where}, got {unknown} besides; remove or rename them"
-        )
+        raise ValueError(f"expected the fields {sorted(known)} in {where}, got {unknown} besides; remove or rename them")
     hints, built = get_type_hints(kind), {}
     for name, value in values.items():
         if is_dataclass(hints[name]):
@@ -133,7 +138,7 @@ def embedded(seconds: float, backbone: str = "", threads: int = 0) -> Recipe:
         backbone=backbone,
         seconds=seconds,
         stages=(Stage(0.4, 192, 8), Stage(0.8, 256, 8), Stage(1.0, 320, 8)),
-        losses=LossSettings(label=2.0, l1=5.0, giou=2.0, dense=1.0, class_loss="varifocal"),
+        losses=LossSettings(label=2.0, l1=5.0, giou=2.0, dense=1.0, class_loss="focal"),
         denoising=DenoisingSettings(number=50, label_noise=0.5, box_noise=0.8),
         rare=0.02,
         threads=threads,

@@ -1,7 +1,6 @@
 """A whole training step of the detector against the published implementation: outputs, losses, every gradient."""
 
 import pytest
-import torch
 
 from litedetr import Detector, DetectorConfig, EncoderSchedule
 from litedetr.conversion.reference import dino_name, load_reference_state
@@ -16,9 +15,7 @@ RELATIVE = 2e-3  # of a parameter's gradient norm: our float32 against the refer
 
 def config_of(case: dict, parameters: dict) -> DetectorConfig:
     c = case["config"]
-    schedule = EncoderSchedule(
-        c["enc_scale"], LEVELS - c["enc_scale"], c["enc_layers"] // c["num_expansion"], c["num_expansion"]
-    )
+    schedule = EncoderSchedule(c["enc_scale"], LEVELS - c["enc_scale"], c["enc_layers"] // c["num_expansion"], c["num_expansion"])
     offsets = parameters["transformer.decoder.layers.0.cross_attn.sampling_offsets.bias"].numel()
     return DetectorConfig(
         backbone_width=case["resnet_width"],

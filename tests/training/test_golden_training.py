@@ -17,9 +17,7 @@ STEPS = golden.cases("train", "train_")
 
 def targets_of(case: dict, arrays: dict) -> Targets:
     pictures = range(len(case["targets_per_image"]))
-    return Targets.from_lists(
-        [arrays[f"target{b}.labels"] for b in pictures], [arrays[f"target{b}.boxes"] for b in pictures]
-    )
+    return Targets.from_lists([arrays[f"target{b}.labels"] for b in pictures], [arrays[f"target{b}.boxes"] for b in pictures])
 
 
 def draws_of(arrays: dict) -> DenoisingDraws:

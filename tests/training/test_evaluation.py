@@ -1,0 +1,107 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from litedetr.output import DetectorOutput
+from litedetr.training.data import PhotoSet
+from litedetr.training.evaluation import FIGURES, category_ids, evaluate, measure
+from tests.training.conftest import tiny_detector
+
+
+def hand_made():
+    boxes = {1: [(10, 10, 40, 60), (100, 20, 50, 50)], 2: [(5, 5, 120, 120)]}
+    annotations, number = [], 0
+    for image, listed in boxes.items():
+        for x, y, w, h in listed:
+            number += 1
+            annotations.append({"id": number, "image_id": image, "category_id": 1 + 6 * (number % 2), "bbox": [x, y, w, h]})
+    return {
+        "images": [{"id": number, "width": 200, "height": 200, "file_name": f"{number}.jpg"} for number in boxes],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "person"}, {"id": 7, "name": "train"}],
+    }
+
+
+def as_results(content, score=0.9):
+    keys = ("image_id", "category_id", "bbox")
+    return [{**{key: entry[key] for key in keys}, "score": score} for entry in content["annotations"]]
+
+
+def test_perfect_results():
+    content = hand_made()
+    result = measure(content, as_results(content), [1, 2])
+    assert result.figures["AP"] == pytest.approx(1.0)
+    assert result.person_ap50 == pytest.approx(1.0)
+    assert set(result.per_class) == {"person", "train"}
+    assert tuple(result.figures) == FIGURES
+    assert "AP 100.0" in result.summary()
+    assert result.to_dict()["images"] == 2
+
+
+def test_half_found_and_nothing_found():
+    content = hand_made()
+    found = measure(content, as_results(content)[1:], [1, 2])  # one of two trains is missed
+    assert found.per_class["person"]["AP50"] == pytest.approx(1.0)
+    assert found.per_class["train"]["AP50"] == pytest.approx(51 / 101)
+    nothing = measure(content, [], [1, 2])
+    assert nothing.figures["AP"] == 0.0
+
+
+def test_crowds_are_ignored():
+    content = hand_made()
+    crowd = {"id": 99, "image_id": 1, "category_id": 1, "bbox": [0, 100, 200, 100], "iscrowd": 1}
+    content["annotations"].append(crowd)
+    results = as_results(content)[:-1]
+    results += [{"image_id": 1, "category_id": 1, "bbox": [x, 120, 30, 40], "score": 0.95} for x in (10, 60, 120)]
+    assert measure(content, results, [1, 2]).figures["AP"] == pytest.approx(1.0)
+
+
+class Oracle(nn.Module):
+    """Answers with the truth, in the order in which pictures are asked for."""
+
+    def __init__(self, photos: PhotoSet):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.config = SimpleNamespace(num_classes=2, category_ids=(), long_side=96, pixel_mean=(0.0,) * 3, pixel_std=(1.0,) * 3)
+        self.queue = sorted(photos.photos, key=lambda photo: (photo.width, photo.height))
+
+    def forward(self, pixels, mask):
+        batch, self.queue = self.queue[: len(pixels)], self.queue[len(pixels) :]
+        logits, boxes = torch.full((len(batch), 5, 2), -9.0), torch.zeros(len(batch), 5, 4)
+        for row, photo in enumerate(batch):
+            size = torch.tensor([photo.width, photo.height] * 2)
+            corners = torch.from_numpy(photo.boxes) / size
+            count = len(corners)
+            boxes[row, :count, :2] = (corners[:, :2] + corners[:, 2:]) / 2
+            boxes[row, :count, 2:] = corners[:, 2:] - corners[:, :2]
+            logits[row, torch.arange(count), torch.from_numpy(photo.labels)] = 9.0
+        assert pixels.shape[2] % 64 == 0
+        assert mask.shape == (len(batch), *pixels.shape[2:])
+        return DetectorOutput(logits, boxes)
+
+
+def test_a_perfect_detector(photo_folder):
+    paths = photo_folder / "train.json", photo_folder / "train"
+    result = evaluate(Oracle(PhotoSet(*paths)), *paths, batch_size=3, progress=False)
+    assert result.figures["AP"] == pytest.approx(1.0)
+    assert result.images == 10
+
+
+def test_any_detector(photo_folder):
+    detector = tiny_detector().train()
+    paths = photo_folder / "val.json", photo_folder / "val"
+    result = evaluate(detector, *paths, size=64, limit=2, progress=False)
+    assert result.images == 2
+    assert detector.training
+
+
+def test_classes_must_fit(photo_folder):
+    photos = PhotoSet.open(photo_folder, "val")
+    assert list(category_ids(tiny_detector(), photos)) == [1, 7]
+    assert category_ids(tiny_detector(num_classes=91), photos)[7] == 7
+    with pytest.raises(ValueError, match="expected 3 categories"):
+        category_ids(tiny_detector(num_classes=3), photos)
+    with pytest.raises(ValueError, match="detector knows"):
+        category_ids(tiny_detector(category_ids=(1, 2)), photos)

@@ -1,0 +1,128 @@
+"""The loop: it learns, and a killed run goes on bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from litedetr.training.augment import AugmentSettings
+from litedetr.training.checkpoint import load_checkpoint
+from litedetr.training.denoising import DenoisingSettings
+from litedetr.training.loop import read_log, train
+from litedetr.training.losses import LossSettings
+from litedetr.training.plots import plot_log
+from litedetr.training.recipes import Recipe, Stage
+from tests.training.conftest import tiny_detector
+
+STEPS = 6
+RECIPE = Recipe(
+    steps=STEPS,
+    stages=(Stage(0.5, 64, 2), Stage(1.0, 128, 2)),
+    losses=LossSettings(dense=1.0),
+    denoising=DenoisingSettings(number=4),
+    augmentation=AugmentSettings(mosaic=0.3),
+    precision="f32",
+    threads=1,
+    log_steps=2,
+    checkpoint_seconds=0.0,
+)
+CHILD = """
+import os, signal, sys
+from tests.training.test_loop import RECIPE, train, tiny_detector
+def stop(step):
+    if step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+train(RECIPE, sys.argv[1], sys.argv[2], detector=tiny_detector(), progress=False, on_step=stop)
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(photo_folder, tmp_path_factory):
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole")
+    return out, train(RECIPE, photo_folder, out, detector=tiny_detector(), progress=False)
+
+
+def test_what_a_run_leaves(whole, photo_folder):
+    out, result = whole
+    assert result.steps == STEPS
+    assert result.evaluation.images == 4
+    assert Recipe.load(out / "recipe.json") == RECIPE
+    weights = load_file(out / "weights" / "model.safetensors")
+    assert not any(name.startswith("dense_head") for name in weights)
+    assert {value.dtype for value in weights.values() if value.is_floating_point()} == {torch.float16}
+    lines = read_log(out / "log.jsonl")
+    assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6]
+    assert "AP50" in lines[-1]["val"]
+    assert {"photos_per_second", "seconds", "rate", "loss_ce", "loss_giou_dn", "loss_ce_dense"} <= set(lines[0])
+    assert len(plot_log(out / "log.jsonl").data) > 5
+
+
+def test_a_killed_run_goes_on_bit_for_bit(whole, photo_folder, tmp_path):
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", CHILD, str(photo_folder), str(tmp_path)]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, timeout=300, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert load_checkpoint(tmp_path)["step"] == 3
+    other = tiny_detector()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1.0)  # nothing of the new process' weights may remain
+    train(RECIPE, photo_folder, tmp_path, detector=other, progress=False)
+    expected, resumed = load_checkpoint(whole[0]), load_checkpoint(tmp_path)
+    assert resumed["step"] == STEPS
+    assert resumed["position"] == expected["position"]
+    for part in ("model", "ema"):
+        for name, value in expected[part].items():
+            assert torch.equal(value, resumed[part][name]), (part, name)
+    for key, state in expected["optimiser"]["state"].items():
+        for name, value in state.items():
+            assert torch.equal(value, resumed["optimiser"]["state"][key][name]), (key, name)
+    ours, theirs = (read_log(folder / "log.jsonl") for folder in (tmp_path, whole[0]))
+    assert [line.get("loss") for line in ours] == [line.get("loss") for line in theirs]
+
+
+def test_another_recipe_is_refused(whole, photo_folder):
+    out, _ = whole
+    other = replace(RECIPE, seed=9)
+    with pytest.raises(ValueError, match=r"\['seed'\]"):
+        train(other, photo_folder, out, detector=tiny_detector(), progress=False)
+    result = train(other, photo_folder, out, detector=tiny_detector(), progress=False, allow_changes=True)
+    assert result.steps == STEPS  # it had reached its length
+
+
+def test_a_broken_checkpoint_is_named(photo_folder, tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"half a checkpoint")
+    with pytest.raises(ValueError, match="start over"):
+        train(RECIPE, photo_folder, tmp_path, detector=tiny_detector(), progress=False)
+
+
+def test_a_time_budget_ends_the_run(photo_folder, tmp_path):
+    recipe = replace(RECIPE, steps=0, seconds=0.5, stages=(Stage(1.0, 64, 2),), losses=LossSettings())
+    result = train(recipe, photo_folder, tmp_path, detector=tiny_detector(), progress=False)
+    assert result.steps >= 1
+    assert result.seconds >= 0.5
+
+
+def test_diverging_runs_stop(photo_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("litedetr.training.loop.BAD_STEPS", 2)
+    detector = tiny_detector()
+    with torch.no_grad():
+        detector.decoder.norm.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match="lower the rates"):
+        train(replace(RECIPE, steps=5), photo_folder, tmp_path, detector=detector, progress=False)
+
+
+def test_it_learns(photo_folder, tmp_path):
+    recipe = replace(RECIPE, steps=40, stages=(Stage(1.0, 64, 4),), augmentation=AugmentSettings(mosaic=0, crop=0), log_steps=5)
+    recipe = replace(recipe, checkpoint_seconds=1e9, optimiser=replace(recipe.optimiser, rate=2e-3, warm_up=5))
+    train(recipe, photo_folder, tmp_path, detector=tiny_detector(), progress=False)
+    losses = [line["loss"] for line in read_log(tmp_path / "log.jsonl") if "loss" in line]
+    assert losses[-1] < 0.8 * losses[0]
