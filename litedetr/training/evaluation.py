@@ -17,8 +17,9 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litedetr.training.augment import NONE, augment
-from litedetr.training.data import MULTIPLE, PhotoSet, collate, read_annotations
+from litedetr.image import resize, resized_size
+from litedetr.training.augment import Sample
+from litedetr.training.data import PhotoSet, collate, read_annotations
 from litedetr.training.precision import autocast, normalise
 
 FIGURES = (
@@ -73,29 +74,29 @@ def evaluate(
 ) -> Evaluation:
     """Average precision of ``detector`` on the pictures of a COCO-format file; crowd boxes are ignore regions.
 
-    size: long side that pictures are resized to (default: the detector's own ``config.long_side``); select: detections
-    kept per picture; limit: measure the first pictures only; precision: "f32", "bf16" or "auto"; photos: the same set,
-    already open (its cache is reused). Class k of the detector is category ``config.ids[k]`` of the file, or the k-th
+    Pictures are resized and padded as `Detector.predict` does it. size: their long side (default: the detector's own
+    ``config.short_side`` and ``config.long_side``); select: detections kept per picture; limit: measure the first pictures
+    only; precision: "f32", "bf16" or "auto"; photos: the same set, already open (its cache is reused). Class k of the detector is category ``config.ids[k]`` of the file, or the k-th
     one listed if the detector has no category ids of its own.
     """
     photos = photos or PhotoSet(annotations, images)
     ids = category_ids(detector, photos)
-    size = size or detector.config.long_side
     device = torch.device(device) if device is not None else next(detector.parameters()).device
     training = detector.training
     detector.eval()
     started = time.perf_counter()
     results: list[dict[str, Any]] = []
-    order = sorted(range(len(photos))[:limit], key=lambda i: (photos.photos[i].width, photos.photos[i].height))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    chosen = range(len(photos))[:limit]
+    sides = (size, size) if size else (detector.config.short_side, detector.config.long_side)
+    batches = _batches(photos, chosen, sides, detector.config.size_divisor, batch_size)
     try:
         for batch in tqdm(batches, desc="evaluating", unit="batch", disable=not progress):
-            results += _detect(detector, photos, batch, size, select, ids, precision, device)
+            results += _detect(detector, photos, *batch, sides, select, ids, precision, device)
     finally:
         detector.train(training)
     seconds = time.perf_counter() - started
     content = read_annotations(Path(annotations))
-    return measure(content, results, [photos.photos[i].id for i in order], seconds)
+    return measure(content, results, [photos.photos[i].id for i in chosen], seconds)
 
 
 def category_ids(detector: nn.Module, photos: PhotoSet) -> Sequence[int]:
@@ -119,27 +120,43 @@ def category_ids(detector: nn.Module, photos: PhotoSet) -> Sequence[int]:
     )
 
 
+def _batches(
+    photos: PhotoSet, chosen: Sequence[int], sides: tuple[int, int], divisor: int, batch_size: int
+) -> list[tuple[list[int], tuple[int, int]]]:
+    """Pictures that share a canvas (width, height), a few at a time: as in `predict`, none is padded for another's sake."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index in chosen:
+        height, width = resized_size((photos.photos[index].height, photos.photos[index].width), *sides)
+        canvas = tuple(-(-side // divisor) * divisor for side in (width, height))
+        groups.setdefault(canvas, []).append(index)
+    return [
+        (indices[start : start + batch_size], canvas)
+        for canvas, indices in sorted(groups.items())
+        for start in range(0, len(indices), batch_size)
+    ]
+
+
+def _sample(photos: PhotoSet, index: int, sides: tuple[int, int]) -> Sample:
+    """A picture resized as for `predict`, without its boxes."""
+    image = photos.sample(index).image
+    small = resize(image, resized_size(image.shape[:2], *sides))
+    return Sample(small, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+
+
 @torch.inference_mode()
 def _detect(
     detector: nn.Module,
     photos: PhotoSet,
     batch: list[int],
-    size: int,
+    canvas: tuple[int, int],
+    sides: tuple[int, int],
     select: int,
     ids: Sequence[int],
     precision: str,
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """COCO-format results of a few pictures."""
-    samples = []
-    for index in batch:
-        photo = photos.photos[index]
-        scale = size / max(photo.width, photo.height)
-        canvas = (max(round(photo.width * scale), 1), max(round(photo.height * scale), 1))
-        samples.append(augment(photos.sample(index), canvas, np.random.default_rng(0), NONE))
-    widest, highest = (max(sample.size[axis] for sample in samples) for axis in (0, 1))
-    canvas = (-(-widest // MULTIPLE) * MULTIPLE, -(-highest // MULTIPLE) * MULTIPLE)
-    loaded = collate(samples, canvas)
+    loaded = collate([_sample(photos, index, sides) for index in batch], canvas)
     mask = loaded.mask.to(device)
     with autocast(device, precision):
         output = detector(normalise(loaded.images.to(device), mask, detector.config), mask)

@@ -64,8 +64,16 @@ class Oracle(nn.Module):
     def __init__(self, photos: PhotoSet):
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
-        self.config = SimpleNamespace(num_classes=2, category_ids=(), long_side=96, pixel_mean=(0.0,) * 3, pixel_std=(1.0,) * 3)
-        self.queue = sorted(photos.photos, key=lambda photo: (photo.width, photo.height))
+        self.config = SimpleNamespace(
+            num_classes=2,
+            category_ids=(),
+            short_side=96,
+            long_side=96,
+            size_divisor=64,
+            pixel_mean=(0.0,) * 3,
+            pixel_std=(1.0,) * 3,
+        )
+        self.queue = list(photos.photos)  # one canvas for all
 
     def forward(self, pixels, mask):
         batch, self.queue = self.queue[: len(pixels)], self.queue[len(pixels) :]
@@ -87,6 +95,17 @@ def test_a_perfect_detector(photo_folder):
     result = evaluate(Oracle(PhotoSet(*paths)), *paths, batch_size=3, progress=False)
     assert result.figures["AP"] == pytest.approx(1.0)
     assert result.images == 10
+
+
+def test_results_are_those_of_predict(photo_folder, monkeypatch):
+    detector, kept = tiny_detector(short_side=96, long_side=96, category_ids=(1, 7)), []
+    monkeypatch.setattr("litedetr.training.evaluation.measure", lambda content, results, *_: kept.extend(results))
+    evaluate(detector, photo_folder / "val.json", photo_folder / "val", progress=False, select=5)
+    photos = PhotoSet.open(photo_folder, "val")
+    for photo in photos.photos:
+        found = detector.predict(photo.path, threshold=0.0)
+        scores = [entry["score"] for entry in kept if entry["image_id"] == photo.id]
+        assert scores == pytest.approx(found.scores[:5].tolist(), abs=1e-4)
 
 
 def test_any_detector(photo_folder):
