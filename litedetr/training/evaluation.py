@@ -76,8 +76,9 @@ def evaluate(
 
     Pictures are resized and padded as `Detector.predict` does it. size: their long side (default: the detector's own
     ``config.short_side`` and ``config.long_side``); select: detections kept per picture; limit: measure the first pictures
-    only; precision: "f32", "bf16" or "auto"; photos: the same set, already open (its cache is reused). Class k of the detector is category ``config.ids[k]`` of the file, or the k-th
-    one listed if the detector has no category ids of its own.
+    only; precision: "f32", "bf16" or "auto"; photos: the same set, already open (its cache is reused).
+    Class k of the detector is category ``config.category_ids[k]`` of the file, or the k-th one listed if the detector has
+    no category ids of its own.
     """
     photos = photos or PhotoSet(annotations, images)
     ids = category_ids(detector, photos)
