@@ -14,6 +14,7 @@
 namespace {
 
 #define INLINE static inline __attribute__((always_inline))
+#define OUT_OF_LINE static __attribute__((noinline))
 
 #if defined(__clang__)
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -23,13 +24,24 @@ namespace {
 
 enum Mode { kPlain, kShared, kSeparate };  // shared: the key is the value
 
+// Where a level lies in the copy of a map. There every line ends with a pixel of zeros, which is also the one before the
+// next line's first; a line of zeros stands before the first line and two after the last. So a sampling point that touches
+// the map finds its four corners at fixed distances, wherever it is.
+struct Level {
+  int height, width;
+  int line;       // pixels from one line to the next: width + 1
+  int64_t start;  // pixel (0, 0), counted in pixels of the copy
+};
+
 struct Problem : LitedetrAttention {
   Mode mode;
   int tokens, points_total, points_padded;
+  int64_t bordered_tokens;
   float scale;
-  // One entry per sampling point (L * P, then zeros up to a whole register): its level's size and first token.
+  const Level* level;
+  // One entry per sampling point (L * P, then zeros up to a whole register): its level.
   const float *point_width, *point_height;
-  const int32_t* point_start;
+  const int32_t *point_start, *point_line;
 };
 
 constexpr int kAlignment = 64;
@@ -70,8 +82,8 @@ thread_local Arena arena_of_thread;
 int64_t scratch_bytes(const Problem& p, bool backward) {
   const int64_t row = round_up(p.channels, kWidestRegister) * 4, points = p.points_padded;
   const int64_t maps = (p.mode == kSeparate ? 2 : 1) * (backward ? 2 : 1);
-  const int64_t arrays = 10 + 4 + (backward ? 6 : 1) * kWidestRegister;  // corners; weights, locations; products
-  return maps * (p.tokens + 1) * row + (3 + points) * row + points * arrays * 4 + 64 * kAlignment;
+  const int64_t numbers_per_point = 4 + 6 + 8;  // weights, logits and locations; sums; corners
+  return maps * p.bordered_tokens * row + (3 + 3 * points) * row + points * numbers_per_point * 4 + 32 * kAlignment;
 }
 
 namespace portable {
@@ -84,10 +96,10 @@ namespace portable {
 #define HAS_X86_PATHS 1
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,prfchw"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,prfchw")
 #endif
 namespace avx2 {
 #define LANES 8
@@ -96,11 +108,11 @@ namespace avx2 {
 }  // namespace avx2
 #if defined(__clang__)
 #pragma clang attribute pop
-#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,prfchw,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
 #else
 #pragma GCC pop_options
 #pragma GCC push_options
-#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+#pragma GCC target("avx2,fma,prfchw,avx512f,avx512bw,avx512dq,avx512vl")
 #endif
 namespace avx512 {
 #define LANES 16
@@ -144,12 +156,13 @@ bool choose_path(int wanted, Path& path) {
   }
 }
 
-struct PointTables {
+struct Tables {
+  std::vector<Level> level;
   std::vector<float> width, height;
-  std::vector<int32_t> start;
+  std::vector<int32_t> start, line;
 };
 
-Problem make_problem(const LitedetrAttention& call, PointTables& tables) {
+Problem make_problem(const LitedetrAttention& call, Tables& tables) {
   Problem p;
   static_cast<LitedetrAttention&>(p) = call;
   p.mode = !call.query ? kPlain : call.key ? kSeparate : kShared;
@@ -157,21 +170,29 @@ Problem make_problem(const LitedetrAttention& call, PointTables& tables) {
   p.points_total = call.levels * call.points;
   p.points_padded = static_cast<int>(round_up(p.points_total, kWidestRegister));
   p.tokens = 0;
+  p.bordered_tokens = 0;
   tables.width.assign(p.points_padded, 0.0f);
   tables.height.assign(p.points_padded, 0.0f);
   tables.start.assign(p.points_padded, 0);
-  for (int level = 0; level < call.levels; level++) {
-    const int height = call.sizes[2 * level], width = call.sizes[2 * level + 1];
-    for (int i = level * call.points; i < (level + 1) * call.points; i++) {
+  tables.line.assign(p.points_padded, 0);
+  for (int l = 0; l < call.levels; l++) {
+    const int height = call.sizes[2 * l], width = call.sizes[2 * l + 1], line = width + 1;
+    const Level level = {height, width, line, p.bordered_tokens + 1 + line};
+    tables.level.push_back(level);
+    for (int i = l * call.points; i < (l + 1) * call.points; i++) {
       tables.width[i] = static_cast<float>(width);
       tables.height[i] = static_cast<float>(height);
-      tables.start[i] = p.tokens;
+      tables.start[i] = static_cast<int32_t>(level.start);
+      tables.line[i] = line;
     }
     p.tokens += height * width;
+    p.bordered_tokens += 1 + static_cast<int64_t>(line) * (height + 3);
   }
+  p.level = tables.level.data();
   p.point_width = tables.width.data();
   p.point_height = tables.height.data();
   p.point_start = tables.start.data();
+  p.point_line = tables.line.data();
   return p;
 }
 
@@ -195,7 +216,7 @@ int run_tasks(int64_t count, int threads, int64_t scratch, Task task) {
 int forward_call(const LitedetrAttention& call) {
   Path path;
   if (!choose_path(call.path, path)) return kLitedetrNoSuchPath;
-  PointTables tables;
+  Tables tables;
   const Problem p = make_problem(call, tables);
   const int threads = call.threads > 1 ? call.threads : 1;
   const int64_t heads = static_cast<int64_t>(p.batch) * p.heads;
@@ -213,7 +234,7 @@ int forward_call(const LitedetrAttention& call) {
 int backward_call(const LitedetrAttention& call) {
   Path path;
   if (!choose_path(call.path, path)) return kLitedetrNoSuchPath;
-  PointTables tables;
+  Tables tables;
   const Problem p = make_problem(call, tables);
   const int threads = call.threads > 1 ? call.threads : 1;
   return run_tasks(static_cast<int64_t>(p.batch) * p.heads, threads, scratch_bytes(p, true),

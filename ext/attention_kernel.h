@@ -5,7 +5,7 @@
 // types, so that one text serves all of them. There is no include guard on purpose.
 //
 // Vocabulary: a *row* is the D channels of one token or query in one head, padded to whole registers; a *corner* is one of
-// the four pixels around a sampling point (order: top left, top right, bottom left, bottom right).
+// the four pixels around a sampling point.
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4)));
@@ -72,20 +72,36 @@ INLINE void store(uint16_t* p, vec v) {  // rounds to nearest even; a NaN stays 
 #define LANE_NUMBERS 0, 1, 2, 3
 #endif
 
-INLINE vec largest(vec v) {  // in every lane
-  float lanes[LANES];
-  store(lanes, v);
-  for (int half = LANES / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-  return splat(lanes[0]);
+// `combine` over all lanes, the result in every lane. Rotations as constants, because not every compiler shuffles by a
+// variable.
+#if LANES == 16
+#define ACROSS_LANES(v, combine)                                                            \
+  v = combine(v, SHUFFLE(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));      \
+  v = combine(v, SHUFFLE(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));      \
+  v = combine(v, SHUFFLE(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));      \
+  v = combine(v, SHUFFLE(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14))
+#elif LANES == 8
+#define ACROSS_LANES(v, combine)                           \
+  v = combine(v, SHUFFLE(v, v, 4, 5, 6, 7, 0, 1, 2, 3));   \
+  v = combine(v, SHUFFLE(v, v, 2, 3, 0, 1, 6, 7, 4, 5));   \
+  v = combine(v, SHUFFLE(v, v, 1, 0, 3, 2, 5, 4, 7, 6))
+#else
+#define ACROSS_LANES(v, combine)               \
+  v = combine(v, SHUFFLE(v, v, 2, 3, 0, 1));   \
+  v = combine(v, SHUFFLE(v, v, 1, 0, 3, 2))
+#endif
+
+INLINE vec larger(vec a, vec b) { return (a > b) ? a : b; }
+INLINE vec sum(vec a, vec b) { return a + b; }
+
+INLINE vec largest(vec v) {
+  ACROSS_LANES(v, larger);
+  return v;
 }
 
-INLINE vec total(vec v) {  // in every lane
-  float lanes[LANES];
-  store(lanes, v);
-  for (int half = LANES / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-  return splat(lanes[0]);
+INLINE vec total(vec v) {
+  ACROSS_LANES(v, sum);
+  return v;
 }
 
 // Four registers -> one: in each group of four lanes, lane i is that group's sum of register i.
@@ -134,79 +150,90 @@ INLINE vec exp_not_positive(vec x) {
 INLINE int registers_for(int channels) { return (channels + LANES - 1) / LANES; }
 
 template <class T>
+OUT_OF_LINE void load_last(const T* source, int count, float* row, float scale) {
+  T last[LANES] = {};
+  for (int j = 0; j < count; j++) last[j] = source[j];
+  store(row, load(last) * scale);
+}
+
+template <class T>
+OUT_OF_LINE void store_last(T* target, int count, const float* row, float scale) {
+  T last[LANES];
+  store(last, load(row) * scale);
+  for (int j = 0; j < count; j++) target[j] = last[j];
+}
+
+template <class T>
 INLINE void load_row_as(const T* source, int channels, float* row, float scale) {
   int i = 0;
   for (; i + LANES <= channels; i += LANES) store(row + i, load(source + i) * scale);
-  if (i < channels) {
-    T last[LANES] = {};
-    for (int j = 0; i + j < channels; j++) last[j] = source[i + j];
-    store(row + i, load(last) * scale);
-  }
+  if (i < channels) load_last(source + i, channels - i, row + i, scale);
 }
 
 template <class T>
 INLINE void store_row_as(T* target, int channels, const float* row, float scale) {
   int i = 0;
   for (; i + LANES <= channels; i += LANES) store(target + i, load(row + i) * scale);
-  if (i < channels) {
-    T last[LANES];
-    store(last, load(row + i) * scale);
-    for (int j = 0; i + j < channels; j++) target[i + j] = last[j];
-  }
+  if (i < channels) store_last(target + i, channels - i, row + i, scale);
 }
 
-INLINE void load_row(const Problem& p, const void* tensor, int64_t index, float* row, float scale = 1.0f) {
+INLINE void copy_row(const Problem& p, const void* tensor, int64_t index, float* row, float scale = 1.0f) {
   if (p.bfloat16)
     load_row_as(static_cast<const uint16_t*>(tensor) + index * p.channels, p.channels, row, scale);
   else
     load_row_as(static_cast<const float*>(tensor) + index * p.channels, p.channels, row, scale);
 }
 
-INLINE void store_row(const Problem& p, void* tensor, int64_t index, const float* row, float scale = 1.0f) {
+INLINE void write_row(const Problem& p, void* tensor, int64_t index, const float* row, float scale = 1.0f) {
   if (p.bfloat16)
     store_row_as(static_cast<uint16_t*>(tensor) + index * p.channels, p.channels, row, scale);
   else
     store_row_as(static_cast<float*>(tensor) + index * p.channels, p.channels, row, scale);
 }
 
-// One head of a map, copied so that its rows are neighbours (they are M apart in the tensor), with a row of zeros after
-// the last: corners outside the map point there. The copy lies in this core's cache when the queries read it.
+// The same, once per query: out of line, which halves the time the compiler takes.
+OUT_OF_LINE void load_row(const Problem& p, const void* tensor, int64_t index, float* row, float scale = 1.0f) {
+  copy_row(p, tensor, index, row, scale);
+}
+
+OUT_OF_LINE void store_row(const Problem& p, void* tensor, int64_t index, const float* row, float scale = 1.0f) {
+  write_row(p, tensor, index, row, scale);
+}
+
+// One head of a map, copied so that its rows are neighbours (in the tensor they are M apart) and every level has its
+// border of zeros; see `Level`. The copy lies in this core's cache when the queries read it.
 static void copy_head(const Problem& p, const void* map, int batch, int head, float* rows) {
   const int width = registers_for(p.channels) * LANES;
   int64_t index = static_cast<int64_t>(batch) * p.tokens * p.heads + head;
-  for (int s = 0; s < p.tokens; s++, index += p.heads) load_row(p, map, index, rows + static_cast<int64_t>(s) * width);
-  std::memset(rows + static_cast<int64_t>(p.tokens) * width, 0, width * sizeof(float));
+  std::memset(rows, 0, p.bordered_tokens * width * sizeof(float));
+  for (int l = 0; l < p.levels; l++) {
+    const Level& level = p.level[l];
+    for (int y = 0; y < level.height; y++)
+      for (int x = 0; x < level.width; x++, index += p.heads)
+        copy_row(p, map, index, rows + (level.start + static_cast<int64_t>(y) * level.line + x) * width);
+  }
 }
 
+// The way back. What has gathered in the borders is dropped.
 static void write_head(const Problem& p, void* map, int batch, int head, const float* rows) {
   const int width = registers_for(p.channels) * LANES;
   int64_t index = static_cast<int64_t>(batch) * p.tokens * p.heads + head;
-  for (int s = 0; s < p.tokens; s++, index += p.heads) store_row(p, map, index, rows + static_cast<int64_t>(s) * width);
+  for (int l = 0; l < p.levels; l++) {
+    const Level& level = p.level[l];
+    for (int y = 0; y < level.height; y++)
+      for (int x = 0; x < level.width; x++, index += p.heads)
+        write_row(p, map, index, rows + (level.start + static_cast<int64_t>(y) * level.line + x) * width);
+  }
 }
 
 // -------------------------------------------------------------------------------------- sampling points
 
-struct Corners {        // per sampling point; arrays padded to whole registers
-  int32_t* offset[4];   // of the corner's row, in floats
-  float* weight[4];     // bilinear
-  float *across, *down; // where the point lies between its corners, 0..1 (backward only)
+struct Points {            // one register's worth of sampling points
+  int32_t top[LANES];      // offset, in floats, of the top left corner's row in the bordered copy; the right one follows
+  int32_t bottom[LANES];   // of the bottom left one
+  float weight[4][LANES];  // bilinear
+  float across[LANES], down[LANES];  // where the point lies between its corners, 0..1
 };
-
-static Corners new_corners(Arena& arena, int padded_points) {
-  Corners c;
-  for (int i = 0; i < 4; i++) {
-    c.offset[i] = arena.take<int32_t>(padded_points);
-    c.weight[i] = arena.take<float>(padded_points);
-  }
-  c.across = arena.take<float>(padded_points);
-  c.down = arena.take<float>(padded_points);
-  return c;
-}
-
-INLINE vec clamp(vec x, vec low, vec high) {  // a NaN becomes `low`
-  x = (x > low) ? x : low;
-  return (x < high) ? x : high;
-}
 
 INLINE vec floor_of(vec x, ivec& whole) {
   whole = __builtin_convertvector(x, ivec);
@@ -214,50 +241,65 @@ INLINE vec floor_of(vec x, ivec& whole) {
   return __builtin_convertvector(whole, vec);
 }
 
-// From locations (x, y pairs in 0..1) to corners. Far coordinates are clamped to just outside first, which keeps the
-// conversion to integers defined. Corners outside get the offset `outside`; in the forward pass also the weight 0.
-template <bool kForward>
-INLINE void locate(const Problem& p, const float* locations, float* padded, Corners& c, int stride, int outside) {
-  const int points = p.points_total;
-  if (points % LANES != 0) {
-    std::memcpy(padded, locations, 2 * points * sizeof(float));
-    locations = padded;
-  }
-  for (int i = 0; i < points; i += LANES) {
-    vec first = load(locations + 2 * i), second = load(locations + 2 * i + LANES);
-    vec width = load(p.point_width + i), height = load(p.point_height + i);
-    ivec columns = __builtin_convertvector(width, ivec), lines = __builtin_convertvector(height, ivec);
-    vec x = SHUFFLE(first, second, EVEN_ELEMENTS) * width - 0.5f;
-    vec y = SHUFFLE(first, second, ODD_ELEMENTS) * height - 0.5f;
-    ivec left, top;
-    x = clamp(x, splat(-2.0f), width + 1.0f);
-    y = clamp(y, splat(-2.0f), height + 1.0f);
-    vec across = x - floor_of(x, left), down = y - floor_of(y, top);
-    ivec in_left = (left >= 0) & (left < columns), in_right = (left >= -1) & (left < columns - 1);
-    ivec in_top = (top >= 0) & (top < lines), in_bottom = (top >= -1) & (top < lines - 1);
-    ivec offset = (load(p.point_start + i) + top * columns + left) * stride;
-    ivec line = columns * stride;
-    ivec nowhere = ivec{} + outside;
-    ivec inside[4] = {in_top & in_left, in_top & in_right, in_bottom & in_left, in_bottom & in_right};
-    ivec offsets[4] = {offset, offset + stride, offset + line, offset + line + stride};
-    vec weights[4] = {(1.0f - across) * (1.0f - down), across * (1.0f - down), (1.0f - across) * down, across * down};
-    for (int k = 0; k < 4; k++) {
-      store(c.offset[k] + i, inside[k] ? offsets[k] : nowhere);
-      store(c.weight[k] + i, kForward ? (vec)((ivec)weights[k] & inside[k]) : weights[k]);
-    }
-    if (!kForward) {
-      store(c.across + i, across);
-      store(c.down + i, down);
-    }
-  }
+// From the locations (x, y pairs in 0..1) of the points first .. first + LANES to their corners. A point that touches no
+// pixel is sent below its level's last line, where there is nothing but zeros: it needs no case of its own after that.
+INLINE void locate(const Problem& p, const float* locations, int first, int row_size, Points& points) {
+  const vec low = load(locations + 2 * first), high = load(locations + 2 * first + LANES);
+  const vec width = load(p.point_width + first), height = load(p.point_height + first);
+  vec x = SHUFFLE(low, high, EVEN_ELEMENTS) * width - 0.5f;
+  vec y = SHUFFLE(low, high, ODD_ELEMENTS) * height - 0.5f;
+  const ivec inside = (x >= -1.0f) & (x < width) & (y >= -1.0f) & (y < height);  // false for NaN
+  x = inside ? x : vec{};
+  y = inside ? y : height;
+  ivec left, line;
+  const vec across = x - floor_of(x, left), down = y - floor_of(y, line);
+  const ivec pitch = load(p.point_line + first);
+  const ivec top = load(p.point_start + first) + line * pitch + left;
+  store(points.top, top * row_size);
+  store(points.bottom, (top + pitch) * row_size);
+  store(points.across, across);
+  store(points.down, down);
+  store(points.weight[0], (1.0f - across) * (1.0f - down));
+  store(points.weight[1], across * (1.0f - down));
+  store(points.weight[2], (1.0f - across) * down);
+  store(points.weight[3], across * down);
 }
 
-// Softmax over all points; `logits` holds one register of products per point and is summed here.
-INLINE void softmax(int points, const vec* products, float* weights) {
+// The locations of one query and head. Where they do not fill whole registers they go through `padded`.
+INLINE const float* locations_of(const Problem& p, int64_t index, float* padded) {
+  const float* locations = p.locations + index * 2 * p.points_total;
+  if (p.points_total % LANES == 0) return locations;
+  std::memcpy(padded, locations, 2 * p.points_total * sizeof(float));
+  return padded;
+}
+
+// The next queries' inputs, asked for early: in the tensors one head's rows are M apart, and the hardware does not guess
+// strides that long.
+INLINE void prefetch(const void* tensor, int64_t bytes_per_row, int64_t row) {
+  const char* first = static_cast<const char*>(tensor) + bytes_per_row * row;
+  for (int64_t i = 0; i < bytes_per_row; i += 64) __builtin_prefetch(first + i);
+}
+
+INLINE void prefetch_target(void* tensor, int64_t bytes_per_row, int64_t row) {
+  char* first = static_cast<char*>(tensor) + bytes_per_row * row;
+  for (int64_t i = 0; i < bytes_per_row; i += 64) __builtin_prefetch(first + i, 1);
+}
+
+INLINE void prefetch_query(const Problem& p, Mode mode, int64_t index) {
+  const int64_t row = index + 6 * p.heads;
+  prefetch(p.locations, p.points_total * 8, row);
+  if (mode == kPlain)
+    prefetch(p.weights, p.points_total * 4, row);
+  else
+    prefetch(p.query, p.channels * (p.bfloat16 ? 2 : 4), row);
+}
+
+// Logits to weights, in place: softmax over all points.
+OUT_OF_LINE void softmax(int points, float* weights) {
   const ivec lane = {LANE_NUMBERS};
   vec highest = splat(-INFINITY);
   for (int i = 0; i < points; i += LANES) {
-    vec logit = (lane + i < points) ? sum_each(products + i) : splat(-INFINITY);
+    vec logit = (lane + i < points) ? load(weights + i) : splat(-INFINITY);
     store(weights + i, logit);
     highest = (logit > highest) ? logit : highest;
   }
@@ -269,104 +311,106 @@ INLINE void softmax(int points, const vec* products, float* weights) {
     store(weights + i, e);
     sum += e;
   }
-  vec factor = 1.0f / total(sum);
+  const vec factor = 1.0f / total(sum);
   for (int i = 0; i < points; i += LANES) store(weights + i, load(weights + i) * factor);
+}
+
+// sum over points of weight * row, for one register of the rows
+INLINE vec weighted_sum(int points, const float* weights, const float* rows, int row_size) {
+  vec even = {}, odd = {};
+  int i = 0;
+  for (; i + 1 < points; i += 2) {
+    even += weights[i] * load(rows + i * row_size);
+    odd += weights[i + 1] * load(rows + (i + 1) * row_size);
+  }
+  if (i < points) even += weights[i] * load(rows + i * row_size);
+  return even + odd;
 }
 
 // ---------------------------------------------------------------------------------------------- forward
 
 struct Maps {
-  const float *keys, *values;
-  int stride;   // floats between the rows of neighbouring tokens
-  int outside;  // offset that a corner outside the map gets
+  const float *keys, *values;  // bordered copies
 };
 
 // N is the number of registers a row takes where the compiler knows it, else 0.
 template <Mode kMode, int N>
 static void forward_queries(const Problem& p, Arena& arena, const Maps& maps, int batch, int head, int begin, int end) {
   const int n = N ? N : registers_for(p.channels);
-  const int row_size = n * LANES, points = p.points_total, padded_points = p.points_padded;
-  float* query = arena.take<float>(row_size);
-  float* out = arena.take<float>(row_size);
-  float* samples = arena.take<float>(static_cast<int64_t>(padded_points) * row_size);
-  float* weights = arena.take<float>(padded_points);
-  float* locations = arena.take<float>(2 * padded_points);
-  vec* products = reinterpret_cast<vec*>(arena.take<float>(padded_points * LANES));
-  Corners c = new_corners(arena, padded_points);
-  std::memset(locations, 0, 2 * padded_points * sizeof(float));
-  std::memset(products, 0, padded_points * sizeof(vec));
+  const int row_size = n * LANES, total_points = p.points_total;
+  float* const query = arena.take<float>(row_size);
+  float* const out = arena.take<float>(row_size);
+  float* const samples = arena.take<float>(static_cast<int64_t>(p.points_padded) * row_size);
+  float* const weights = arena.take<float>(p.points_padded);
+  float* const padded = arena.take<float>(2 * p.points_padded);
+  std::memset(padded, 0, 2 * p.points_padded * sizeof(float));
+  const float *const values = maps.values, *const keys = maps.keys;
+  vec products[LANES] = {};
+  Points points;
 
   for (int q = begin; q < end; q++) {
     const int64_t index = (static_cast<int64_t>(batch) * p.queries + q) * p.heads + head;
-    locate<true>(p, p.locations + index * 2 * points, locations, c, maps.stride, maps.outside);
-    if (kMode == kPlain) {
-      std::memcpy(weights, p.weights + index * points, points * sizeof(float));
-    } else {
-      load_row(p, p.query, index, query, p.scale);
-    }
-    for (int i = 0; i < points; i++) {
-      const int o0 = c.offset[0][i], o1 = c.offset[1][i], o2 = c.offset[2][i], o3 = c.offset[3][i];
-      const float w0 = c.weight[0][i], w1 = c.weight[1][i], w2 = c.weight[2][i], w3 = c.weight[3][i];
-      vec product = {};
-#pragma GCC unroll 4
-      for (int r = 0; r < n; r++) {
-        const float* v = maps.values + r * LANES;
-        vec sample = w0 * load(v + o0) + w1 * load(v + o1) + w2 * load(v + o2) + w3 * load(v + o3);
-        store(samples + i * row_size + r * LANES, sample);
-        if (kMode == kSeparate) {
-          const float* k = maps.keys + r * LANES;
-          sample = w0 * load(k + o0) + w1 * load(k + o1) + w2 * load(k + o2) + w3 * load(k + o3);
+    prefetch_query(p, kMode, index);
+    prefetch_target(p.out, p.channels * (p.bfloat16 ? 2 : 4), index + 6 * p.heads);
+    const float* locations = locations_of(p, index, padded);
+    if (kMode != kPlain) load_row(p, p.query, index, query, p.scale);
+    for (int first = 0; first < total_points; first += LANES) {
+      locate(p, locations, first, row_size, points);
+      const int count = total_points - first < LANES ? total_points - first : LANES;
+      float* sample_row = samples + first * row_size;
+      for (int i = 0; i < count; i++) {
+        const int64_t top = points.top[i], bottom = points.bottom[i];
+        const float w0 = points.weight[0][i], w1 = points.weight[1][i];
+        const float w2 = points.weight[2][i], w3 = points.weight[3][i];
+        vec product = {};
+        for (int r = 0; r < row_size; r += LANES) {
+          const float *v = values + top + r, *below = values + bottom + r;
+          vec sample = w0 * load(v) + w1 * load(v + row_size) + w2 * load(below) + w3 * load(below + row_size);
+          store(sample_row + r, sample);
+          if (kMode == kSeparate) {
+            const float *k = keys + top + r, *under = keys + bottom + r;
+            sample = w0 * load(k) + w1 * load(k + row_size) + w2 * load(under) + w3 * load(under + row_size);
+          }
+          if (kMode != kPlain) product += sample * load(query + r);
         }
-        if (kMode != kPlain) product += sample * load(query + r * LANES);
+        sample_row += row_size;
+        if (kMode != kPlain) products[i] = product;
       }
-      products[i] = product;
+      if (kMode != kPlain) store(weights + first, sum_each(products));
     }
-    if (kMode != kPlain) softmax(points, products, weights);
-#pragma GCC unroll 4
-    for (int r = 0; r < n; r++) {
-      vec even = {}, odd = {};
-      int i = 0;
-      for (; i + 1 < points; i += 2) {
-        even += weights[i] * load(samples + i * row_size + r * LANES);
-        odd += weights[i + 1] * load(samples + (i + 1) * row_size + r * LANES);
-      }
-      if (i < points) even += weights[i] * load(samples + i * row_size + r * LANES);
-      store(out + r * LANES, even + odd);
-    }
+    if (kMode != kPlain) softmax(total_points, weights);
+    const float* used = kMode == kPlain ? p.weights + index * total_points : weights;
+    for (int r = 0; r < row_size; r += LANES) store(out + r, weighted_sum(total_points, used, samples + r, row_size));
     store_row(p, p.out, index, out);
-    if (kMode != kPlain && p.weights_out) std::memcpy(p.weights_out + index * points, weights, points * sizeof(float));
+    if (kMode != kPlain && p.weights_out)
+      std::memcpy(p.weights_out + index * total_points, weights, total_points * sizeof(float));
   }
 }
 
+// The number of registers as a template argument, for the usual sizes of a head.
+#if LANES == 16
+#define FOR_REGISTERS(n, call) (n) == 1 ? call(1) : (n) == 2 ? call(2) : call(0)
+#elif LANES == 8
+#define FOR_REGISTERS(n, call) (n) == 2 ? call(2) : (n) == 4 ? call(4) : call(0)
+#else
+#define FOR_REGISTERS(n, call) (n) == 4 ? call(4) : call(0)
+#endif
+
 template <Mode kMode>
 static void forward_mode(const Problem& p, Arena& arena, int batch, int head, int begin, int end) {
-  const int n = registers_for(p.channels), row_size = n * LANES;
-  const int64_t map_size = static_cast<int64_t>(p.tokens + 1) * row_size;
-  Maps maps;
-  // Copying the map pays unless the queries touch few of its rows.
-  const bool few = static_cast<int64_t>(end - begin) * p.points_total * 4 < p.tokens;
-  if (few && !p.bfloat16 && p.channels == row_size) {
-    const int64_t first = (static_cast<int64_t>(batch) * p.tokens * p.heads + head) * p.channels;
-    maps.values = static_cast<const float*>(p.value) + first;
-    maps.keys = kMode == kSeparate ? static_cast<const float*>(p.key) + first : maps.values;
-    maps.stride = p.heads * p.channels;
-    maps.outside = 0;  // its weight is 0
-  } else {
-    float* values = arena.take<float>(map_size);
-    copy_head(p, p.value, batch, head, values);
-    float* keys = values;
-    if (kMode == kSeparate) {
-      keys = arena.take<float>(map_size);
-      copy_head(p, p.key, batch, head, keys);
-    }
-    maps = {keys, values, row_size, p.tokens * row_size};
+  const int n = registers_for(p.channels);
+  const int64_t map_size = p.bordered_tokens * n * LANES;
+  float* values = arena.take<float>(map_size);
+  copy_head(p, p.value, batch, head, values);
+  float* keys = values;
+  if (kMode == kSeparate) {
+    keys = arena.take<float>(map_size);
+    copy_head(p, p.key, batch, head, keys);
   }
-  switch (n) {
-    case 1: return forward_queries<kMode, 1>(p, arena, maps, batch, head, begin, end);
-    case 2: return forward_queries<kMode, 2>(p, arena, maps, batch, head, begin, end);
-    case 4: return forward_queries<kMode, 4>(p, arena, maps, batch, head, begin, end);
-    default: return forward_queries<kMode, 0>(p, arena, maps, batch, head, begin, end);
-  }
+  const Maps maps = {keys, values};
+#define CALL(N) forward_queries<kMode, N>(p, arena, maps, batch, head, begin, end)
+  FOR_REGISTERS(n, CALL);
+#undef CALL
 }
 
 // One head of one picture, queries begin..end.
@@ -382,149 +426,196 @@ struct Sample {
   vec value, by_x, by_y;  // the sampled row and its derivatives by the point's pixel coordinates
 };
 
-INLINE Sample sample_with_slopes(const float* map, const int32_t (&o)[4], float across, float down) {
-  vec top_left = load(map + o[0]), bottom_left = load(map + o[2]);
-  vec top_slope = load(map + o[1]) - top_left, bottom_slope = load(map + o[3]) - bottom_left;
-  vec top = top_left + across * top_slope, bottom = bottom_left + across * bottom_slope;
+INLINE Sample sample_with_slopes(const float* top, const float* bottom, int row_size, float across, float down) {
+  const vec top_left = load(top), bottom_left = load(bottom);
+  const vec top_slope = load(top + row_size) - top_left, bottom_slope = load(bottom + row_size) - bottom_left;
+  const vec upper = top_left + across * top_slope, lower = bottom_left + across * bottom_slope;
   Sample s;
-  s.by_y = bottom - top;
-  s.value = top + down * s.by_y;
+  s.by_y = lower - upper;
+  s.value = upper + down * s.by_y;
   s.by_x = top_slope + down * (bottom_slope - top_slope);
   return s;
 }
 
-INLINE void scatter(float* map, const int32_t (&o)[4], const float (&w)[4], vec gradient) {
-  for (int k = 0; k < 4; k++) store(map + o[k], load(map + o[k]) + w[k] * gradient);  // corners may coincide: in turn
+INLINE void add(float* row, vec v) { store(row, load(row) + v); }
+
+INLINE void scatter(float* map, const Points& points, int i, int row_size, vec gradient) {
+  float *top = map + points.top[i], *bottom = map + points.bottom[i];
+  add(top, points.weight[0][i] * gradient);
+  add(top + row_size, points.weight[1][i] * gradient);
+  add(bottom, points.weight[2][i] * gradient);
+  add(bottom + row_size, points.weight[3][i] * gradient);
 }
 
 struct MapGradients {
   float *keys, *values;
 };
 
+// Sums over channels that the backward pass needs of each point: of the sampled key and the sampled value, and of their
+// slopes, with the query (scaled as in the logits) and with the output's gradient. Where the key is the value, the slopes
+// wait for the gradient of the sample instead, which makes two sums out of four.
+enum Product { kKeyQuery, kValueGrad, kValueXGrad, kValueYGrad, kKeyXQuery, kKeyYQuery, kProducts };
+
+constexpr bool has_product(Mode mode, int product) {
+  return mode == kSeparate || (mode == kShared ? product <= kValueGrad
+                                               : product >= kValueGrad && product <= kValueYGrad);
+}
+
 template <Mode kMode, int N>
 static void backward_queries(const Problem& p, Arena& arena, const Maps& maps, const MapGradients& grads, int batch,
                              int head) {
   const int n = N ? N : registers_for(p.channels);
-  const int row_size = n * LANES, points = p.points_total, padded_points = p.points_padded;
-  float* query = arena.take<float>(row_size);
-  float* grad_out = arena.take<float>(row_size);
-  float* grad_query = arena.take<float>(row_size);
-  float* samples = arena.take<float>(static_cast<int64_t>(padded_points) * row_size);
-  float* weights = arena.take<float>(padded_points);
-  float* grad_logits = arena.take<float>(padded_points);
-  float* locations = arena.take<float>(2 * padded_points);
-  // One register per point each, summed over its lanes later: <key, query>, <value, grad_out>, and the two slopes of
-  // each of these.
-  vec* products[6];
-  for (int k = 0; k < 6; k++) {
-    products[k] = reinterpret_cast<vec*>(arena.take<float>(padded_points * LANES));
-    std::memset(products[k], 0, padded_points * sizeof(vec));
-  }
-  Corners c = new_corners(arena, padded_points);
-  std::memset(locations, 0, 2 * padded_points * sizeof(float));
-  std::memset(weights, 0, padded_points * sizeof(float));
+  const int row_size = n * LANES, total_points = p.points_total;
+  float* const query = arena.take<float>(row_size);
+  float* const grad_out = arena.take<float>(row_size);
+  float* const grad_query = arena.take<float>(row_size);
+  const int64_t sample_size = static_cast<int64_t>(p.points_padded) * row_size;
+  float* const key_samples = arena.take<float>(sample_size);
+  float* const slopes_x = arena.take<float>(kMode == kShared ? sample_size : 0);
+  float* const slopes_y = arena.take<float>(kMode == kShared ? sample_size : 0);
+  float* const weights = arena.take<float>(p.points_padded);
+  float* const grad_logits = arena.take<float>(p.points_padded);
+  float* const padded = arena.take<float>(2 * p.points_padded);
+  float* const sums = arena.take<float>(static_cast<int64_t>(kProducts) * p.points_padded);
+  Points* const all_points = reinterpret_cast<Points*>(
+      arena.take<char>(static_cast<int64_t>(sizeof(Points)) * (p.points_padded / LANES)));
+  std::memset(padded, 0, 2 * p.points_padded * sizeof(float));
+  std::memset(weights, 0, p.points_padded * sizeof(float));
+  const float *const values = maps.values, *const keys = maps.keys;
+  vec products[kProducts][LANES] = {};
 
   for (int q = 0; q < p.queries; q++) {
     const int64_t index = (static_cast<int64_t>(batch) * p.queries + q) * p.heads + head;
-    locate<false>(p, p.locations + index * 2 * points, locations, c, maps.stride, maps.outside);
+    prefetch_query(p, kMode, index);
+    prefetch(p.grad_out, p.channels * (p.bfloat16 ? 2 : 4), index + 6 * p.heads);
+    prefetch_target(p.grad_locations, p.points_total * 8, index + 6 * p.heads);
+    if (kMode != kPlain) prefetch_target(p.grad_query, p.channels * (p.bfloat16 ? 2 : 4), index + 6 * p.heads);
+    const float* locations = locations_of(p, index, padded);
     load_row(p, p.grad_out, index, grad_out);
     if (kMode == kPlain)
-      std::memcpy(weights, p.weights + index * points, points * sizeof(float));
+      std::memcpy(weights, p.weights + index * total_points, total_points * sizeof(float));
     else
       load_row(p, p.query, index, query, p.scale);
 
-    for (int i = 0; i < points; i++) {
-      const int32_t o[4] = {c.offset[0][i], c.offset[1][i], c.offset[2][i], c.offset[3][i]};
-      const float w[4] = {c.weight[0][i], c.weight[1][i], c.weight[2][i], c.weight[3][i]};
-      const float across = c.across[i], down = c.down[i];
-      vec sums[6] = {};
-#pragma GCC unroll 4
-      for (int r = 0; r < n; r++) {
-        const int at = r * LANES;
-        const vec g = load(grad_out + at);
-        Sample s = sample_with_slopes(maps.values + at, o, across, down);
-        sums[1] += s.value * g;
-        sums[2] += s.by_x * g;
-        sums[3] += s.by_y * g;
-        if (kMode == kPlain) {
-          scatter(grads.values + at, o, w, weights[i] * g);
-        } else {
-          const vec of_query = load(query + at);
-          if (kMode == kSeparate) s = sample_with_slopes(maps.keys + at, o, across, down);
-          store(samples + i * row_size + at, s.value);
-          sums[0] += s.value * of_query;
-          sums[4] += s.by_x * of_query;
-          sums[5] += s.by_y * of_query;
+    for (int first = 0; first < total_points; first += LANES) {
+      Points& points = all_points[first / LANES];
+      locate(p, locations, first, row_size, points);
+      const int count = total_points - first < LANES ? total_points - first : LANES;
+      for (int i = 0; i < count; i++) {
+        const int64_t top = points.top[i], bottom = points.bottom[i];
+        const float across = points.across[i], down = points.down[i];
+        vec sum[kProducts] = {};
+        for (int r = 0; r < row_size; r += LANES) {
+          const vec g = load(grad_out + r);
+          Sample s = sample_with_slopes(values + top + r, values + bottom + r, row_size, across, down);
+          sum[kValueGrad] += s.value * g;
+          if (kMode != kShared) {
+            sum[kValueXGrad] += s.by_x * g;
+            sum[kValueYGrad] += s.by_y * g;
+          }
+          if (kMode == kPlain) {
+            scatter(grads.values + r, points, i, row_size, weights[first + i] * g);
+          } else {
+            if (kMode == kSeparate)
+              s = sample_with_slopes(keys + top + r, keys + bottom + r, row_size, across, down);
+            const vec of_query = load(query + r);
+            const int at = (first + i) * row_size + r;
+            store(key_samples + at, s.value);
+            sum[kKeyQuery] += s.value * of_query;
+            if (kMode == kShared) {
+              store(slopes_x + at, s.by_x);
+              store(slopes_y + at, s.by_y);
+            } else {
+              sum[kKeyXQuery] += s.by_x * of_query;
+              sum[kKeyYQuery] += s.by_y * of_query;
+            }
+          }
         }
+#pragma GCC unroll 6
+        for (int k = 0; k < kProducts; k++)
+          if (has_product(kMode, k)) products[k][i] = sum[k];
       }
-      for (int k = 0; k < 6; k++)
-        if (kMode != kPlain || (k >= 1 && k <= 3)) products[k][i] = sums[k];
+#pragma GCC unroll 6
+      for (int k = 0; k < kProducts; k++)
+        if (has_product(kMode, k)) store(sums + k * p.points_padded + first, sum_each(products[k]));
     }
 
-    if (kMode != kPlain) {
-      softmax(points, products[0], weights);
+    if (kMode == kPlain) {
+      std::memcpy(p.grad_weights + index * total_points, sums + kValueGrad * p.points_padded,
+                  total_points * sizeof(float));
+    } else {
+      std::memcpy(weights, sums, p.points_padded * sizeof(float));
+      softmax(total_points, weights);
+      float* const grad_weights = sums + kValueGrad * p.points_padded;
+      if (p.grad_weights_out)
+        for (int i = 0; i < total_points; i++) grad_weights[i] += p.grad_weights_out[index * total_points + i];
       vec mean = {};
-      for (int i = 0; i < points; i += LANES) {
-        vec by_weight = sum_each(products[1] + i);
-        if (p.grad_weights_out) {
-          float extra[LANES] = {};
-          for (int j = 0; j < LANES && i + j < points; j++) extra[j] = p.grad_weights_out[index * points + i + j];
-          by_weight += load(extra);
-        }
-        store(grad_logits + i, by_weight);
-        mean += by_weight * load(weights + i);
-      }
+      for (int i = 0; i < total_points; i += LANES) mean += load(grad_weights + i) * load(weights + i);
       mean = total(mean);
-      for (int i = 0; i < points; i += LANES)
-        store(grad_logits + i, load(weights + i) * (load(grad_logits + i) - mean));
+      for (int i = 0; i < total_points; i += LANES)
+        store(grad_logits + i, load(weights + i) * (load(grad_weights + i) - mean));
 
-      for (int r = 0; r < n; r++) store(grad_query + r * LANES, vec{});
-      for (int i = 0; i < points; i++) {
-        const int32_t o[4] = {c.offset[0][i], c.offset[1][i], c.offset[2][i], c.offset[3][i]};
-        const float w[4] = {c.weight[0][i], c.weight[1][i], c.weight[2][i], c.weight[3][i]};
-        const float weight = weights[i], grad_logit = grad_logits[i];
-#pragma GCC unroll 4
-        for (int r = 0; r < n; r++) {
-          const int at = r * LANES;
-          vec by_value = weight * load(grad_out + at), by_key = grad_logit * load(query + at);
-          if (kMode == kShared) {
-            scatter(grads.values + at, o, w, by_value + by_key);
-          } else {
-            scatter(grads.values + at, o, w, by_value);
-            scatter(grads.keys + at, o, w, by_key);
+      for (int first = 0; first < total_points; first += LANES) {
+        const Points& points = all_points[first / LANES];
+        const int count = total_points - first < LANES ? total_points - first : LANES;
+        for (int i = 0; i < count; i++) {
+          const float weight = weights[first + i], grad_logit = grad_logits[first + i];
+          vec by_x = {}, by_y = {};
+          for (int r = 0; r < row_size; r += LANES) {
+            const vec by_value = weight * load(grad_out + r), by_key = grad_logit * load(query + r);
+            if (kMode == kShared) {
+              const int at = (first + i) * row_size + r;
+              by_x += (by_value + by_key) * load(slopes_x + at);
+              by_y += (by_value + by_key) * load(slopes_y + at);
+              scatter(grads.values + r, points, i, row_size, by_value + by_key);
+            } else {
+              scatter(grads.values + r, points, i, row_size, by_value);
+              scatter(grads.keys + r, points, i, row_size, by_key);
+            }
           }
-          store(grad_query + at, load(grad_query + at) + grad_logit * load(samples + i * row_size + at));
+          if (kMode == kShared) {
+            products[kValueXGrad][i] = by_x;
+            products[kValueYGrad][i] = by_y;
+          }
+        }
+        if (kMode == kShared) {
+          store(sums + kValueXGrad * p.points_padded + first, sum_each(products[kValueXGrad]));
+          store(sums + kValueYGrad * p.points_padded + first, sum_each(products[kValueYGrad]));
         }
       }
+      for (int r = 0; r < row_size; r += LANES)
+        store(grad_query + r, weighted_sum(total_points, grad_logits, key_samples + r, row_size));
       store_row(p, p.grad_query, index, grad_query, p.scale);
     }
 
-    for (int i = 0; i < points; i += LANES) {
-      vec weight = load(weights + i);
-      vec by_x = weight * sum_each(products[2] + i), by_y = weight * sum_each(products[3] + i);
-      if (kMode == kPlain) {
-        store(grad_logits + i, sum_each(products[1] + i));
-      } else {
-        vec grad_logit = load(grad_logits + i);
-        by_x += grad_logit * sum_each(products[4] + i);
-        by_y += grad_logit * sum_each(products[5] + i);
+    for (int i = 0; i < total_points; i += LANES) {
+      vec by_x = load(sums + kValueXGrad * p.points_padded + i);
+      vec by_y = load(sums + kValueYGrad * p.points_padded + i);
+      if (kMode != kShared) {
+        by_x *= load(weights + i);
+        by_y *= load(weights + i);
+      }
+      if (kMode == kSeparate) {
+        by_x += load(grad_logits + i) * load(sums + kKeyXQuery * p.points_padded + i);
+        by_y += load(grad_logits + i) * load(sums + kKeyYQuery * p.points_padded + i);
       }
       by_x *= load(p.point_width + i);
       by_y *= load(p.point_height + i);
+      float* target = p.grad_locations + (index * total_points + i) * 2;
       float pairs[2 * LANES];
-      store(pairs, SHUFFLE(by_x, by_y, ZIP_LOW));
-      store(pairs + LANES, SHUFFLE(by_x, by_y, ZIP_HIGH));
-      const int count = points - i < LANES ? points - i : LANES;
-      std::memcpy(p.grad_locations + (index * points + i) * 2, pairs, 2 * count * sizeof(float));
+      const bool whole = total_points - i >= LANES;
+      float* const to = whole ? target : pairs;
+      store(to, SHUFFLE(by_x, by_y, ZIP_LOW));
+      store(to + LANES, SHUFFLE(by_x, by_y, ZIP_HIGH));
+      if (!whole) std::memcpy(target, pairs, 2 * (total_points - i) * sizeof(float));
     }
-    if (kMode == kPlain) std::memcpy(p.grad_weights + index * points, grad_logits, points * sizeof(float));
   }
 }
 
 template <Mode kMode>
 static void backward_mode(const Problem& p, Arena& arena, int batch, int head) {
-  const int n = registers_for(p.channels), row_size = n * LANES;
-  const int64_t map_size = static_cast<int64_t>(p.tokens + 1) * row_size;
+  const int n = registers_for(p.channels);
+  const int64_t map_size = p.bordered_tokens * n * LANES;
   float* values = arena.take<float>(map_size);
   float* grad_values = arena.take<float>(map_size);
   copy_head(p, p.value, batch, head, values);
@@ -536,14 +627,11 @@ static void backward_mode(const Problem& p, Arena& arena, int batch, int head) {
     copy_head(p, p.key, batch, head, keys);
     std::memset(grad_keys, 0, map_size * sizeof(float));
   }
-  const Maps maps = {keys, values, row_size, p.tokens * row_size};
+  const Maps maps = {keys, values};
   const MapGradients grads = {grad_keys, grad_values};
-  switch (n) {
-    case 1: backward_queries<kMode, 1>(p, arena, maps, grads, batch, head); break;
-    case 2: backward_queries<kMode, 2>(p, arena, maps, grads, batch, head); break;
-    case 4: backward_queries<kMode, 4>(p, arena, maps, grads, batch, head); break;
-    default: backward_queries<kMode, 0>(p, arena, maps, grads, batch, head); break;
-  }
+#define CALL(N) backward_queries<kMode, N>(p, arena, maps, grads, batch, head)
+  FOR_REGISTERS(n, CALL);
+#undef CALL
   write_head(p, p.grad_value, batch, head, grad_values);
   if (kMode == kSeparate) write_head(p, p.grad_key, batch, head, grad_keys);
 }
@@ -555,6 +643,7 @@ static void backward(const Problem& p, Arena& arena, int batch, int head) {
   return backward_mode<kSeparate>(p, arena, batch, head);
 }
 
+#undef FOR_REGISTERS
 #undef EVEN_LANES
 #undef ODD_LANES
 #undef UNPACK_LOW
@@ -566,3 +655,4 @@ static void backward(const Problem& p, Arena& arena, int batch, int head) {
 #undef ZIP_LOW
 #undef ZIP_HIGH
 #undef LANE_NUMBERS
+#undef ACROSS_LANES
