@@ -88,7 +88,7 @@ class Detector(nn.Module):
             trace: filled with every attention step; one photo at a time.
 
         Returns:
-            `DetectorOutput` with logits (B, Q, K) and boxes (B, Q, 4) cxcywh in [0, 1] of the padded image.
+            `DetectorOutput` with logits (B, Q, K) and boxes (B, Q, 4) cxcywh in [0, 1] of the image without its padding.
         """
         with stage(trace, "backbone"):
             features = self.backbone(pixels)
@@ -169,9 +169,8 @@ class Detector(nn.Module):
     ) -> list[Detections]:
         """Forward output -> one `Detections` per photo, in the photo's pixels."""
         threshold = self.config.threshold if threshold is None else threshold
-        # Boxes are relative to the padded image: scaled by its extent in the photo's pixels, then cut at the photo's border.
-        extents = torch.stack([g.to_photo(torch.ones(2)) for g in geometries]).flip(-1)
-        best = select_best(output.logits, output.boxes, extents.to(output.boxes.device), self.config.select)
+        sizes = torch.tensor([geometry.photo for geometry in geometries], device=output.boxes.device)
+        best = select_best(output.logits, output.boxes, sizes, self.config.select)
         found = []
         for scores, labels, boxes, queries, geometry in zip(*(t.cpu() for t in best), geometries, strict=True):
             height, width = geometry.photo

@@ -9,7 +9,10 @@ from torch import Tensor
 
 @dataclass
 class LayerOutput:
-    """One prediction per query: ``logits`` (B, Q, K) before the sigmoid, ``boxes`` (B, Q, 4) cxcywh in [0, 1]."""
+    """One prediction per query: ``logits`` (B, Q, K) before the sigmoid, ``boxes`` (B, Q, 4) cxcywh.
+
+    Boxes are in [0, 1] of the image *without* its padding, as in DETR.
+    """
 
     logits: Tensor
     boxes: Tensor

@@ -109,4 +109,4 @@ def test_post_processing(run):
 
 
 def test_cases_are_there():
-    assert {"lite_dino_s3ex3_kda", "dino"} <= set(CASES)
+    assert {"lite_dino_s3ex3_kda", "dino_unshared_heads"} <= set(CASES)

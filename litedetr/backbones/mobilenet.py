@@ -70,6 +70,10 @@ class MobileNetV2(nn.Module):
             self.features.append(InvertedResidual(channels, expansion, outputs, stride))
             channels = outputs
 
+    def freeze_stem(self) -> None:
+        """Take what runs at strides 2 and 4 out of training: it costs most and generic edges need no change."""
+        self.features[:4].requires_grad_(False)
+
     def forward(self, pixels: Tensor) -> list[Tensor]:
         x = pixels.contiguous(memory_format=torch.channels_last)
         x = F.relu6(self.features[0](x))
