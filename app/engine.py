@@ -1,0 +1,184 @@
+"""Engine: the model in memory; photo -> `Run`, kept in a byte-bounded store under an unguessable id."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from app.run import Run
+from litedetr import Detections, Detector
+from litedetr import image as photos
+from litedetr.cost import gmacs
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
+EXAMPLE_NAMES = ("motorcycle", "cat", "astronaut", "coffee", "hopper")
+SHOWN_SIDE = 1600
+"""Longest side of the picture that the page shows; coordinates stay those of the photo."""
+STORE_BYTES = int(os.environ.get("LITEDETR_STORE_MB", "1024")) * 1024**2
+MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
+
+Progress = Callable[[str], None]
+
+
+class ExpiredRun(KeyError):
+    """The run was dropped to make room, or never was."""
+
+
+class RunStore:
+    """Runs by id, the least recently used dropped first when their bytes pass the limit."""
+
+    def __init__(self, limit: int = STORE_BYTES):
+        self.limit = limit
+        self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, run: Run) -> Run:
+        """Keep a run; one that is larger than the limit is kept alone."""
+        with self._lock:
+            self._runs[run.id] = run
+            self._runs.move_to_end(run.id)
+            while len(self._runs) > 1 and self._bytes() > self.limit:
+                self._runs.popitem(last=False)
+        return run
+
+    def get(self, run_id: str) -> Run:
+        """The run, now the most recently used.
+
+        Raises:
+            ExpiredRun: it is not here (any more).
+        """
+        with self._lock:
+            try:
+                self._runs.move_to_end(run_id)
+            except (KeyError, TypeError):
+                raise ExpiredRun(run_id) from None
+            return self._runs[run_id]
+
+    def __contains__(self, run_id: str) -> bool:
+        with self._lock:
+            return run_id in self._runs
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        with self._lock:
+            return self._bytes()
+
+    def _bytes(self) -> int:
+        return sum(run.nbytes for run in self._runs.values())
+
+
+class Engine:
+    """One model and the runs that it made.
+
+    Args:
+        source: "embedded", a local folder, or "owner/name" on the Hub.
+        store: where runs are kept.
+    """
+
+    def __init__(self, source: str = MODEL, store: RunStore | None = None):
+        self.source = source
+        self.store = RunStore() if store is None else store
+        self._model_lock = threading.Lock()
+        self._examples: dict[str, str] = {}
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The model, loaded when first asked for.
+
+        Raises:
+            litedetr.weights.WeightsError: it cannot be loaded; the message says why.
+        """
+        torch.set_num_threads(max(1, min(os.cpu_count() or 1, 8)))
+        return Detector.from_pretrained(self.source)
+
+    @property
+    def model_name(self) -> str:
+        """How the page calls the model."""
+        config = self.detector.config
+        kind = "Lite-DINO" if config.key_aware else "DINO"
+        backbone = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50"}.get(config.backbone, config.backbone)
+        return f"{kind} · {backbone} · {config.schedule}"
+
+    def example(self, name: str, progress: Progress | None = None) -> Run:
+        """The run of an example picture, made once for all visitors and again when it was dropped."""
+        known = self._examples.get(name)
+        if known is not None and known in self.store:
+            return self.store.get(known)
+        if name not in EXAMPLE_NAMES:
+            raise photos.PhotoError(f"There is no example called {name}: choose one of {', '.join(EXAMPLE_NAMES)}.")
+        run = self.run(EXAMPLES / f"{name}.jpg", name, progress, example=name)
+        self._examples[name] = run.id
+        return run
+
+    def run(self, photo: photos.Photo, name: str = "photo", progress: Progress | None = None, example: str = "") -> Run:
+        """Detect with a full trace and keep the result.
+
+        Args:
+            photo: a path, encoded bytes, a PIL image or an RGB array.
+            name: of the picture.
+            progress: told the name of each stage as it begins: "backbone", "B1 high", …, "decoder 1", …
+
+        Raises:
+            litedetr.image.PhotoError: the picture is broken, empty or too large.
+            litedetr.weights.WeightsError: the model cannot be loaded.
+        """
+        pixels = photos.open_photo(photo)
+        with self._model_lock, _watch(self.detector, progress):
+            detections = self.detector.predict(pixels, threshold=0.0, trace=True)
+        run = Run(
+            id=secrets.token_urlsafe(18),
+            name=name,
+            model=self.model_name,
+            picture=_shown(pixels),
+            detections=detections,
+            config=self.detector.config,
+            cost=gmacs(self.detector.config, detections.trace.geometry.padded),
+            example=example,
+        )
+        return self.store.put(run)
+
+    def detect(self, photo: photos.Photo, threshold: float | None = None) -> Detections:
+        """Detections alone: nothing is traced and nothing is kept."""
+        pixels = photos.open_photo(photo)
+        with self._model_lock:
+            return self.detector.predict(pixels, threshold=threshold)
+
+
+def _shown(pixels) -> bytes:
+    """RGB array -> the JPEG that the page shows."""
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _watch(detector: Detector, progress: Progress | None) -> Iterator[None]:
+    """Tell the stages' names as the detector enters them, by hooks that are taken off again."""
+    if progress is None:
+        yield
+        return
+    stages = [("backbone", detector.backbone)]
+    stages += [(step.name, layer.attention) for step, layer in zip(detector.encoder.steps, detector.encoder.layers, strict=True)]
+    stages += [(f"decoder {index + 1}", layer) for index, layer in enumerate(detector.decoder.layers)]
+    hooks = [module.register_forward_pre_hook(lambda *_, stage=name: progress(stage)) for name, module in stages]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,53 @@
+"""The `gr.HTML` that holds the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from app.routes import PLOTLY
+from app.state import LANGUAGES
+from app.text import texts
+from app.theme import scale_colour
+
+FOLDER = Path(__file__).resolve().parent
+
+HEAD = f"""
+<meta name="color-scheme" content="light dark">
+<link rel="stylesheet" href="lite/stage/stage.css">
+<link rel="modulepreload" href="lite/stage/js/main.js">
+<link rel="preload" href="{PLOTLY}" as="script">
+"""
+"""Relative links, so that the page also works below a path."""
+
+
+def stage(server_functions: Sequence[Callable], examples: Sequence[str]) -> gr.HTML:
+    """The component. Its JavaScript calls `server_functions`, triggers "analyse" and watches the prop ``news``."""
+    return gr.HTML(
+        value="",
+        html_template=(FOLDER / "stage.html").read_text(encoding="utf-8"),
+        js_on_load=_START,
+        server_functions=list(server_functions),
+        apply_default_css=False,
+        container=False,
+        padding=False,
+        elem_id="lite-detr",
+        news={},
+        page={
+            "plotly": PLOTLY,
+            "examples": list(examples),
+            "texts": {lang: texts(lang) for lang in LANGUAGES},
+            "colours": {f"S{number}": scale_colour(f"S{number}") for number in range(1, 7)},
+        },
+    )
+
+
+# "analyse" stands here in quotes because Gradio looks for the names of custom events in this text.
+_START = """
+const start = (name) => trigger(name);
+import(new URL('lite/stage/js/main.js', document.baseURI).href).then(
+  ({ mount }) => mount(element, { analyse: () => start('analyse'), props, server, upload, watch })
+);
+"""

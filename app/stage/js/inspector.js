@@ -1,0 +1,147 @@
+// What stands beside the stage: the query, its heads and scales, its attention in bars; the table, and what the run cost.
+import { make, mark, part, segments } from './dom.js';
+
+export class Inspector {
+  constructor(root, page) {
+    Object.assign(this, { root, page });
+    this.shares = part(root, 'shares');
+  }
+
+  part(name) {
+    return part(this.root, name);
+  }
+
+  // The query and its numbers, from the points view's summary.
+  show(summary, state) {
+    const say = (...given) => this.page.say(...given);
+    const { cell } = summary;
+    this.part('query').textContent =
+      summary.kind === 'object'
+        ? say('query.object', { query: summary.query })
+        : say('query.token', { scale: summary.scale, column: cell[0] + 1, row: cell[1] + 1 });
+    this.guess(summary);
+    this.part('notes').replaceChildren(...summary.notes.map((text) => make('p', { class: 'ld-note' }, text)));
+    const auto = { value: 'auto', label: say('query.auto') };
+    const scales = summary.scales.map((name) => ({ value: name, label: name }));
+    segments(this.part('query-scale'), [auto, ...scales], state.scale ?? 'auto', (scale) => this.page.change({ scale }));
+    for (const button of this.part('query-scale').children) {
+      const { value } = button.dataset;
+      button.classList.toggle('waits', value !== 'auto' && !summary.asking.includes(value));
+    }
+    const heads = Array.from({ length: summary.heads }, (_, index) => ({ value: String(index + 1), label: String(index + 1) }));
+    const all = { value: '', label: say('heads.all') };
+    segments(this.part('heads'), [all, ...heads], state.head ?? '', (head) => this.page.change({ head }));
+    this.chips(summary, state);
+    const percent = (value) => `${(100 * value).toFixed(1)} %`;
+    const { outside } = summary;
+    this.part('legend').textContent = say('points.legend', { heaviest: summary.heaviest.toFixed(3) });
+    this.part('outside').textContent = outside.points
+      ? say('points.outside', { points: outside.points, all: summary.points, weight: percent(outside.weight) })
+      : say('points.inside', { all: summary.points });
+    const error = summary.error === 0 ? '0' : summary.error.toExponential(1).replace('e-', ' · 10⁻').replace(/⁻(\d+)/, (_, digits) => `⁻${superscript(digits)}`);
+    this.part('rebuilt').replaceChildren(
+      make('b', {}, say('rebuilt', { points: summary.points })),
+      make('span', { 'data-error': String(summary.error) }, say('rebuilt.error', { error })),
+    );
+    this.part('rebuilt').classList.toggle('good', summary.error < 1e-5);
+    this.part('rebuilt').title = say('rebuilt.why');
+  }
+
+  guess({ kind, detection, query }) {
+    const node = this.part('guess');
+    node.hidden = !detection;
+    if (!detection) return;
+    const values = { name: detection.name, score: detection.score.toFixed(2), query };
+    const text = this.page.say(kind === 'object' ? 'query.guess' : 'query.became', values);
+    node.replaceChildren(make('i', { class: 'ld-swatch', style: { background: detection.colour } }), text);
+  }
+
+  chips(summary, state) {
+    const hidden = (state.hide ?? '').split(',').filter(Boolean);
+    const box = this.part('scales');
+    const known = summary.scales.join();
+    if (box.dataset.choices !== known) {
+      box.dataset.choices = known;
+      box.replaceChildren(
+        ...summary.scales.map((scale) => {
+          const toggle = () => {
+            const now = (this.page.state.hide ?? '').split(',').filter(Boolean);
+            this.page.change({ hide: (now.includes(scale) ? now.filter((name) => name !== scale) : [...now, scale]).join() });
+          };
+          const label = [mark(scale, this.page.colours[scale]), scale];
+          return make('button', { type: 'button', class: 'ld-chip', 'data-value': scale, on: { click: toggle } }, ...label);
+        }),
+      );
+    }
+    for (const chip of box.children) chip.setAttribute('aria-pressed', String(!hidden.includes(chip.dataset.value)));
+  }
+
+  async bars(json, ink, Plotly) {
+    const figure = JSON.parse(json);
+    this.figure = figure;
+    const layout = structuredClone(figure.layout);
+    Object.assign(layout, { font: { ...layout.font, color: ink }, width: this.shares.clientWidth || 300 });
+    await Plotly.react(this.shares, structuredClone(figure.data), layout, { displayModeBar: false, responsive: false });
+    if (!this.listening) {
+      this.listening = true;
+      this.shares.on('plotly_click', ({ points }) => {
+        const head = points[0].pointNumber;
+        this.page.change({ head: head === 0 ? '' : String(head) });
+      });
+    }
+  }
+
+  table(info, threshold, state) {
+    const shown = info.detections.filter((entry) => entry.score >= threshold);
+    const pick = (query) => this.page.change({ q: String(query), at: '', view: 'points' });
+    const row = (entry, index) => {
+      const node = make(
+        'tr',
+        { tabindex: 0, 'data-query': entry.query, 'data-index': index, 'aria-selected': String(state.q === String(entry.query)) },
+        make('td', {}, make('i', { class: 'ld-swatch', style: { background: entry.colour } }), entry.name),
+        make('td', {}, make('i', { class: 'ld-meter', style: { '--w': entry.score, '--c': entry.colour } }), entry.score.toFixed(2)),
+      );
+      node.addEventListener('click', () => pick(entry.query));
+      node.addEventListener('keydown', (event) => {
+        if (event.key !== 'Enter' && event.key !== ' ') return;
+        event.preventDefault();
+        pick(entry.query);
+      });
+      return node;
+    };
+    this.part('rows').replaceChildren(...shown.map(row));
+    this.part('empty').hidden = shown.length > 0;
+    this.part('count').textContent = this.page.say('detections.more', { shown: shown.length, all: info.detections.length });
+    for (const kind of ['json', 'png']) this.part(kind).href = `lite/run/${info.run}/detections.${kind}?t=${threshold}`;
+  }
+
+  spent({ spent }) {
+    const say = (...given) => this.page.say(...given);
+    const stages = ['backbone', 'encoder', 'decoder'];
+    const total = stages.reduce((sum, stage) => sum + spent.milliseconds[stage], 0);
+    const line = (name, milliseconds, gmacs, share, stage) =>
+      make(
+        'tr',
+        { 'data-stage': stage },
+        make('th', { scope: 'row' }, name),
+        make('td', {}, make('i', { class: 'ld-meter', style: { '--w': share, '--c': 'var(--accent)' } }), `${milliseconds.toFixed(0)} ms`),
+        make('td', {}, gmacs.toFixed(2)),
+      );
+    const head = ['spent.stage', 'spent.time', 'spent.gmacs'].map((key) => make('th', { scope: 'col' }, say(key)));
+    const rows = stages.map((stage) => line(say(`spent.${stage}`), spent.milliseconds[stage], spent.gmacs[stage], spent.milliseconds[stage] / total, stage));
+    const sum = line(say('spent.total'), total, spent.gmacs.total, 0, 'total');
+    const tokens = Object.entries(spent.tokens);
+    const chips = tokens.map(([scale, count]) =>
+      make('span', { class: 'ld-token' }, mark(scale, this.page.colours[scale]), `${scale} `, make('b', {}, count.toLocaleString())),
+    );
+    this.part('spent').replaceChildren(
+      make('table', { class: 'ld-cost' }, make('thead', {}, make('tr', {}, ...head)), make('tbody', {}, ...rows, sum)),
+      make('p', { class: 'ld-tokens' }, make('span', { class: 'ld-small' }, `${say('spent.tokens')} `), ...chips),
+      make('p', { class: 'ld-small' }, say('spent.input', { width: spent.input[1], height: spent.input[0] })),
+    );
+  }
+}
+
+function superscript(digits) {
+  return [...digits].map((digit) => '⁰¹²³⁴⁵⁶⁷⁸⁹'[Number(digit)]).join('');
+}

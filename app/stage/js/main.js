@@ -1,0 +1,278 @@
+// The page: one run, one state. Every change asks the server for the figure of the new state; late answers are dropped.
+import { fill, part } from './dom.js';
+import { Inspector } from './inspector.js';
+import { intake } from './intake.js';
+import { Plot } from './plot.js';
+import { Rail } from './rail.js';
+
+const KEYS = ['view', 't', 'q', 'at', 'scale', 'step', 'head', 'hide', 'example', 'lang'];
+
+export async function mount(element, gradio) {
+  const page = new Page(element.querySelector('.ld'), gradio, await plotly(gradio.props.page.plotly));
+  window.liteDetr = page;
+  page.begin();
+}
+
+// Held from here on: Gradio's own charts put another plotly.js in window.Plotly.
+async function plotly(address) {
+  await new Promise((done) => {
+    const script = document.createElement('script');
+    Object.assign(script, { src: address, onload: done, onerror: done });
+    document.head.append(script);
+  });
+  return window.Plotly;
+}
+
+class Page {
+  constructor(root, { analyse, props, server, upload, watch }, Plotly) {
+    const { examples, texts, colours } = JSON.parse(JSON.stringify(props.page));
+    Object.assign(this, { root, server, upload, examples, texts, colours, Plotly, trigger: analyse });
+    Object.assign(this, { info: null, state: readLink(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
+    if (!this.state.lang && navigator.language?.startsWith('ko')) this.state.lang = 'ko';
+    this.times = []; // of the last look-ups, in milliseconds
+    this.plot = new Plot(part(root, 'plot'), Plotly, (place) => this.look({ pick: place }));
+    this.rail = new Rail(root, this);
+    this.inspector = new Inspector(root, this);
+    watch('news', () => this.hear(JSON.parse(JSON.stringify(props.news ?? {}))));
+    this.wire();
+  }
+
+  begin() {
+    intake(this.root, this);
+    this.translate();
+    if (!this.Plotly) { this.fail(this.say('error.plotly')); return; }
+    const given = this.state.example;
+    this.analyse({ example: this.examples.includes(given) ? given : this.examples[0] }, true);
+  }
+
+  say(key, values) {
+    const texts = this.texts[this.state.lang ?? 'en'] ?? this.texts.en;
+    return fill(texts[key] ?? key, values);
+  }
+
+  get ink() {
+    return getComputedStyle(this.root).getPropertyValue('--ink').trim();
+  }
+
+  // ---- a run ----
+
+  // order: {file} or {example}; keep: the state came from a link and holds for the run to come.
+  analyse(order, keep = false) {
+    this.ticket += 1;
+    const example = order.example ?? '';
+    this.request = [order.file ?? null, { ticket: this.ticket, example, lang: this.state.lang ?? 'en' }];
+    const next = { ...this.state, example };
+    this.next = keep ? next : { ...next, view: '', q: '', at: '' };
+    this.rail.halt();
+    this.busy(this.say('status.waiting'));
+    this.trigger();
+  }
+
+  order() {
+    return this.request;
+  }
+
+  async hear(news) {
+    if (news.ticket !== this.ticket) return;
+    if (news.error) this.fail(news.error);
+    else if (news.stage) {
+      this.busy(this.say(news.stage === 'backbone' ? 'status.backbone' : 'status.step', { step: news.stage }));
+      this.rail.light(news.stage, true);
+    } else if (news.run) await this.open(news.run);
+  }
+
+  async open(run) {
+    this.busy(this.say('status.drawing'));
+    const ticket = this.ticket;
+    const info = await this.ask('open_run', { run, state: { lang: this.state.lang } });
+    if (ticket !== this.ticket) return;
+    if (info.error) { this.fail(info.error); return; }
+    Object.assign(this, { info, state: clean(this.next) });
+    this.rail.build(info.stops);
+    part(this.root, 'model').textContent = info.model;
+    this.inspector.spent(info);
+    for (const node of this.root.querySelectorAll('.ld-example')) node.setAttribute('aria-pressed', String(node.dataset.example === this.state.example));
+    await this.look({});
+    this.busy(null);
+  }
+
+  busy(text) {
+    this.root.dataset.busy = text == null ? 'no' : 'yes';
+    part(this.root, 'veil').hidden = text == null;
+    part(this.root, 'status').textContent = text ?? '';
+    if (text != null) part(this.root, 'error').hidden = true;
+  }
+
+  fail(sentence) {
+    this.busy(null);
+    this.rail.light(this.current);
+    part(this.root, 'error-text').textContent = sentence;
+    part(this.root, 'error').hidden = false;
+  }
+
+  // ---- look-ups ----
+
+  // Change the state: {q, at, view, step, …} as in a link.
+  change(changes) {
+    this.state = clean({ ...this.state, ...changes });
+    return this.look({});
+  }
+
+  // One question at a time: while one is under way the newest waits, and steps by arrow keys add up.
+  async look(extra) {
+    if (!this.info) return;
+    if (this.asking) {
+      const move = extra.move && this.pending?.move ? extra.move.map((step, axis) => step + this.pending.move[axis]) : extra.move;
+      this.pending = { ...(extra.pick ? {} : this.pending), ...extra, ...(move && { move }) };
+      return;
+    }
+    this.asking = true;
+    this.seq += 1;
+    const begun = performance.now();
+    const { state, info, seq } = this;
+    const answer = await this.ask('look', { run: info.run, state, seq, ...extra });
+    this.asking = false;
+    if (info === this.info) {
+      if (answer.error) this.fail(answer.error);
+      else await this.show(answer, state);
+    }
+    this.times = [...this.times.slice(-99), performance.now() - begun];
+    this.shown = seq;
+    const waiting = this.pending;
+    this.pending = null;
+    if (waiting) await this.look(waiting);
+  }
+
+  async ask(name, request) {
+    try {
+      return await this.server[name](request);
+    } catch {
+      return { error: this.say('error.server') };
+    }
+  }
+
+  async show(answer, asked) {
+    // What was changed while the answer was under way holds, and is asked for next.
+    this.state = this.state === asked ? answer.state : { ...answer.state, ...difference(asked, this.state) };
+    const { summary } = answer;
+    const points = answer.view === 'points';
+    this.root.dataset.view = answer.view;
+    await this.plot.draw(answer.figure, this.info, this.ink);
+    this.current = points ? summary.step : 'boxes';
+    this.rail.light(this.current);
+    this.summary = summary;
+    if (points) {
+      this.inspector.show(summary, this.state);
+      await this.inspector.bars(answer.shares, this.ink, this.Plotly);
+    }
+    this.furnish();
+    writeLink(this.state);
+  }
+
+  // Everything around the figure that follows from the state.
+  furnish() {
+    const threshold = this.threshold();
+    this.inspector.table(this.info, threshold, this.state);
+    const slider = part(this.root, 'threshold');
+    if (document.activeElement !== slider) slider.value = String(threshold);
+    part(this.root, 'threshold-value').textContent = threshold.toFixed(2);
+    const view = this.root.dataset.view;
+    for (const tab of this.root.querySelectorAll('[role="tab"]')) tab.setAttribute('aria-selected', String(tab.dataset.view === view));
+    const line = view === 'points' ? this.summary.notes?.[0] ?? `${this.summary.step} · ${part(this.root, 'query').textContent}` : null;
+    part(this.root, 'line').textContent = line ?? this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
+    part(this.root, 'all-points').hidden = !(view === 'points' && this.plot.pointsBeyond() > 0);
+  }
+
+  threshold() {
+    return this.state.t === undefined ? this.info.threshold : Number(this.state.t);
+  }
+
+  // ---- events ----
+
+  wire() {
+    const { root } = this;
+    const slider = part(root, 'threshold');
+    slider.addEventListener('input', () => {
+      part(root, 'threshold-value').textContent = Number(slider.value).toFixed(2);
+      this.change({ t: slider.value });
+    });
+    for (const tab of root.querySelectorAll('[role="tab"]')) tab.addEventListener('click', () => this.change({ view: tab.dataset.view }));
+    const zooms = { in: () => this.plot.zoom(0.7), out: () => this.plot.zoom(1 / 0.7), reset: () => this.plot.reset(), points: () => this.plot.showAllPoints() };
+    for (const button of root.querySelectorAll('[data-zoom]')) button.addEventListener('click', zooms[button.dataset.zoom]);
+    part(root, 'error-close').addEventListener('click', () => { part(root, 'error').hidden = true; });
+    part(root, 'theme').addEventListener('click', () => document.body.classList.toggle('dark'));
+    for (const button of root.querySelectorAll('[data-lang]')) button.addEventListener('click', () => this.speak(button.dataset.lang));
+    part(root, 'plot').addEventListener('keydown', (event) => this.key(event));
+    new MutationObserver(() => this.recolour()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
+  }
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const acts = {
+      '[': () => this.rail.step(-1),
+      ']': () => this.rail.step(1),
+      '+': () => this.plot.zoom(0.7),
+      '-': () => this.plot.zoom(1 / 0.7),
+      0: () => this.plot.reset(),
+      Escape: () => this.change({ view: 'detections' }),
+      Enter: () => this.change({ view: 'points' }),
+    };
+    const act = moves[event.key] ? () => this.look({ move: moves[event.key] }) : acts[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+
+  async recolour() {
+    if (!this.info) return;
+    await this.plot.render(this.ink);
+    if (this.inspector.figure) await this.inspector.bars(JSON.stringify(this.inspector.figure), this.ink, this.Plotly);
+  }
+
+  async speak(lang) {
+    this.state = clean({ ...this.state, lang });
+    this.translate();
+    if (!this.info) return;
+    this.rail.build(this.rail.stops);
+    this.inspector.spent(this.info);
+    for (const name of ['heads', 'query-scale']) delete part(this.root, name).dataset.choices;
+    await this.look({});
+  }
+
+  translate() {
+    const lang = this.state.lang ?? 'en';
+    this.root.lang = lang;
+    for (const node of this.root.querySelectorAll('[data-text]')) node.textContent = this.say(node.dataset.text);
+    for (const node of this.root.querySelectorAll('[data-label]')) {
+      node.setAttribute('aria-label', this.say(node.dataset.label));
+      if (node.tagName === 'BUTTON') node.title = this.say(node.dataset.label);
+    }
+    for (const button of this.root.querySelectorAll('[data-lang]')) button.setAttribute('aria-pressed', String(button.dataset.lang === lang));
+    part(this.root, 'line').textContent = this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
+  }
+}
+
+function clean(state) {
+  return Object.fromEntries(Object.entries(state).filter(([, value]) => value !== '' && value != null));
+}
+
+function difference(before, after) {
+  const keys = new Set([...Object.keys(before), ...Object.keys(after)]);
+  return Object.fromEntries([...keys].filter((key) => before[key] !== after[key]).map((key) => [key, after[key]]));
+}
+
+function readLink() {
+  const given = new URLSearchParams(window.location.search);
+  return clean(Object.fromEntries(KEYS.map((key) => [key, given.get(key)])));
+}
+
+// What is selected in somebody's own photo is no part of a link: nobody else has that photo.
+function writeLink(state) {
+  const link = new URL(window.location.href);
+  for (const key of KEYS) link.searchParams.delete(key);
+  for (const [key, value] of Object.entries(state)) {
+    if (value !== undefined && (state.example || !['q', 'at', 'view'].includes(key))) link.searchParams.set(key, value);
+  }
+  window.history.replaceState(window.history.state, '', link);
+}

@@ -1,0 +1,81 @@
+"""Detections: every box at or above the threshold, one colour per class."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from app.run import Run
+from app.selection import detection_of
+from app.state import ViewState
+from app.theme import FONT, class_colour, ink_on
+from app.views.canvas import canvas, outline
+
+LABELS = 24
+"""More labels than this would hide the photo; the other boxes say their class on hover."""
+
+
+def figure(run: Run, state: ViewState) -> go.Figure:
+    """Boxes over the photo; large ones first, so that the small ones are on top and can be pointed at."""
+    found = run.detections
+    shown = run.shown(state.threshold)
+    areas = np.prod(found.boxes[shown, 2:] - found.boxes[shown, :2], axis=1)
+    chosen = detection_of(run, state.query)
+    traces = [_box(run, int(index), int(index) == chosen) for index in shown[np.argsort(-areas, kind="stable")]]
+    return canvas(run, traces, annotations=[_label(run, int(index)) for index in shown[:LABELS][::-1]])
+
+
+def summary(run: Run, state: ViewState) -> dict[str, Any]:
+    """How many are shown, and of which class."""
+    shown = run.shown(state.threshold)
+    names = [run.detections.names[index] for index in shown]
+    return {
+        "threshold": run.threshold(state.threshold),
+        "shown": len(shown),
+        "classes": {name: names.count(name) for name in dict.fromkeys(names)},
+        "chosen": detection_of(run, state.query),
+    }
+
+
+def _box(run: Run, index: int, chosen: bool) -> dict[str, Any]:
+    found = run.detections
+    colour = class_colour(int(found.labels[index]))
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    text = f"<b>{escape(found.names[index])}</b>  {found.scores[index]:.2f}"
+    return {
+        "type": "scatter",
+        **outline(found.boxes[index]),
+        "mode": "lines",
+        "line": {"color": colour, "width": 4 if chosen else 2.5},
+        "fill": "toself",
+        "fillcolor": f"rgba({red},{green},{blue},{0.22 if chosen else 0.06})",
+        "hoveron": "fills",
+        "hoverinfo": "text",
+        "text": text,
+        "name": text,
+        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+        "meta": index,
+    }
+
+
+def _label(run: Run, index: int) -> dict[str, Any]:
+    found = run.detections
+    colour = class_colour(int(found.labels[index]))
+    x, y = (float(value) for value in found.boxes[index, :2])
+    above = y > 0.045 * max(run.size)
+    return {
+        "x": x,
+        "y": y,
+        "xanchor": "left",
+        "yanchor": "bottom" if above else "top",
+        "text": f"{escape(found.names[index])} {found.scores[index]:.2f}",
+        "showarrow": False,
+        "font": {"color": ink_on(colour), "size": 12, "family": FONT, "weight": 600},
+        "bgcolor": colour,
+        "borderpad": 2,
+        "xshift": -1,
+        "captureevents": False,
+    }
