@@ -22,7 +22,7 @@ namespace {
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, ivec{__VA_ARGS__})
 #endif
 
-enum Mode { kPlain, kShared, kSeparate };  // shared: the key is the value
+using Mode = LitedetrMode;
 
 // Where a level lies in the copy of a map. There every line ends with a pixel of zeros, which is also the one before the
 // next line's first; a line of zeros stands before the first line and two after the last. So a sampling point that touches
@@ -34,7 +34,6 @@ struct Level {
 };
 
 struct Problem : LitedetrAttention {
-  Mode mode;
   int tokens, points_total, points_padded;
   int64_t bordered_tokens;
   float scale;
@@ -165,7 +164,6 @@ struct Tables {
 Problem make_problem(const LitedetrAttention& call, Tables& tables) {
   Problem p;
   static_cast<LitedetrAttention&>(p) = call;
-  p.mode = !call.query ? kPlain : call.key ? kSeparate : kShared;
   p.scale = 1.0f / std::sqrt(static_cast<float>(call.channels));
   p.points_total = call.levels * call.points;
   p.points_padded = static_cast<int>(round_up(p.points_total, kWidestRegister));

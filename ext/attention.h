@@ -11,15 +11,17 @@
 
 // Symbols: B batch, S tokens, M heads, D channels of a head, Q queries, L levels, P points per level.
 // A pointer to `void` is float, or bfloat16 if `bfloat16` is set; computing and adding up are in float either way.
+enum LitedetrMode { kPlain, kShared, kSeparate };  // plain; key-aware, the key is the value; key-aware with its own key
+
 struct LitedetrAttention {
+  int32_t mode;  // LitedetrMode
   int32_t batch, queries, heads, channels, levels, points;
   int32_t bfloat16;      // 0 or 1
   int32_t threads;       // at most so many
   int32_t path;          // 0: the best this machine has; 1: portable; 2: AVX2; 3: AVX-512
   const int32_t* sizes;  // (L, 2): height, width of every level, finest first
 
-  // What goes in. Plain attention: `weights`, no `query`, no `key`. Key-aware: `query`, no `weights`; `key` is null where
-  // it is the value.
+  // What goes in: `weights` in plain attention, `query` in key-aware; `key` where it is separate.
   const void *query, *key, *value;  // (B, Q, M, D), (B, S, M, D), (B, S, M, D)
   const float* locations;           // (B, Q, M, L, P, 2): x, y in 0..1
   const float* weights;             // (B, Q, M, L, P)

@@ -16,6 +16,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
 from litedetr.ops import native, reference
@@ -32,8 +33,8 @@ _warned = False
 def use(backend: str) -> Iterator[None]:
     """Chooses the implementation for everything that runs during the `with`, in the whole process.
 
-    "auto" takes the fastest that can run; "reference" is plain PyTorch; "native" is the CPU kernel; "cuda" does not exist
-    yet.
+    "auto" takes the fastest that can run; "reference" is plain PyTorch; "native" is the CPU kernel; "cuda" does not
+    exist yet.
 
     Raises:
         ValueError: no backend has this name.
@@ -56,9 +57,7 @@ def use(backend: str) -> Iterator[None]:
         _backend = before
 
 
-def deformable_attention(
-    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
+def deformable_attention(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """Deformable attention: for each query and head, a weighted sum of bilinear samples of `value`.
 
     Args:
@@ -76,7 +75,7 @@ def deformable_attention(
     """
     shapes = _checked_shapes(value, spatial_shapes, locations)
     _expect("weights", weights, locations.shape[:-1], "(B, Q, M, L, P) as in locations")
-    chosen = _choose(value, value, locations, weights)
+    chosen = _choose(shapes, value, locations, weights)
     return chosen.deformable_attention(value, shapes, locations, weights)
 
 
@@ -90,8 +89,8 @@ def key_aware_deformable_attention(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Key-aware deformable attention: the weights are a softmax over <query, sampled key> / sqrt(D).
 
-    The softmax runs over levels and points jointly. A point outside the map has logit 0 and value 0, and keeps its share.
-    Pass the same tensor as `key` and `value` where keys are values: it is then sampled once.
+    The softmax runs over levels and points jointly. A point outside the map has logit 0 and value 0, and keeps its
+    share. Pass the same tensor as `key` and `value` where keys are values: it is then sampled once.
 
     Args:
         query: (B, Q, M, D).
@@ -101,7 +100,8 @@ def key_aware_deformable_attention(
         return_weights: also return the softmax weights.
 
     Returns:
-        (B, Q, M*D) in the dtype of `value`, or that and the weights (B, Q, M, L, P) in float32 (float64 if an input is).
+        (B, Q, M*D) in the dtype of `value`, or that and the weights (B, Q, M, L, P) in float32, or float64 if an input
+        is.
 
     Raises:
         ValueError: shapes that do not fit each other.
@@ -109,7 +109,7 @@ def key_aware_deformable_attention(
     shapes = _checked_shapes(value, spatial_shapes, locations)
     _expect("key", key, value.shape, "(B, S, M, D), the shape of value")
     _expect("query", query, (*locations.shape[:3], value.shape[-1]), "(B, Q, M, D) as in locations and value")
-    chosen = _choose(value, query, key, locations)
+    chosen = _choose(shapes, value, query, key, locations)
     if chosen is reference:
         out, weights = reference.key_aware_deformable_attention(query, key, value, shapes, locations)
     else:
@@ -117,26 +117,25 @@ def key_aware_deformable_attention(
     return (out, weights) if return_weights else out
 
 
-def _choose(*tensors: Tensor):
+def _choose(shapes: Sequence[tuple[int, int]], value: Tensor, *others: Tensor):
     """The module that does the work: one place for the choice between implementations."""
     if _backend == "reference":
         return reference
-    supported = native.supports(*tensors)
+    tensors = (value, *others)
+    supported = native.supports(shapes, value.shape[-1], *tensors)
     if _backend == "native":
         if not supported:
             got = ", ".join(f"{tensor.dtype} on {tensor.device}" for tensor in tensors)
             raise ValueError(f'the "native" backend takes float32 and bfloat16 on the CPU; got {got}; use "auto"')
         return native
-    if not supported:
-        return reference
-    if native.available():
-        return native
-    _warn_once()
-    return reference
+    return native if supported and _native_or_warning() else reference
 
 
-def _warn_once() -> None:
+@torch.compiler.assume_constant_result
+def _native_or_warning() -> bool:
     global _warned
+    if native.available():
+        return True
     if not _warned:
         _warned = True
         warnings.warn(
@@ -145,12 +144,13 @@ def _warn_once() -> None:
             RuntimeWarning,
             stacklevel=4,
         )
+    return False
 
 
-def _checked_shapes(
-    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor
-) -> tuple[tuple[int, int], ...]:
+def _checked_shapes(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor) -> tuple[tuple[int, int], ...]:
     shapes = tuple((int(height), int(width)) for height, width in spatial_shapes)
+    if not shapes or any(height < 1 or width < 1 for height, width in shapes):
+        raise ValueError(f"spatial_shapes: expected at least one (height, width), both at least 1; got {list(shapes)}")
     if value.ndim != 4:
         raise ValueError(f"value: expected (B, S, M, D), got {tuple(value.shape)}; split its channels into heads first")
     B, S, M, _ = value.shape

@@ -1,12 +1,11 @@
 """The CPU kernel as PyTorch operators, registered by schema, with their derivatives and shapes.
 
-Nothing here happens on import but the registration. On first use the library is built (`litedetr.ops.build`), loaded, and
-compared with the reference once; a library that fails either is never used, and `reason_unavailable()` says why.
+Nothing here happens on import but the registration. On first use the library is built (`litedetr.ops.library`), loaded,
+and compared with the reference once; a library that fails either is never used, and `reason_unavailable()` says why.
 """
 
 import contextlib
 import ctypes
-import math
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from litedetr.ops import reference
-from litedetr.ops.build import BuildError, build
+from litedetr.ops.library import BuildError, build
 
 DTYPES = (torch.float32, torch.bfloat16)
 """What the kernel reads and writes; it computes in float32."""
@@ -24,15 +23,18 @@ DTYPES = (torch.float32, torch.bfloat16)
 INSTRUCTIONS = ("auto", "portable", "avx2", "avx512")
 """The kernel's paths; the index is the number it knows them by."""
 
-LARGEST_MAP = 2**31 - 1
-"""Elements of one picture's map that the kernel can address."""
+LARGEST_OFFSET = 2**31 - 1
+"""The kernel counts the numbers of one head's map in 32 bits."""
+
+
+_PLAIN, _SHARED_KEY, _SEPARATE_KEY = range(3)  # LitedetrMode
 
 
 class _Call(ctypes.Structure):
     """`LitedetrAttention` of ext/attention.h, field by field."""
 
     _fields_ = [
-        *((name, ctypes.c_int32) for name in ("batch", "queries", "heads", "channels", "levels", "points")),
+        *((name, ctypes.c_int32) for name in ("mode", "batch", "queries", "heads", "channels", "levels", "points")),
         *((name, ctypes.c_int32) for name in ("bfloat16", "threads", "path")),
         *((name, ctypes.c_void_p) for name in ("sizes", "query", "key", "value", "locations", "weights")),
         *((name, ctypes.c_void_p) for name in ("out", "weights_out", "grad_out", "grad_weights_out")),
@@ -86,11 +88,12 @@ def instructions() -> str:
 
 @contextlib.contextmanager
 def use_instructions(name: str) -> Iterator[None]:
-    """Runs the kernel with one instruction set; raises `RuntimeError` where this machine does not have it. For tests."""
+    """Runs the kernel with one instruction set, for tests; raises `RuntimeError` where this machine has not got it."""
     if name not in INSTRUCTIONS:
         raise ValueError(f"expected one of {', '.join(INSTRUCTIONS)}; got {name!r}")
-    if INSTRUCTIONS.index(name) > _library().litedetr_attention_best_path():
-        raise RuntimeError(f"this machine has no {name}; its best is {INSTRUCTIONS[_library().litedetr_attention_best_path()]}")
+    best = _library().litedetr_attention_best_path()
+    if INSTRUCTIONS.index(name) > best:
+        raise RuntimeError(f"this machine has no {name}; the best it has is {INSTRUCTIONS[best]}")
     before, _State.path = _State.path, INSTRUCTIONS.index(name)
     try:
         yield
@@ -115,15 +118,15 @@ def _prepare() -> None:
         best = library.litedetr_attention_best_path()
         if wanted not in INSTRUCTIONS or INSTRUCTIONS.index(wanted) > best:
             names = ", ".join(INSTRUCTIONS[: best + 1])
-            raise BuildError(f"LITEDETR_INSTRUCTIONS is {wanted!r}, and this machine can run {names}; set it to one of them")
+            raise BuildError(f"LITEDETR_INSTRUCTIONS: expected one of {names} on this machine, got {wanted!r}")
         _State.path = INSTRUCTIONS.index(wanted)
         passed = file.with_suffix(f".{INSTRUCTIONS[_State.path or best]}.checked")
         if not passed.is_file():
             _check_against_reference(library)
             passed.touch()
         _State.library, _State.file = library, file
-    except (BuildError, OSError) as error:
-        _State.reason = str(error)
+    except Exception as error:  # whatever goes wrong here, the reference still works
+        _State.reason = str(error) or type(error).__name__
     _State.prepared = True
 
 
@@ -161,12 +164,8 @@ def _check_against_reference(library: ctypes.CDLL) -> None:
     compare([out, *grads], [query, key, value, locations], lambda q, k, v, p: kda(q, k, v, shapes, p)[0])
 
     out, _ = _run_key_aware(library, query, None, value, locations, sizes, False)
-    by_query, _, by_value, by_location = _run_key_aware_backward(
-        library, cotangent, None, query, None, value, locations, sizes
-    )
-    compare(
-        [out, by_query, by_value, by_location], [query, value, locations], lambda q, v, p: kda(q, v, v, shapes, p)[0]
-    )
+    by_query, _, by_value, by_location = _run_key_aware_backward(library, cotangent, None, query, None, value, locations, sizes)
+    compare([out, by_query, by_value, by_location], [query, value, locations], lambda q, v, p: kda(q, v, v, shapes, p)[0])
 
 
 # ------------------------------------------------------------------------------------------- calling it
@@ -180,8 +179,10 @@ def _call(run, value: Tensor, locations: Tensor, sizes: Sequence[int], **tensors
     """Fills in the structure and runs one function of the library; every tensor is contiguous."""
     B, Q, M, L, P, _ = locations.shape
     table = (ctypes.c_int32 * len(sizes))(*sizes)
+    # Told by which tensors there are, not by their addresses: an empty tensor has none.
+    mode = _PLAIN if "weights" in tensors else _SHARED_KEY if tensors["key"] is None else _SEPARATE_KEY
     call = _Call(
-        batch=B, queries=Q, heads=M, channels=value.shape[-1], levels=L, points=P,
+        mode=mode, batch=B, queries=Q, heads=M, channels=value.shape[-1], levels=L, points=P,
         bfloat16=value.dtype == torch.bfloat16, threads=torch.get_num_threads(), path=_State.path,
         sizes=ctypes.addressof(table), value=value.data_ptr(), locations=locations.data_ptr(),
         **{name: _address(tensor) for name, tensor in tensors.items()},
@@ -318,9 +319,7 @@ def _differentiate_key_aware(ctx, grad_out, grad_weights):
     return by_query, by_key if key_given else None, by_value, by_locations, None, None
 
 
-torch.library.register_autograd(
-    "litedetr::deformable_attention", _differentiate_plain, setup_context=_save_plain, lib=_OPERATORS
-)
+torch.library.register_autograd("litedetr::deformable_attention", _differentiate_plain, setup_context=_save_plain, lib=_OPERATORS)
 torch.library.register_autograd(
     "litedetr::key_aware_attention", _differentiate_key_aware, setup_context=_save_key_aware, lib=_OPERATORS
 )
@@ -329,15 +328,14 @@ torch.library.register_autograd(
 # ------------------------------------------------------------------------------- what the dispatcher calls
 
 
-def supports(*tensors: Tensor) -> bool:
-    """Whether the kernel takes tensors like these (dtype and device)."""
-    small = all(math.prod(tensor.shape[1:]) <= LARGEST_MAP for tensor in tensors)
+def supports(spatial_shapes: Sequence[tuple[int, int]], channels: int, *tensors: Tensor) -> bool:
+    """Whether the kernel takes maps of this size, and tensors of these dtypes and devices."""
+    bordered = sum(1 + (height + 3) * (width + 1) for height, width in spatial_shapes)  # as the kernel copies them
+    small = bordered * (channels + 15) <= LARGEST_OFFSET
     return small and all(tensor.device.type == "cpu" and tensor.dtype in DTYPES for tensor in tensors)
 
 
-def deformable_attention(
-    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
+def deformable_attention(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """As `litedetr.ops.deformable_attention`, for float32 and bfloat16 on the CPU."""
     sizes = [side for shape in spatial_shapes for side in shape]
     return torch.ops.litedetr.deformable_attention(value, locations.float(), weights.float(), sizes)

@@ -11,9 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def deformable_attention(
-    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor
-) -> Tensor:
+def deformable_attention(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of bilinear samples; see `litedetr.ops.deformable_attention`."""
     B, Q, M, L, P, _ = locations.shape
     D = value.shape[-1]

@@ -1,0 +1,103 @@
+"""Compiles the CPU kernel: by itself on first use, or ahead of time with `python -m litedetr.ops.build`.
+
+The library lands in `$LITEDETR_CACHE` (default: ~/.cache/litedetr), under a name made of a hash of everything it
+depends on: another source, compiler or set of flags is another file, so nothing is ever stale.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-Wno-unknown-pragmas",
+         "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
+THREADING = ("-fopenmp",)
+"""Tried first, then left out: clang on macOS has no OpenMP, and the kernel is right without it, on one thread.
+
+PyTorch has loaded its OpenMP runtime for everybody by then, and the library's calls go to that one: both share one set of
+threads.
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class BuildError(RuntimeError):
+    """There is no compiler here, or it failed; the message says which and what to do."""
+
+
+def source_folder() -> Path:
+    """The folder with the kernel's sources: `ext/` beside the package, or inside it where it was installed."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package.parent / "ext", package / "ext"):
+        if (folder / "attention.cpp").is_file():
+            return folder
+    raise BuildError(f"the kernel's source ext/attention.cpp is not beside {package}; run litedetr from its repository")
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept: `$LITEDETR_CACHE`, else ~/.cache/litedetr, else a folder in the temporary one."""
+    if not hasattr(os, "getuid"):
+        raise BuildError("the kernel is built on Linux and macOS only; here the reference runs")
+    candidates = [Path(os.environ["LITEDETR_CACHE"])] if os.environ.get("LITEDETR_CACHE") else []
+    candidates += [Path("~/.cache/litedetr").expanduser(), Path(tempfile.gettempdir()) / f"litedetr-{os.getuid()}"]
+    for folder in candidates:
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError:
+            continue
+        # Somebody else's folder could hold somebody else's library.
+        if os.access(folder, os.W_OK) and folder.stat().st_uid == os.getuid():
+            return folder
+    tried = ", ".join(map(str, candidates))
+    raise BuildError(f"none of {tried} can be written to; set LITEDETR_CACHE to a folder of yours that can")
+
+
+def compiler() -> str:
+    """The C++ compiler: `$CXX`, else the first of g++, clang++ and c++ that is installed."""
+    for name in (os.environ.get("CXX"), "g++", "clang++", "c++"):
+        if name and shutil.which(name):
+            return shutil.which(name)
+    raise BuildError("no C++ compiler was found; install g++ (Debian: apt-get install g++) or set CXX to one")
+
+
+def library_path(command: str) -> Path:
+    """The file that a build with this compiler makes."""
+    digest = hashlib.sha256()
+    for path in sorted(source_folder().glob("attention*")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    version = subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout
+    digest.update("\0".join((*FLAGS, *THREADING, command, version, sys.platform)).encode())
+    return cache_folder() / f"attention-{digest.hexdigest()[:20]}.so"
+
+
+def build() -> Path:
+    """Compiles the kernel unless that has been done, and returns the library's path. Takes seconds.
+
+    Several processes may do this at once: each compiles into a file of its own and renames it when it is whole.
+
+    Raises:
+        BuildError: no compiler, no source, no folder to write to, or the compiler's own complaint.
+    """
+    command = compiler()
+    library = library_path(command)
+    if library.is_file():
+        return library
+    _log.info("building the attention kernel with %s; this happens once and takes seconds", command)
+    handle, partial = tempfile.mkstemp(suffix=".so", prefix=".building-", dir=library.parent)
+    os.close(handle)
+    try:
+        for threading in (THREADING, ()):
+            source = str(source_folder() / "attention.cpp")
+            done = subprocess.run(
+                [command, *FLAGS, *threading, source, "-o", partial], capture_output=True, text=True, check=False
+            )
+            if done.returncode == 0:
+                os.replace(partial, library)
+                return library
+        raise BuildError(f"{command} could not compile {source}: {done.stderr.strip()[-2000:]}")
+    finally:
+        Path(partial).unlink(missing_ok=True)
