@@ -80,7 +80,7 @@ class DeformableAttention(nn.Module):
             (B, Q, M, L, P, 2)
         """
         B, Q, _ = query.shape
-        M, L, P = self.heads, self.levels, self.points
+        M, P = self.heads, self.points
         offsets = self.sampling_offsets(query).to(reference_points.dtype)
         offsets = offsets.view(B, Q, M, -1, P, 2)  # (B, Q, M, L, P, 2); one level stands for all with same_loc
         centres = reference_points[:, :, None, :, None, :2]  # (B, Q, 1, L, 1, 2)

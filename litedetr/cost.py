@@ -1,12 +1,13 @@
 """Multiply-adds per stage and per encoder step, counted as the paper counts them.
 
-One multiply-add counts as one. Counted: convolutions, linear layers and matrix products; norms, 5 per element; grid sampling, 4 per
-sampled element (key-aware attention only: published counts leave out the plain operator). Ignored: element-wise operations, softmax.
+One multiply-add counts as one. Counted: convolutions, linear layers and matrix products; norms, 5 per element; grid sampling,
+4 per sampled element (key-aware attention only: published counts leave out the plain operator). Ignored: element-wise
+operations, softmax.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -63,8 +64,6 @@ def gmacs(config: DetectorConfig, size: tuple[int, int]) -> Cost:
 
 def full_encoder(config: DetectorConfig) -> DetectorConfig:
     """The same detector with the full encoder of as many layers and plain attention: what the paper compares with."""
-    from dataclasses import replace
-
     layers = len(config.encoder_schedule.steps())
     schedule = str(EncoderSchedule.full(config.levels, layers))
     return replace(config, schedule=schedule, key_aware=False, proj_key=False, low_ffn=None)

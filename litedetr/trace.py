@@ -87,7 +87,8 @@ class Trace:
         spatial_shapes: (height, width) per level, finest first.
         padding: (S,) bool, True = padding token.
         selected_tokens: (Q,) the encoder tokens that became queries, best first (two-stage models).
-        boxes: (layers + 1, Q, 4) cxcywh in [0, 1] of the photo (without padding, unlike the points): the queries' boxes before the decoder and after each layer.
+        boxes: (layers + 1, Q, 4) the queries' boxes before the decoder and after each layer, cxcywh in [0, 1] of the photo
+            (without padding, unlike the points).
         logits: (layers, Q, K) after each decoder layer.
         milliseconds: wall-clock of "backbone", "encoder", "decoder", …
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,17 +57,33 @@ def load(source: str | Path = "embedded", revision: str | None = None) -> Detect
     from litedetr.detector import Detector
 
     folder = _find(source, revision)
-    try:
-        config = DetectorConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    config = _config(folder)
+    with _readable(folder):
         state = load_file(folder / "model.safetensors")
-    except (OSError, json.JSONDecodeError, SafetensorError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"expected config.json and model.safetensors of a litedetr model in {folder.name}, and could not read them: {error}"
-        ) from error
     detector = Detector(config)
     check_state(detector.state_dict(), state)
     detector.load_state_dict(state)
     return detector
+
+
+def read_config(source: str | Path = "embedded", revision: str | None = None) -> DetectorConfig:
+    """The config of a weights folder, without its weights. Sources and errors are those of `load`."""
+    return _config(_find(source, revision))
+
+
+def _config(folder: Path) -> DetectorConfig:
+    with _readable(folder):
+        return DetectorConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, json.JSONDecodeError, SafetensorError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"expected config.json and model.safetensors of a litedetr model in {folder.name}, and could not read them: {error}"
+        ) from error
 
 
 def _find(source: str | Path, revision: str | None) -> Path:

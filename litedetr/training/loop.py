@@ -97,6 +97,8 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> nn.Module:
     detector = Detector.from_preset(recipe.preset, num_classes=len(photos.names), **{**classes, **recipe.changes})
     if recipe.backbone:
         load_mobilenet_backbone(detector.backbone, recipe.backbone)
+    if recipe.freeze_stem:
+        detector.backbone.freeze_stem()
     return detector
 
 

@@ -54,7 +54,8 @@ class EmaSettings:
 class Recipe:
     """How to train: the detector, for how long, on what, with which losses.
 
-    preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones;
+    preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones; freeze_stem: leave
+    its first stages as they are;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     steps, seconds: the training's length, the one reached first counts (0 = no limit; seconds count training only and
     go on where a resumed run had been); rare: share of pictures below which a class' pictures are repeated;
@@ -65,6 +66,7 @@ class Recipe:
     preset: str = "lite-dino-mobilenet"
     changes: dict[str, Any] = field(default_factory=dict)
     backbone: str = ""
+    freeze_stem: bool = False
     steps: int = 0
     seconds: float = 0.0
     stages: tuple[Stage, ...] = (Stage(1.0, 320, 8),)
@@ -130,16 +132,21 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
     return kind(**built)
 
 
-def embedded(seconds: float, backbone: str = "", threads: int = 0) -> Recipe:
+def embedded(seconds: float = 7500, backbone: str = "", threads: int = 0) -> Recipe:
     """The embedded model's recipe: small pictures first, the size it is used at last; as long as there is time."""
     return Recipe(
         preset="lite-dino-mobilenet",
         changes={"dense_head": True},
         backbone=backbone,
+        freeze_stem=True,
         seconds=seconds,
-        stages=(Stage(0.4, 192, 8), Stage(0.8, 256, 8), Stage(1.0, 320, 8)),
-        losses=LossSettings(label=2.0, l1=5.0, giou=2.0, dense=1.0, class_loss="focal"),
-        denoising=DenoisingSettings(number=50, label_noise=0.5, box_noise=0.8),
+        stages=(Stage(0.4, 192, 6), Stage(0.75, 256, 6), Stage(1.0, 320, 6)),
+        optimiser=OptimiserSettings(rate=4e-4, offsets=0.3, backbone=1e-4, warm_up=150, constant_until=0.5),
+        losses=LossSettings(dense=1.0),
+        denoising=DenoisingSettings(number=100, label_noise=0.3, box_noise=0.8),
+        augmentation=AugmentSettings(mosaic=0.0, zoom_out=0.1, crop=0.6, focus=0.5),
         rare=0.02,
+        precision="f32",
+        evaluate_seconds=1000,
         threads=threads,
     )

@@ -1,0 +1,5 @@
+import sys
+
+from litedetr.cli import main
+
+sys.exit(main())

@@ -1,0 +1,150 @@
+"""python -m litedetr detect | train | eval | cost"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from litedetr.config import DetectorConfig, preset, presets
+from litedetr.image import PhotoError
+from litedetr.weights import WeightsError
+
+PHOTO_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status is 0 where all went well."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except (PhotoError, WeightsError, ValueError, FileNotFoundError) as error:
+        print(f"litedetr: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m litedetr", description="Lite DETR: detect, train, evaluate, count.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    detect = commands.add_parser("detect", help="find objects in photos; one JSON line per photo")
+    detect.add_argument("photos", nargs="+", type=Path, help="files or folders")
+    detect.add_argument("--model", default="embedded", help='"embedded", a weights folder or a Hub id')
+    detect.add_argument("--threshold", type=float, help="lowest score to keep (default: the model's own)")
+    detect.add_argument("--out", type=Path, help="write the lines to this file instead of the screen")
+    detect.set_defaults(command=_detect)
+
+    train = commands.add_parser("train", help="train a detector on a COCO-format folder; goes on where it was stopped")
+    train.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, val.json and val/")
+    train.add_argument("--out", type=Path, required=True, help="folder for checkpoints, the log and the weights")
+    train.add_argument("--recipe", default="embedded", help='"embedded" or a recipe.json')
+    train.add_argument("--backbone", help="file with backbone weights to start from")
+    train.add_argument("--seconds", type=float, help="length of the training in seconds")
+    train.add_argument("--steps", type=int, help="length of the training in steps")
+    train.add_argument("--threads", type=int, help="CPU threads")
+    train.add_argument("--restart", action="store_true", help="do not go on from a checkpoint in --out")
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("eval", help="COCO AP of a model on a COCO-format split")
+    evaluate.add_argument("model", nargs="?", default="embedded", help='"embedded", a weights folder or a Hub id')
+    evaluate.add_argument("--data", type=Path, required=True, help="folder with <split>.json and <split>/")
+    evaluate.add_argument("--split", default="val")
+    evaluate.add_argument("--size", type=int, help="longer side in pixels (default: the model's own)")
+    evaluate.add_argument("--limit", type=int, help="measure on the first N photos only")
+    evaluate.add_argument("--json", action="store_true", help="print JSON, per-class AP included")
+    evaluate.set_defaults(command=_evaluate)
+
+    cost = commands.add_parser("cost", help="multiply-adds of a model, stage by stage")
+    cost.add_argument("model", help=f"a preset ({', '.join(sorted(presets()))}), a weights folder or \"embedded\"")
+    cost.add_argument("--size", default="800x1066", help="height x width of the network's input (default: 800x1066)")
+    cost.add_argument("--json", action="store_true")
+    cost.set_defaults(command=_cost)
+    return parser
+
+
+def photo_files(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are, folders as the pictures in them (sorted, with subfolders)."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in PHOTO_ENDINGS)
+        else:
+            files.append(path)
+    return files
+
+
+def _detect(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from litedetr.detector import Detector
+
+    detector = Detector.from_pretrained(options.model)
+    out = options.out.open("w", encoding="utf-8") if options.out else sys.stdout
+    failures = 0
+    for file in tqdm(photo_files(options.photos), unit="photo", disable=None):
+        try:
+            line = {"file": str(file), **detector.predict(file, options.threshold).to_dict()}
+        except PhotoError as error:
+            failures += 1
+            line = {"file": str(file), "error": str(error)}
+        out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        out.flush()
+    if options.out:
+        out.close()
+    return 1 if failures else 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from litedetr.training import recipes
+    from litedetr.training.loop import train
+
+    recipe = recipes.embedded() if options.recipe == "embedded" else recipes.Recipe.load(options.recipe)
+    given = {
+        name: getattr(options, name)
+        for name in ("backbone", "seconds", "steps", "threads")
+        if getattr(options, name) is not None
+    }
+    result = train(replace(recipe, **given), options.data, options.out, resume=not options.restart)
+    print(f"{result.steps} steps in {result.seconds:.0f} s; weights in {result.weights}")
+    if result.evaluation is not None:
+        print(result.evaluation.summary())
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from litedetr.detector import Detector
+    from litedetr.training.evaluation import evaluate
+
+    detector = Detector.from_pretrained(options.model)
+    annotations, images = options.data / f"{options.split}.json", options.data / options.split
+    result = evaluate(detector, annotations, images, size=options.size, limit=options.limit)
+    print(json.dumps(result.to_dict(), indent=2) if options.json else result.summary())
+    return 0
+
+
+def _cost(options: argparse.Namespace) -> int:
+    from litedetr.cost import full_encoder, gmacs
+    from litedetr.weights import read_config
+
+    config: DetectorConfig = preset(options.model) if options.model in presets() else read_config(options.model)
+    try:
+        height, width = (int(side) for side in options.size.lower().replace("×", "x").split("x"))
+    except ValueError:
+        raise ValueError(f"expected a size like 800x1066 (height x width), got {options.size!r}") from None
+    cost = gmacs(config, (height, width))
+    full = gmacs(full_encoder(config), (height, width)).encoder
+    stages = {name: getattr(cost, name) for name in ("backbone", "neck", "encoder", "selection", "decoder", "total")}
+    steps = {step.name: macs for step, macs in zip(config.encoder_schedule.steps(), cost.steps, strict=True)}
+    if options.json:
+        print(json.dumps({"size": [height, width], "gmacs": stages, "encoder_steps": steps, "full_encoder": full}, indent=2))
+        return 0
+    for name, value in stages.items():
+        print(f"{name:10} {value:8.2f} GMACs")
+        if name == "encoder":
+            for step, macs in steps.items():
+                print(f"  {step:8} {macs:8.2f}")
+            print(f"  {'(full)':8} {full:8.2f}   with every scale updated in every layer")
+    return 0

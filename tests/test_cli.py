@@ -1,0 +1,65 @@
+"""The command line, run as a user runs it."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from litedetr.cli import main
+
+
+@pytest.fixture(scope="module")
+def model(detector, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    detector.save_pretrained(folder)
+    return folder
+
+
+def test_detect(model, photo, tmp_path, capsys):
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    Image.fromarray(np.ascontiguousarray(photo[:, ::-1])).save(tmp_path / "b.jpg")
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    out = tmp_path / "found.jsonl"
+    assert main(["detect", str(tmp_path), "--model", str(model), "--threshold", "0", "--out", str(out)]) == 1
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["file"].rsplit("/")[-1] for line in lines] == ["a.png", "b.jpg", "c.png"]
+    assert len(lines[0]["detections"]) == 100
+    assert lines[2]["error"] == "This file is not a picture that can be read: send a JPEG, PNG or WebP file."
+    assert main(["detect", str(tmp_path / "a.png"), "--model", str(model)]) == 0
+    assert json.loads(capsys.readouterr().out)["width"] == 200
+
+
+def test_cost(capsys):
+    assert main(["cost", "lite-dino-r50-h3l1-2x3", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["gmacs"]["encoder"] == pytest.approx(56.1, abs=0.05)
+    assert list(data["encoder_steps"]) == ["B1 high", "B1 all", "B2 high", "B2 all", "B3 high", "B3 all"]
+    assert main(["cost", "lite-dino-mobilenet", "--size", "640x640"]) == 0
+    assert "with every scale updated in every layer" in capsys.readouterr().out
+    assert main(["cost", "lite-dino-mobilenet", "--size", "big"]) == 2
+    assert capsys.readouterr().err == "litedetr: expected a size like 800x1066 (height x width), got 'big'\n"
+
+
+def test_eval(model, photo, tmp_path, capsys):
+    folder = tmp_path / "val"
+    folder.mkdir()
+    Image.fromarray(photo).save(folder / "1.png")
+    (tmp_path / "val.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 1, "file_name": "1.png", "width": 200, "height": 150}],
+                "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 60, 60], "area": 3600, "iscrowd": 0}],
+                "categories": [{"id": 1, "name": "person"}],
+            }
+        )
+    )
+    assert main(["eval", str(model), "--data", str(tmp_path), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["images"] == 1
+    assert 0 <= result["figures"]["AP"] <= 1
+
+
+def test_a_wrong_model_is_a_sentence(capsys):
+    assert main(["detect", "x.jpg", "--model", "nowhere"]) == 2
+    assert capsys.readouterr().err.startswith('litedetr: expected "embedded", a folder with')

@@ -1,0 +1,48 @@
+"""Configs and presets."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from litedetr import DetectorConfig
+from litedetr.config import preset, presets
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_json_round_trip(name):
+    config = preset(name)
+    assert DetectorConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert len(config.names) == len(config.ids) == config.num_classes
+
+
+def test_presets_of_the_first_release():
+    assert {"lite-dino-r50-h2l2-2x3", "lite-dino-r50-h3l1-6x1", "lite-dino-r50-h3l1-2x3", "dino-r50", "lite-dino-mobilenet"} <= set(
+        presets()
+    )
+    assert preset("lite-dino-r50-h3l1-2x3").names[1] == "person"
+    assert preset("lite-dino-mobilenet").names[0] == "person"
+    assert preset("lite-dino-mobilenet").ids[-1] == 90
+
+
+def test_other_classes_drop_the_old_names():
+    config = preset("lite-dino-mobilenet", num_classes=3)
+    assert config.names == ("class 0", "class 1", "class 2")
+    assert config.ids == (0, 1, 2)
+
+
+def test_messages():
+    with pytest.raises(ValueError) as error:
+        preset("yolo")
+    assert str(error.value) == f"expected one of the presets {', '.join(sorted(presets()))}, got 'yolo'"
+    with pytest.raises(ValueError) as error:
+        DetectorConfig(levels=3)
+    assert str(error.value) == "expected a schedule for 3 scales, got H3L1-(2+1)x3 for 4: change levels or the schedule"
+    with pytest.raises(ValueError) as error:
+        DetectorConfig.from_dict({"family": "dino", "speed": 9})
+    assert str(error.value) == (
+        "expected a litedetr config, got the unknown fields speed: was it written by a newer version?"
+    )
+    with pytest.raises(ValueError) as error:
+        replace(preset("lite-dino-mobilenet"), class_names=("one",))
+    assert str(error.value) == "expected 80 class_names (num_classes), got 1: give one per class or none"

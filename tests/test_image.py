@@ -1,0 +1,131 @@
+"""Any picture in; a sentence where it cannot be used."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from litedetr import image
+from litedetr.image import PhotoError, PhotoGeometry, open_photo
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def quarters() -> Image.Image:
+    """Red, green, blue, white quarters, 40 wide and 20 high."""
+    picture = np.zeros((20, 40, 3), np.uint8)
+    picture[:10, :20], picture[:10, 20:], picture[10:, :20], picture[10:, 20:] = (255, 0, 0), (0, 255, 0), (0, 0, 255), 255
+    return Image.fromarray(picture)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK", "1", "YCbCr"])
+def test_modes(quarters, mode):
+    kind = {"CMYK": "JPEG", "YCbCr": "JPEG", "LA": "TIFF"}.get(mode, "PNG")
+    opened = open_photo(encoded(quarters.convert(mode), kind))
+    assert opened.shape == (20, 40, 3)
+    assert opened.dtype == np.uint8
+    if mode in ("RGB", "RGBA", "P", "CMYK"):
+        assert opened[2, 2].argmax() == 0
+        assert opened[2, 35].argmax() == 1
+        assert opened[15, 2].argmax() == 2
+
+
+def test_sixteen_bits():
+    ramp = np.linspace(0, 65535, 64, dtype=np.uint16).reshape(8, 8)
+    opened = open_photo(encoded(Image.fromarray(ramp)))
+    assert opened[0, 0, 0] == 0
+    assert opened[7, 7, 0] == 255
+    assert abs(int(opened[3, 7, 0]) - 125) < 8
+
+
+def test_transparency_becomes_white(quarters):
+    clear = quarters.convert("RGBA")
+    clear.putalpha(0)
+    assert (open_photo(encoded(clear)) == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(quarters, orientation):
+    """The red quarter is top left once the camera's rotation is undone."""
+    undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270}  # fmt: skip
+    stored = quarters.transpose(undo[orientation]) if orientation in undo else quarters
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    opened = open_photo(encoded(stored, "JPEG", exif=exif, quality=95))
+    assert opened.shape == (20, 40, 3)
+    assert opened[3, 3].argmax() == 0
+    assert opened[3, 36].argmax() == 1
+
+
+def test_a_bomb_is_refused_by_its_header():
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 30000, 30000, 1, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    with pytest.raises(PhotoError) as error:
+        open_photo(bomb)
+    assert str(error.value) == (
+        "This picture is too large: 30000 × 30000 is 900 megapixels, and the limit is 50. Scale it down and send it again."
+    )
+
+
+@pytest.mark.parametrize(
+    ("junk", "sentence"),
+    [
+        (b"", "This file is not a picture that can be read: send a JPEG, PNG or WebP file."),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "This file is not a picture that can be read: send a JPEG, PNG or WebP file."),
+        (None, "This picture is broken or cut off: save it again and send the new copy."),
+    ],
+)  # fmt: skip
+def test_broken_files(quarters, junk, sentence):
+    if junk is None:
+        whole = encoded(quarters.resize((400, 300)), "JPEG")
+        junk = whole[: len(whole) // 2]
+    with pytest.raises(PhotoError) as error:
+        open_photo(junk)
+    assert str(error.value) == sentence
+
+
+def test_arrays_are_checked():
+    with pytest.raises(PhotoError) as error:
+        open_photo(np.zeros((4, 4), np.float32))
+    assert str(error.value) == (
+        "Expected an array of shape (height, width, 3) and dtype uint8 in RGB order, got (4, 4) float32."
+    )
+    with pytest.raises(PhotoError, match="This picture is empty"):
+        open_photo(np.zeros((0, 4, 3), np.uint8))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (480, 640), (37, 101)])
+def test_prepare(size):
+    photo = np.full((*size, 3), 255, np.uint8)
+    pixels, mask, geometry = image.prepare(photo, 320, 320, 64, (127.5,) * 3, (127.5,) * 3)
+    height, width = geometry.resized
+    assert max(geometry.resized) == 320
+    assert pixels.shape[2:] == mask.shape[1:] == geometry.padded
+    assert all(side % 64 == 0 for side in geometry.padded)
+    assert torch.allclose(pixels[0, :, :height, :width], torch.ones(1))
+    assert not pixels[0, :, height:].any()
+    assert not pixels[0, :, :, width:].any()
+    assert not mask[0, :height, :width].any()
+    assert mask.sum() == mask.numel() - height * width
+
+
+def test_geometry_round_trip():
+    geometry = PhotoGeometry(photo=(300, 400), resized=(240, 320), padded=(256, 320))
+    corner = geometry.to_photo(np.array([320 / 320, 240 / 256]))
+    np.testing.assert_allclose(corner, [400, 300])
+    points = torch.rand(5, 2, dtype=torch.float64) * 2 - 0.5
+    assert torch.allclose(geometry.from_photo(geometry.to_photo(points)), points)
