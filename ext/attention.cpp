@@ -194,6 +194,14 @@ Problem make_problem(const LitedetrAttention& call, Tables& tables) {
   return p;
 }
 
+// All threads or one: waking them costs more than a small call takes, and another number than PyTorch's own would make the
+// OpenMP runtime start and stop threads.
+int useful_threads(const Problem& p) {
+  const double numbers = static_cast<double>(p.batch) * p.heads * p.channels *
+                         (p.tokens + static_cast<double>(p.queries) * p.points_total);
+  return p.threads > 1 && numbers > 5e5 ? p.threads : 1;
+}
+
 // Runs `task(arena, i)` for every i. An exception must not leave a parallel region: it becomes an error code.
 template <class Task>
 int run_tasks(int64_t count, int threads, int64_t scratch, Task task) {
@@ -216,7 +224,7 @@ int forward_call(const LitedetrAttention& call) {
   if (!choose_path(call.path, path)) return kLitedetrNoSuchPath;
   Tables tables;
   const Problem p = make_problem(call, tables);
-  const int threads = call.threads > 1 ? call.threads : 1;
+  const int threads = useful_threads(p);
   const int64_t heads = static_cast<int64_t>(p.batch) * p.heads;
   if (!heads || !p.queries) return 0;
   // More threads than heads: cut the queries as well; every part copies the head's map for itself.
@@ -234,7 +242,7 @@ int backward_call(const LitedetrAttention& call) {
   if (!choose_path(call.path, path)) return kLitedetrNoSuchPath;
   Tables tables;
   const Problem p = make_problem(call, tables);
-  const int threads = call.threads > 1 ? call.threads : 1;
+  const int threads = useful_threads(p);
   return run_tasks(static_cast<int64_t>(p.batch) * p.heads, threads, scratch_bytes(p, true),
                    [&](Arena& arena, int64_t i) {
                      path.backward(p, arena, static_cast<int>(i / p.heads), static_cast<int>(i % p.heads));
