@@ -1,6 +1,7 @@
 """Lite DETR, live: start the page."""
 
 import logging
+import threading
 
 from app.engine import Engine
 from app.ui import build, launch_options
@@ -10,4 +11,5 @@ engine = Engine()
 demo = build(engine)
 
 if __name__ == "__main__":
+    threading.Thread(target=engine.warm_up, daemon=True).start()
     demo.launch(**launch_options(engine))

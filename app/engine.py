@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import secrets
 import threading
@@ -19,6 +20,8 @@ from app.run import Run
 from litedetr import Detections, Detector
 from litedetr import image as photos
 from litedetr.cost import gmacs
+
+log = logging.getLogger(__name__)
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 EXAMPLE_NAMES = ("motorcycle", "cat", "astronaut", "coffee", "hopper")
@@ -93,6 +96,7 @@ class Engine:
         self.source = source
         self.store = RunStore() if store is None else store
         self._model_lock = threading.Lock()
+        self._examples_lock = threading.Lock()
         self._examples: dict[str, str] = {}
 
     @cached_property
@@ -115,14 +119,22 @@ class Engine:
 
     def example(self, name: str, progress: Progress | None = None) -> Run:
         """The run of an example picture, made once for all visitors and again when it was dropped."""
-        known = self._examples.get(name)
-        if known is not None and known in self.store:
-            return self.store.get(known)
         if name not in EXAMPLE_NAMES:
             raise photos.PhotoError(f"There is no example called {name}: choose one of {', '.join(EXAMPLE_NAMES)}.")
-        run = self.run(EXAMPLES / f"{name}.jpg", name, progress, example=name)
-        self._examples[name] = run.id
-        return run
+        with self._examples_lock:
+            known = self._examples.get(name)
+            if known is not None and known in self.store:
+                return self.store.get(known)
+            run = self.run(EXAMPLES / f"{name}.jpg", name, progress, example=name)
+            self._examples[name] = run.id
+            return run
+
+    def warm_up(self) -> None:
+        """Load the model, build its kernel where that was never done, and have the first example ready; failures are logged."""
+        try:
+            self.example(EXAMPLE_NAMES[0])
+        except Exception:
+            log.exception("The model is not ready")
 
     def run(self, photo: photos.Photo, name: str = "photo", progress: Progress | None = None, example: str = "") -> Run:
         """Detect with a full trace and keep the result.

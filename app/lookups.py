@@ -6,6 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import orjson
+
 from app.engine import ExpiredRun, RunStore
 from app.run import Run
 from app.selection import move, pick
@@ -14,6 +17,7 @@ from app.text import say
 from app.theme import class_colour
 from app.timeline import stops
 from app.views import VIEWS, points, shares
+from app.views.canvas import Drawing
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +93,16 @@ class Lookups:
         answer = {
             "state": state.to_query(),
             "view": state.view,
-            "figure": view.figure(run, state).to_json(),
+            "figure": _json(view.drawing(run, state)),
             "summary": view.summary(run, state),
         }
         if view is points:
-            answer["shares"] = shares.figure(run, state).to_json()
+            answer["shares"] = _json(shares.drawing(run, state))
         return answer
+
+
+def _json(drawing: Drawing) -> str:
+    return orjson.dumps(drawing, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def _spent(run: Run) -> dict[str, Any]:

@@ -144,14 +144,17 @@ def _shapes(run: Run) -> dict[str, tuple[int, int]]:
 
 def _object(run: Run, state: ViewState, step: AttentionStep) -> Selection:
     layer = run.trace.decoder_steps.index(step)
-    boxes = run.trace.boxes[layer].numpy().astype(np.float64)  # what each query asked with: its box before this layer
+    height, width = run.size
+    # What each query asked with: its box before this layer, relative to the photo.
+    boxes = run.trace.boxes[layer].numpy().astype(np.float64) * np.array([width, height, width, height])
     query, notes = state.query, []
     if query is None:
         query, note = _nearest_object(run, state, boxes)
         notes.append(note)
     if state.scale != AUTO:
         notes.append(("scale_in_decoder", {"scale": state.scale}))
-    centre, size = run.to_photo(boxes[query, :2]), run.to_photo(boxes[query, 2:])
+    centre, size = boxes[query, :2], boxes[query, 2:]
+    reference = run.to_photo(step.reference_points[query, 0, :2].numpy())  # on the finest scale
     return Selection(
         step=step,
         index=run.trace.steps.index(step),
@@ -160,20 +163,20 @@ def _object(run: Run, state: ViewState, step: AttentionStep) -> Selection:
         scale=None,
         cell=None,
         query=query,
-        reference=(float(centre[0]), float(centre[1])),
+        reference=(float(reference[0]), float(reference[1])),
         box=(*(centre - size / 2).tolist(), *(centre + size / 2).tolist()),
         notes=tuple(notes),
     )
 
 
 def _nearest_object(run: Run, state: ViewState, boxes: np.ndarray) -> tuple[int, tuple[str, dict[str, str]]]:
-    """The object that stands for a point of the photo where only objects ask."""
+    """The object that stands for a point of the photo where only objects ask. Boxes: (Q, 4) cxcywh in the photo's pixels."""
     hit = detection_at(run, state, state.point)
     if hit is not None:
         return int(run.detections.queries[hit]), ("point_in_detection", {"name": run.detections.names[hit]})
     height, width = run.size
     target = np.array([state.point[0] * width, state.point[1] * height])
-    distances = np.linalg.norm(run.to_photo(boxes[:, :2]) - target, axis=1)
+    distances = np.linalg.norm(boxes[:, :2] - target, axis=1)
     query = int(distances.argmin())
     return query, ("point_near_object", {"query": str(query), "distance": f"{distances[query]:.0f}"})
 

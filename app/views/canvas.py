@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import plotly.graph_objects as go
-
 from app.run import Run
 from app.theme import FONT, NEUTRAL
 
-GUTTER = 0.06
+GUTTER = 0.045
 """Room around the photo, relative to its longer side."""
 
+Drawing = dict[str, Any]
+"""{"data": [...], "layout": {...}} as Plotly understands it."""
 
-def canvas(run: Run, traces: list[dict[str, Any]], veil: float = 0.0, **layout: Any) -> go.Figure:
+
+def canvas(run: Run, traces: list[dict[str, Any]], veil: float = 0.0, **layout: Any) -> Drawing:
     """The photo with `traces` over it, in the photo's pixels.
 
     Args:
@@ -33,12 +34,12 @@ def canvas(run: Run, traces: list[dict[str, Any]], veil: float = 0.0, **layout: 
         "sizing": "stretch",
         "layer": "below",
     }
-    frame = {"type": "rect", "x0": 0, "y0": 0, "x1": width, "y1": height, "layer": "below"}
+    frame = {"type": "rect", "x0": 0, "y0": 0, "x1": width, "y1": height, "layer": "between"}
     shapes = [{**frame, "fillcolor": f"rgba(8,11,18,{veil})", "line": {"width": 1, "color": "rgba(138,147,163,.7)"}}]
     axis = {"visible": False, "zeroline": False, "showgrid": False, "fixedrange": False}
-    return go.Figure(
-        data=traces,
-        layout={
+    return {
+        "data": traces,
+        "layout": {
             "template": "none",
             "images": [picture],
             "shapes": shapes + layout.pop("shapes", []),
@@ -54,7 +55,7 @@ def canvas(run: Run, traces: list[dict[str, Any]], veil: float = 0.0, **layout: 
             "uirevision": run.id,
             **layout,
         },
-    )
+    }
 
 
 def outline(box: tuple[float, float, float, float]) -> dict[str, list[float]]:

@@ -12,13 +12,18 @@ from app.run import Run
 from app.selection import detection_of
 from app.state import ViewState
 from app.theme import FONT, class_colour, ink_on
-from app.views.canvas import canvas, outline
+from app.views.canvas import Drawing, canvas, outline
 
 LABELS = 24
 """More labels than this would hide the photo; the other boxes say their class on hover."""
 
 
 def figure(run: Run, state: ViewState) -> go.Figure:
+    """`drawing` as a figure."""
+    return go.Figure(drawing(run, state))
+
+
+def drawing(run: Run, state: ViewState) -> Drawing:
     """Boxes over the photo; large ones first, so that the small ones are on top and can be pointed at."""
     found = run.detections
     shown = run.shown(state.threshold)
@@ -64,18 +69,19 @@ def _box(run: Run, index: int, chosen: bool) -> dict[str, Any]:
 def _label(run: Run, index: int) -> dict[str, Any]:
     found = run.detections
     colour = class_colour(int(found.labels[index]))
-    x, y = (float(value) for value in found.boxes[index, :2])
+    x, y, right, _ = (float(value) for value in found.boxes[index])
+    leftward = x > 0.86 * run.size[1]  # there is no room to the right of it
     above = y > 0.045 * max(run.size)
     return {
-        "x": x,
+        "x": right if leftward else x,
         "y": y,
-        "xanchor": "left",
+        "xanchor": "right" if leftward else "left",
         "yanchor": "bottom" if above else "top",
         "text": f"{escape(found.names[index])} {found.scores[index]:.2f}",
         "showarrow": False,
         "font": {"color": ink_on(colour), "size": 12, "family": FONT, "weight": 600},
         "bgcolor": colour,
         "borderpad": 2,
-        "xshift": -1,
+        "xshift": 1 if leftward else -1,
         "captureevents": False,
     }

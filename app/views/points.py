@@ -12,14 +12,19 @@ from app.selection import Selection, select
 from app.state import ViewState
 from app.text import say
 from app.theme import class_colour, ink_on, scale_colour, scale_symbol
-from app.views.canvas import canvas, outline
+from app.views.canvas import Drawing, canvas, outline
 
 VEIL = 0.42
-SMALLEST, LARGEST = 5.0, 28.0
+SMALLEST, LARGEST = 5.0, 26.0
 """Diameter in screen pixels of a point without weight and of the query's heaviest point; area grows with weight."""
 
 
 def figure(run: Run, state: ViewState) -> go.Figure:
+    """`drawing` as a figure."""
+    return go.Figure(drawing(run, state))
+
+
+def drawing(run: Run, state: ViewState) -> Drawing:
     """Points where they are, also outside the photo; one colour and mark per scale, the same measure of size for all."""
     chosen = select(run, state)
     traces = [_outlines(run, state), *_query_box(chosen)]

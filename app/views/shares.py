@@ -12,12 +12,18 @@ from app.state import ViewState
 from app.text import say
 from app.theme import FONT, NEUTRAL, ink_on, scale_colour
 from app.views import points
+from app.views.canvas import Drawing
 
 ROW = 23
 """Pixels per bar."""
 
 
 def figure(run: Run, state: ViewState) -> go.Figure:
+    """`drawing` as a figure."""
+    return go.Figure(drawing(run, state))
+
+
+def drawing(run: Run, state: ViewState) -> Drawing:
     """Stacked bars, S1 first; hidden scales are pale, and heads that are not shown too."""
     numbers = points.summary(run, state)
     rows = np.array([numbers["mean"], *numbers["shares"]])  # (M + 1, L)
@@ -47,14 +53,12 @@ def figure(run: Run, state: ViewState) -> go.Figure:
             }
         )
     sums = [float(np.mean(numbers["sums"])), *numbers["sums"]]
-    return go.Figure(data=traces, layout=_layout(labels, sums))
+    return {"data": traces, "layout": _layout(labels, sums)}
 
 
 def _layout(labels: list[str], sums: list[float]) -> dict[str, Any]:
-    notes = [
-        {"x": 1.02, "y": label, "text": f"Σ {total:.3f}", "showarrow": False, "xanchor": "left", "font": {"size": 11}}
-        for label, total in zip(labels, sums, strict=True)
-    ]
+    place = {"xref": "paper", "x": 1.02, "xanchor": "left", "showarrow": False, "font": {"size": 11}}
+    notes = [{**place, "y": label, "text": f"Σ {total:.3f}"} for label, total in zip(labels, sums, strict=True)]
     return {
         "template": "none",
         "barmode": "stack",

@@ -91,6 +91,15 @@ export class Inspector {
     }
   }
 
+  // What is shown, by class, from the detections view's summary.
+  overview({ classes }, info) {
+    const colours = Object.fromEntries(info.detections.map((entry) => [entry.name, entry.colour]));
+    const chip = ([name, count]) =>
+      make('span', { class: 'ld-class' }, make('i', { class: 'ld-swatch', style: { background: colours[name] } }), name, make('b', {}, String(count)));
+    const chips = Object.entries(classes).map(chip);
+    this.part('classes').replaceChildren(...(chips.length ? chips : [make('p', { class: 'ld-small' }, this.page.say('detections.none'))]));
+  }
+
   table(info, threshold, state) {
     const shown = info.detections.filter((entry) => entry.score >= threshold);
     const pick = (query) => this.page.change({ q: String(query), at: '', view: 'points' });

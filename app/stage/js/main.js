@@ -88,6 +88,7 @@ class Page {
     if (ticket !== this.ticket) return;
     if (info.error) { this.fail(info.error); return; }
     Object.assign(this, { info, state: clean(this.next) });
+    this.root.style.setProperty('--tall', String(info.height / info.width + 0.04)); // of the stage on a phone
     this.rail.build(info.stops);
     part(this.root, 'model').textContent = info.model;
     this.inspector.spent(info);
@@ -164,7 +165,7 @@ class Page {
     if (points) {
       this.inspector.show(summary, this.state);
       await this.inspector.bars(answer.shares, this.ink, this.Plotly);
-    }
+    } else this.inspector.overview(summary, this.info);
     this.furnish();
     writeLink(this.state);
   }

@@ -73,11 +73,9 @@ export class Plot {
   // Sampling points of the present figure, in the photo's pixels.
   points() {
     const traces = (this.node.data ?? []).filter((trace) => /^S\d$/.test(trace.meta ?? ''));
-    return traces.flatMap((trace) => {
-      const values = (given) => Array.from(given?._inputArray ?? given ?? []);
-      const [x, y] = [values(trace.x), values(trace.y)];
-      return x.map((value, index) => ({ scale: trace.meta, x: value, y: y[index] }));
-    });
+    return traces.flatMap((trace) =>
+      trace.x.map((x, index) => ({ scale: trace.meta, x, y: trace.y[index] })),
+    );
   }
 
   // Points beyond what the whole photo with its gutter shows.

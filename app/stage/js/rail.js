@@ -29,7 +29,7 @@ export class Rail {
         make('span', { class: 'ld-bars', 'aria-hidden': 'true' }, ...(['high', 'all'].includes(stop.kind) ? bars : [])),
         make('span', {}, this.label(stop)),
       );
-      node.style.flexGrow = String(Math.max(stop.gmacs, 0.02));
+      node.style.flexGrow = String(100 * stop.gmacs);
       node.addEventListener('click', () => { this.halt(); this.go(stop); });
       return node;
     };
@@ -38,7 +38,7 @@ export class Rail {
       const single = group.stops.length === 1 && !/^B\d/.test(group.name);
       const label = make('span', { class: 'ld-group-name' }, single ? '' : group.name === 'decoder' ? this.page.say('spent.decoder') : group.name);
       const node = make('div', { class: 'ld-group', 'data-group': group.name }, label, make('div', { class: 'ld-group-stops' }, ...group.stops.map(button)));
-      node.style.flexGrow = String(Math.max(group.stops.reduce((sum, stop) => sum + stop.gmacs, 0), 0.02));
+      node.style.flexGrow = String(100 * group.stops.reduce((sum, stop) => sum + stop.gmacs, 0));
       return node;
     });
     this.box.replaceChildren(this.play, make('div', { class: 'ld-track' }, ...boxes));
@@ -64,8 +64,11 @@ export class Rail {
       const index = this.stops.findIndex((stop) => stop.name === node.dataset.stop);
       node.classList.toggle('now', index === place);
       node.classList.toggle('done', working && index < place);
-      if (index === place) node.setAttribute('aria-current', 'step');
-      else node.removeAttribute('aria-current');
+      if (index === place) {
+        node.setAttribute('aria-current', 'step');
+        const track = this.box.querySelector('.ld-track');
+        track.scrollLeft += node.getBoundingClientRect().left - track.getBoundingClientRect().left - (track.clientWidth - node.offsetWidth) / 2;
+      } else node.removeAttribute('aria-current');
     }
   }
 

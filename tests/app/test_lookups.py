@@ -1,0 +1,88 @@
+import json
+import time
+
+import numpy as np
+import pytest
+
+from app.engine import RunStore
+from app.lookups import Lookups
+from app.state import ViewState
+from app.views import points
+
+
+@pytest.fixture(scope="module")
+def lookups(engine, run):
+    engine.store.put(run)
+    return Lookups(engine.store)
+
+
+def test_open_tells_everything_about_the_run(lookups, run):
+    answer = lookups.open({"run": run.id})
+    json.dumps(answer)
+    assert len(answer["detections"]) == len(run.detections)
+    assert answer["spent"]["tokens"] == {
+        f"S{4 - level}": height * width for level, (height, width) in reversed(list(enumerate(run.trace.spatial_shapes)))
+    }
+    assert answer["spent"]["gmacs"]["total"] == pytest.approx(run.cost.total)
+    stages = answer["spent"]["gmacs"]
+    assert stages["backbone"] + stages["encoder"] + stages["decoder"] == pytest.approx(stages["total"])
+    assert sum(answer["spent"]["milliseconds"].values()) == pytest.approx(sum(run.trace.milliseconds.values()))
+
+
+def test_look_answers_a_click(lookups, run):
+    answer = lookups.look({"run": run.id, "state": {"t": "1"}, "pick": [0.5, 0.5], "seq": 7})
+    assert answer["seq"] == 7
+    assert answer["view"] == "points"
+    state = ViewState.from_query(answer["state"])
+    assert state.point == (0.5, 0.5)
+    figure = json.loads(answer["figure"])
+    expected = {trace.meta: trace for trace in points.figure(run, state).data if trace.meta}
+    for trace in figure["data"]:
+        if trace.get("meta"):
+            np.testing.assert_allclose(trace["x"], expected[trace["meta"]].x, rtol=1e-5)
+    assert json.loads(answer["shares"])["data"]
+
+
+def test_an_expired_run_is_a_sentence_in_the_visitors_language():
+    lookups = Lookups(RunStore())
+    for lang, word in (("en", "no longer"), ("ko", "지워졌습니다")):
+        answer = lookups.look({"run": "gone", "state": {"lang": lang}, "seq": 1})
+        assert word in answer["error"]
+        assert answer["expired"]
+        assert answer["seq"] == 1
+
+
+JUNK = [None, 3, "text", [], {}, {"run": 3}, {"run": ["x"]}, {"run": None, "state": 3}, {"run": {"a": 1}, "pick": "x"}]
+
+
+@pytest.mark.parametrize("request_", JUNK)
+def test_junk_is_a_sentence(lookups, request_):
+    for ask in (lookups.open, lookups.look):
+        assert ask(request_)["error"]
+
+
+@pytest.mark.parametrize(
+    "extra", [{"pick": [1e300, 0]}, {"pick": ["a", 1]}, {"pick": [1]}, {"move": [None, 1]}, {"pick": [float("nan"), 0.5]}]
+)
+def test_strange_clicks_change_nothing_or_are_kept_in_the_photo(lookups, run, extra):
+    answer = lookups.look({"run": run.id, "state": {}, **extra})
+    assert "error" not in answer
+
+
+def test_a_failure_inside_is_a_sentence_without_details(lookups, run, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("/secret/path")
+
+    monkeypatch.setattr("app.lookups.pick", broken)
+    answer = lookups.look({"run": run.id, "pick": [0.5, 0.5]})
+    assert "secret" not in json.dumps(answer)
+    assert answer["error"].endswith(".")
+
+
+def test_a_look_up_is_quick(lookups, run):
+    spent = []
+    for number in range(12):
+        begun = time.process_time()
+        lookups.look({"run": run.id, "state": {"t": "0"}, "pick": [0.1 + number / 20, 0.5]})
+        spent.append(time.process_time() - begun)
+    assert np.median(spent) < 0.05

@@ -1,0 +1,161 @@
+"""What is drawn is what the trace holds."""
+
+import numpy as np
+import pytest
+
+from app.selection import select
+from app.state import ViewState
+from app.theme import SCALE_COLOURS, class_colour, scale_colour
+from app.timeline import stops
+from app.views import VIEWS, detections, points, shares
+
+STEPS = ["B1 high", "B1 all", "B3 all", "decoder 1", "decoder 3"]
+
+
+def state_at(step, **changes):
+    return ViewState(view="points", point=(0.3, 0.4), step=step, threshold=0.0, **changes)
+
+
+def drawn(figure):
+    return {trace.meta: trace for trace in figure.data if isinstance(trace.meta, str)}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_points_are_the_traces_locations_in_the_photos_pixels(run, step):
+    state = state_at(step)
+    chosen = select(run, state)
+    traces = drawn(points.figure(run, state))
+    assert set(traces) == {"S1", "S2", "S3", "S4"}
+    for scale, trace in traces.items():
+        level = chosen.step.scales.index(scale)
+        head, point, weight = np.asarray(trace.customdata).T
+        rows = chosen.step.locations[chosen.row, head.astype(int) - 1, level, point.astype(int) - 1].numpy()
+        np.testing.assert_allclose(np.stack((trace.x, trace.y), 1), run.to_photo(rows), rtol=1e-4, atol=1e-2)
+        kept = chosen.step.weights[chosen.row, head.astype(int) - 1, level, point.astype(int) - 1].numpy()
+        np.testing.assert_allclose(weight, kept, rtol=1e-5)
+        assert len({(h, p) for h, p in zip(head, point, strict=True)}) == 32
+        assert trace.marker.color == scale_colour(scale)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_size_and_shade_follow_the_weight_with_one_measure_for_all_scales(run, step):
+    traces = drawn(points.figure(run, state_at(step))).values()
+    weights = np.concatenate([np.asarray(trace.customdata)[:, 2] for trace in traces])
+    sizes = np.concatenate([np.asarray(trace.marker.size) for trace in traces])
+    shades = np.concatenate([np.asarray(trace.marker.opacity) for trace in traces])
+    order = np.argsort(weights)
+    assert (np.diff(sizes[order]) >= -1e-4).all()
+    assert (np.diff(shades[order]) >= -1e-6).all()
+    assert sizes.max() == pytest.approx(points.LARGEST)
+
+
+def test_one_head_and_hidden_scales(run):
+    whole = drawn(points.figure(run, state_at("B2 all")))
+    one = drawn(points.figure(run, state_at("B2 all", head=3, hidden=("S1", "S4"))))
+    assert set(one) == {"S2", "S3"}
+    for scale, trace in one.items():
+        details = np.asarray(trace.customdata)
+        assert set(details[:, 0]) == {3}
+        sizes = dict(zip(map(tuple, np.asarray(whole[scale].customdata)), whole[scale].marker.size, strict=True))
+        assert all(sizes[tuple(row)] == size for row, size in zip(details, trace.marker.size, strict=True))
+
+
+def test_points_outside_the_photo_stay_outside(run):
+    state = ViewState(view="points", point=(0.0, 0.0), scale="S1", step="B1 all")
+    chosen = select(run, state)
+    places = run.to_photo(chosen.locations)
+    outside = ((places < 0) | (places > np.array(run.size[::-1]))).any(-1)
+    assert outside.any()
+    numbers = points.summary(run, state)
+    assert numbers["outside"]["points"] == outside.sum()
+    assert numbers["outside"]["weight"] == pytest.approx(chosen.weights[outside].sum() / 8)
+    x = np.concatenate([np.asarray(trace.x) for trace in drawn(points.figure(run, state)).values()])
+    assert x.min() == pytest.approx(places[..., 0].min(), abs=1e-2)
+    assert x.min() < 0
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_attention_sums_to_one_and_the_output_is_rebuilt(run, step):
+    numbers = points.summary(run, state_at(step))
+    chosen = select(run, state_at(step))
+    np.testing.assert_allclose(numbers["sums"], 1.0, atol=1e-5)
+    assert sum(numbers["mean"]) == pytest.approx(1.0, abs=1e-5)
+    assert numbers["scales"] == ["S1", "S2", "S3", "S4"]
+    expected = chosen.step.weights[chosen.row].sum(-1).flip(-1).numpy()  # levels run from the finest, S4
+    np.testing.assert_allclose(numbers["shares"], expected, atol=1e-6)
+    assert numbers["error"] < 1e-5
+
+
+def test_the_cross_is_at_the_reference_point(run):
+    figure = points.figure(run, state_at("decoder 2"))
+    crosses = [trace for trace in figure.data if trace.name == "reference"]
+    query = select(run, state_at("decoder 2")).row
+    expected = run.to_photo(run.trace.step("decoder 2").reference_points[query, 0, :2].numpy())
+    for cross in crosses:
+        np.testing.assert_allclose([cross.x[0], cross.y[0]], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [1, 2, 3])
+def test_an_objects_box_is_the_one_it_asked_with(run, layer):
+    chosen = select(run, state_at(f"decoder {layer}"))
+    cx, cy, width, height = run.trace.boxes[layer - 1][chosen.row].numpy() * np.array([330, 210, 330, 210])
+    expected = [cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2]
+    np.testing.assert_allclose(chosen.box, expected, rtol=1e-4, atol=1e-2)
+    # The reference point goes through the padded input's valid ratio, which is whole cells of the finest scale.
+    np.testing.assert_allclose(chosen.reference, (cx, cy), atol=8)
+
+
+def test_bars_are_the_shares(run):
+    state = state_at("B1 all", hidden=("S2",))
+    numbers = points.summary(run, state)
+    figure = shares.figure(run, state)
+    assert [bar.name for bar in figure.data] == numbers["scales"]
+    for place, bar in enumerate(figure.data):
+        expected = [numbers["mean"][place], *(row[place] for row in numbers["shares"])]
+        np.testing.assert_allclose(bar.x, expected)
+    assert all(note.text == "Σ 1.000" for note in figure.layout.annotations)
+    assert len(figure.layout.annotations) == 9
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5, 1.0])
+def test_boxes_are_the_detections_above_the_threshold(run, threshold):
+    state = ViewState(threshold=threshold)
+    figure = detections.figure(run, state)
+    shown = np.flatnonzero(run.detections.scores >= threshold)
+    boxes = {trace.meta: trace for trace in figure.data}
+    assert set(boxes) == set(shown.tolist())
+    for index, trace in boxes.items():
+        x1, y1, x2, y2 = run.detections.boxes[index]
+        assert (min(trace.x), max(trace.x)) == (pytest.approx(x1), pytest.approx(x2))
+        assert (min(trace.y), max(trace.y)) == (pytest.approx(y1), pytest.approx(y2))
+        assert run.detections.names[index] in trace.text
+        assert f"{run.detections.scores[index]:.2f}" in trace.text
+        assert trace.line.color == class_colour(int(run.detections.labels[index]))
+    assert detections.summary(run, state)["shown"] == len(shown)
+
+
+def test_drawing_is_the_figure_and_leaves_the_run_alone(run, everything):
+    before = run.trace.steps[0].locations.clone()
+    for name, view in VIEWS.items():
+        state = everything.with_(view=name, query=3)
+        figure = view.figure(run, state)
+        assert len(figure.data) == len(view.drawing(run, state)["data"])
+        assert figure.layout.images[0].source == run.picture_url
+        assert figure.to_json() == view.figure(run, state).to_json()
+    assert (run.trace.steps[0].locations == before).all()
+
+
+def test_the_rail_is_the_model(run):
+    rail = stops(run)
+    assert [stop["name"] for stop in rail] == ["backbone", *run.step_names, "boxes"]
+    by_name = {stop["name"]: stop for stop in rail}
+    assert by_name["B1 high"]["updates"] == ["S1", "S2", "S3"]
+    assert by_name["B1 all"]["updates"] == ["S1", "S2", "S3", "S4"]
+    assert by_name["B1 high"]["gmacs"] < by_name["B1 all"]["gmacs"]
+    total = run.cost.total - run.cost.selection
+    assert sum(stop["gmacs"] for stop in rail) == pytest.approx(total)
+
+
+def test_colours():
+    assert len(set(SCALE_COLOURS[:4])) == 4
+    assert len({class_colour(label) for label in range(80)}) == 80
