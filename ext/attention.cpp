@@ -45,6 +45,7 @@ struct Problem : LitedetrAttention {
 
 constexpr int kAlignment = 64;
 constexpr int kWidestRegister = 16;  // floats
+constexpr int kQueriesAhead = 6, kRowsAhead = 16;  // how early memory is asked for
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -67,6 +68,7 @@ class Arena {
   T* take(int64_t count) {
     T* result = reinterpret_cast<T*>(data_ + used_);
     used_ += round_up(count * static_cast<int64_t>(sizeof(T)), kAlignment);
+    if (used_ > size_) throw std::bad_alloc();  // scratch_bytes() promised too little
     return result;
   }
 

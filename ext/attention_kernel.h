@@ -200,18 +200,39 @@ OUT_OF_LINE void store_row(const Problem& p, void* tensor, int64_t index, const 
   write_row(p, tensor, index, row, scale);
 }
 
+// One head's rows are M apart in the tensors, and the hardware does not guess strides that long: what comes next is asked for
+// early, also where it is only written, because a store that waits for its line holds up all later ones.
+INLINE void prefetch(const void* tensor, int64_t bytes_per_row, int64_t row) {
+  const char* first = static_cast<const char*>(tensor) + bytes_per_row * row;
+  for (int64_t i = 0; i < bytes_per_row; i += 64) __builtin_prefetch(first + i);
+}
+
+INLINE void prefetch_target(void* tensor, int64_t bytes_per_row, int64_t row) {
+  char* first = static_cast<char*>(tensor) + bytes_per_row * row;
+  for (int64_t i = 0; i < bytes_per_row; i += 64) __builtin_prefetch(first + i, 1);
+}
+
+INLINE int64_t bytes_per_row(const Problem& p) { return p.channels * (p.bfloat16 ? 2 : 4); }
+
 // One head of a map, copied so that its rows are neighbours (in the tensor they are M apart) and every level has its
 // border of zeros; see `Level`. The copy lies in this core's cache when the queries read it.
 static void copy_head(const Problem& p, const void* map, int batch, int head, float* rows) {
   const int width = registers_for(p.channels) * LANES;
   int64_t index = static_cast<int64_t>(batch) * p.tokens * p.heads + head;
-  std::memset(rows, 0, p.bordered_tokens * width * sizeof(float));
+  int64_t filled = 0;  // pixels of the copy
   for (int l = 0; l < p.levels; l++) {
     const Level& level = p.level[l];
-    for (int y = 0; y < level.height; y++)
-      for (int x = 0; x < level.width; x++, index += p.heads)
-        copy_row(p, map, index, rows + (level.start + static_cast<int64_t>(y) * level.line + x) * width);
+    for (int y = 0; y < level.height; y++) {
+      const int64_t first = level.start + static_cast<int64_t>(y) * level.line;
+      std::memset(rows + filled * width, 0, (first - filled) * width * sizeof(float));
+      for (int x = 0; x < level.width; x++, index += p.heads) {
+        prefetch(map, bytes_per_row(p), index + kRowsAhead * p.heads);
+        copy_row(p, map, index, rows + (first + x) * width);
+      }
+      filled = first + level.width;
+    }
   }
+  std::memset(rows + filled * width, 0, (p.bordered_tokens - filled) * width * sizeof(float));
 }
 
 // The way back. What has gathered in the borders is dropped.
@@ -221,8 +242,10 @@ static void write_head(const Problem& p, void* map, int batch, int head, const f
   for (int l = 0; l < p.levels; l++) {
     const Level& level = p.level[l];
     for (int y = 0; y < level.height; y++)
-      for (int x = 0; x < level.width; x++, index += p.heads)
+      for (int x = 0; x < level.width; x++, index += p.heads) {
+        prefetch_target(map, bytes_per_row(p), index + kRowsAhead * p.heads);
         write_row(p, map, index, rows + (level.start + static_cast<int64_t>(y) * level.line + x) * width);
+      }
   }
 }
 
@@ -273,25 +296,13 @@ INLINE const float* locations_of(const Problem& p, int64_t index, float* padded)
   return padded;
 }
 
-// The next queries' inputs, asked for early: in the tensors one head's rows are M apart, and the hardware does not guess
-// strides that long.
-INLINE void prefetch(const void* tensor, int64_t bytes_per_row, int64_t row) {
-  const char* first = static_cast<const char*>(tensor) + bytes_per_row * row;
-  for (int64_t i = 0; i < bytes_per_row; i += 64) __builtin_prefetch(first + i);
-}
-
-INLINE void prefetch_target(void* tensor, int64_t bytes_per_row, int64_t row) {
-  char* first = static_cast<char*>(tensor) + bytes_per_row * row;
-  for (int64_t i = 0; i < bytes_per_row; i += 64) __builtin_prefetch(first + i, 1);
-}
-
 INLINE void prefetch_query(const Problem& p, Mode mode, int64_t index) {
-  const int64_t row = index + 6 * p.heads;
+  const int64_t row = index + kQueriesAhead * p.heads;
   prefetch(p.locations, p.points_total * 8, row);
   if (mode == kPlain)
     prefetch(p.weights, p.points_total * 4, row);
   else
-    prefetch(p.query, p.channels * (p.bfloat16 ? 2 : 4), row);
+    prefetch(p.query, bytes_per_row(p), row);
 }
 
 // Logits to weights, in place: softmax over all points.
@@ -351,7 +362,7 @@ static void forward_queries(const Problem& p, Arena& arena, const Maps& maps, in
   for (int q = begin; q < end; q++) {
     const int64_t index = (static_cast<int64_t>(batch) * p.queries + q) * p.heads + head;
     prefetch_query(p, kMode, index);
-    prefetch_target(p.out, p.channels * (p.bfloat16 ? 2 : 4), index + 6 * p.heads);
+    prefetch_target(p.out, bytes_per_row(p), index + kQueriesAhead * p.heads);
     const float* locations = locations_of(p, index, padded);
     if (kMode != kPlain) load_row(p, p.query, index, query, p.scale);
     for (int first = 0; first < total_points; first += LANES) {
@@ -487,9 +498,9 @@ static void backward_queries(const Problem& p, Arena& arena, const Maps& maps, c
   for (int q = 0; q < p.queries; q++) {
     const int64_t index = (static_cast<int64_t>(batch) * p.queries + q) * p.heads + head;
     prefetch_query(p, kMode, index);
-    prefetch(p.grad_out, p.channels * (p.bfloat16 ? 2 : 4), index + 6 * p.heads);
-    prefetch_target(p.grad_locations, p.points_total * 8, index + 6 * p.heads);
-    if (kMode != kPlain) prefetch_target(p.grad_query, p.channels * (p.bfloat16 ? 2 : 4), index + 6 * p.heads);
+    prefetch(p.grad_out, bytes_per_row(p), index + kQueriesAhead * p.heads);
+    prefetch_target(p.grad_locations, p.points_total * 8, index + kQueriesAhead * p.heads);
+    if (kMode != kPlain) prefetch_target(p.grad_query, bytes_per_row(p), index + kQueriesAhead * p.heads);
     const float* locations = locations_of(p, index, padded);
     load_row(p, p.grad_out, index, grad_out);
     if (kMode == kPlain)
