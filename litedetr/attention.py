@@ -80,19 +80,21 @@ class DeformableAttention(nn.Module):
             (B, Q, M, L, P, 2)
         """
         B, Q, _ = query.shape
-        M, P = self.heads, self.points
-        offsets = self.sampling_offsets(query).to(reference_points.dtype)
-        offsets = offsets.view(B, Q, M, -1, P, 2)  # (B, Q, M, L, P, 2); one level stands for all with same_loc
-        centres = reference_points[:, :, None, :, None, :2]  # (B, Q, 1, L, 1, 2)
+        M, L, P = self.heads, self.levels, self.points
+        centres = reference_points[..., :2]  # (B, Q, L, 2)
         if reference_points.shape[-1] == 2:
-            sizes = torch.tensor([(W, H) for H, W in spatial_shapes], dtype=offsets.dtype, device=offsets.device)
-            return centres + offsets / sizes[:, None]
-        if reference_points.shape[-1] == 4:
-            return centres + offsets / P * reference_points[:, :, None, :, None, 2:] * 0.5
-        raise ValueError(
-            f"expected reference points with 2 (x, y) or 4 (cx, cy, w, h) coordinates, got {reference_points.shape[-1]} "
-            f"in the shape {tuple(reference_points.shape)}"
-        )
+            unit = centres.new_tensor([(1 / W, 1 / H) for H, W in spatial_shapes])  # offsets count in pixels of each level
+        elif reference_points.shape[-1] == 4:
+            unit = reference_points[..., 2:] * (0.5 / P)  # offsets count in halves of the box
+        else:
+            raise ValueError(
+                f"expected reference points with 2 (x, y) or 4 (cx, cy, w, h) coordinates, got {reference_points.shape[-1]} "
+                f"in the shape {tuple(reference_points.shape)}"
+            )
+        offsets = self.sampling_offsets(query).to(centres.dtype).view(B, Q, M, -1, P, 2)
+        offsets = offsets.expand(B, Q, M, L, P, 2).flatten(-3)  # (B, Q, M, L*P*2); same_loc repeats one level's
+        centres, unit = (_per_point(x, P) for x in (centres, unit))  # flat rows, as long as the vector units like them
+        return torch.addcmul(centres[:, :, None], offsets, unit[..., None, :]).view(B, Q, M, L, P, 2)
 
     def project(self, projection: nn.Linear, memory: Tensor, padding_mask: Tensor | None) -> Tensor:
         """(B, S, d) memory -> (B, S, M, D) values or keys, 0 at padding."""
@@ -178,3 +180,8 @@ class KeyAwareDeformableAttention(DeformableAttention):
         attended = ops.key_aware_deformable_attention(query, key, value, spatial_shapes, locations, return_weights=return_weights)
         core, weights = attended if return_weights else (attended, None)
         return core, weights, value
+
+
+def _per_point(x: Tensor, points: int) -> Tensor:
+    """(..., L, 2) -> (..., L * P * 2), every level's pair repeated for its points."""
+    return x[..., None, :].expand(*x.shape[:-1], points, 2).flatten(-3)
