@@ -78,7 +78,7 @@ def main(threads: int) -> None:
     """Writes one line per case."""
     torch.set_num_threads(threads)
     clock = time.process_time if threads == 1 else time.perf_counter
-    sys.stdout.write("| ms | kind | native | reference | ratio | native, with gradients | reference | ratio |\n")
+    sys.stdout.write("| case | attention | kernel | reference | ratio | kernel, with gradients | reference | ratio |\n")
     for name, (shapes, batch, queries, channels) in CASES.items():
         tensors = inputs(shapes, batch, queries, channels)
         for kind in ("key-aware", "plain"):
