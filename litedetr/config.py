@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
 from litedetr import coco
@@ -11,6 +12,7 @@ from litedetr.schedule import EncoderSchedule
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+FAMILIES = ("dino", "deformable_detr", "h_detr")
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,8 @@ class DetectorConfig:
     """A detector's architecture and how it is fed. Lengths in tokens or channels, sizes in pixels.
 
     Attributes:
-        family: "dino" (DINO and Lite-DINO: two-stage mixed query selection, box refinement).
-        backbone: "resnet50" or "mobilenetv2"; backbone_width: channels of the ResNet's stem.
+        family: "dino", "deformable_detr" or "h_detr"; any of them is "lite" with an interleaved schedule.
+        backbone: "resnet50", "swin_tiny" or "mobilenetv2"; backbone_width: channels of ResNet's stem or of Swin's first stage.
         width: d, the transformer's width; heads: M; levels: L; points: P per head and level.
         schedule: the encoder's schedule, e.g. "H3L1-(2+1)x3"; "H4L0-(1+1)x6" is the full encoder.
         key_aware: KDA in encoder and decoder instead of plain deformable attention.
@@ -29,13 +31,16 @@ class DetectorConfig:
         decoder_layers, queries: depth of the decoder, number of object queries.
         shared_heads: one class head and one box head for all decoder layers.
         learned_content: queries' contents are learned (mixed query selection) instead of taken from the chosen tokens.
-        temperature: of the sine positions.
+        two_stage: queries are chosen among the encoder's tokens; box_refine: boxes move from layer to layer (both are choices in
+            the Deformable DETR family only).
+        one_to_many_queries: of the second set, in training (H-DETR).
+        temperature, position_shift: of the sine positions.
         dense_head: a training-only head that predicts from every encoder token.
         num_classes, class_names, category_ids: outputs; ids as they appear in COCO-format results.
         select: detections kept by post-processing before any threshold.
         threshold: score at which a detection is shown by default.
         short_side, long_side: the photo is resized to have this shorter side unless the longer would exceed its limit.
-        size_divisor: the padded size is a multiple of it.
+        size_divisor: both sides are rounded to multiples of it (the photo is stretched a little, never padded).
         pixel_mean, pixel_std: normalisation of RGB in 0..255.
     """
 
@@ -57,7 +62,11 @@ class DetectorConfig:
     queries: int = 900
     shared_heads: bool = True
     learned_content: bool = True
+    two_stage: bool = True
+    box_refine: bool = True
+    one_to_many_queries: int = 0
     temperature: float = 20.0
+    position_shift: float = 0.0
     dense_head: bool = False
     num_classes: int = 91
     class_names: tuple[str, ...] = ()
@@ -71,6 +80,13 @@ class DetectorConfig:
     pixel_std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ValueError(f"expected the family {', '.join(FAMILIES[:-1])} or {FAMILIES[-1]}, got {self.family!r}")
+        if not (self.two_stage and self.box_refine) and (self.family != "deformable_detr" or self.two_stage):
+            raise ValueError(
+                f"expected two_stage and box_refine in a {self.family} model, got two_stage={self.two_stage}, "
+                f"box_refine={self.box_refine}: only deformable_detr does without them, and two stages need box_refine"
+            )
         levels = EncoderSchedule.parse(self.schedule).levels
         if levels != self.levels:
             raise ValueError(
@@ -82,6 +98,21 @@ class DetectorConfig:
             given = len(getattr(self, name))
             if given and given != self.num_classes:
                 raise ValueError(f"expected {self.num_classes} {name} (num_classes), got {given}: give one per class or none")
+
+    @property
+    def is_dino(self) -> bool:
+        """DINO's decoder: query positions come from the present boxes."""
+        return self.family == "dino"
+
+    @property
+    def eps(self) -> float:
+        """Of the inverse sigmoid."""
+        return 1e-3 if self.is_dino else 1e-5
+
+    @property
+    def look_forward_twice(self) -> bool:
+        """A layer's box loss reaches the layer before."""
+        return self.family != "deformable_detr"
 
     @property
     def encoder_schedule(self) -> EncoderSchedule:
@@ -113,11 +144,14 @@ class DetectorConfig:
 
 
 _SCHEDULES = {"h2l2-2x3": "H2L2-(2+1)x3", "h3l1-6x1": "H3L1-(6+1)x1", "h3l1-2x3": "H3L1-(2+1)x3"}
+_BACKBONES = {"r50": ("resnet50", 64), "swin-t": ("swin_tiny", 96)}
 
 
-def _dino_r50() -> DetectorConfig:
-    """DINO with ResNet-50 and four scales, 12 epochs' published configuration."""
+def _dino(backbone: str, width: int) -> DetectorConfig:
+    """DINO with four scales (Zhang et al. 2023)."""
     return DetectorConfig(
+        backbone=backbone,
+        backbone_width=width,
         schedule=str(EncoderSchedule.full()),
         key_aware=False,
         low_ffn=None,
@@ -125,9 +159,44 @@ def _dino_r50() -> DetectorConfig:
     )
 
 
-def _lite_dino_r50(schedule: str) -> DetectorConfig:
-    """Lite-DINO with ResNet-50 (paper, table 3)."""
-    return DetectorConfig(schedule=schedule, class_names=coco.names_by_id())
+def _deformable_detr(two_stage: bool, box_refine: bool) -> DetectorConfig:
+    """Deformable DETR with ResNet-50 (Zhu et al. 2021)."""
+    return DetectorConfig(
+        family="deformable_detr",
+        schedule=str(EncoderSchedule.full()),
+        key_aware=False,
+        encoder_ffn=1024,
+        low_ffn=None,
+        decoder_ffn=1024,
+        queries=300,
+        shared_heads=not box_refine,
+        learned_content=False,
+        two_stage=two_stage,
+        box_refine=box_refine,
+        temperature=10000.0,
+        position_shift=-0.5,
+        class_names=coco.names_by_id(),
+        select=100,
+    )
+
+
+def _h_detr(backbone: str, width: int) -> DetectorConfig:
+    """H-DETR: two-stage, mixed selection, 300 one-to-one and 1500 one-to-many queries (Jia et al. 2023)."""
+    return replace(
+        _deformable_detr(two_stage=True, box_refine=True),
+        family="h_detr",
+        backbone=backbone,
+        backbone_width=width,
+        encoder_ffn=2048,
+        decoder_ffn=2048,
+        learned_content=True,
+        one_to_many_queries=1500,
+    )
+
+
+def _lite(full: DetectorConfig, schedule: str) -> DetectorConfig:
+    """A detector with the paper's encoder: interleaved updates, key-aware attention, a narrow network for low-level tokens."""
+    return replace(full, schedule=schedule, key_aware=True, low_ffn=full.width)
 
 
 def _lite_dino_mobilenet() -> DetectorConfig:
@@ -147,16 +216,33 @@ def _lite_dino_mobilenet() -> DetectorConfig:
         threshold=0.3,
         short_side=640,
         long_side=640,
-        size_divisor=64,
+        size_divisor=32,
         pixel_mean=(127.5, 127.5, 127.5),
         pixel_std=(127.5, 127.5, 127.5),
     )
 
 
+@lru_cache(maxsize=1)
+def _presets() -> dict[str, DetectorConfig]:
+    known = {
+        "deformable-detr-r50": _deformable_detr(two_stage=False, box_refine=False),
+        "deformable-detr-r50-refine": _deformable_detr(two_stage=False, box_refine=True),
+        "deformable-detr-r50-two-stage": _deformable_detr(two_stage=True, box_refine=True),
+        "lite-dino-mobilenet": _lite_dino_mobilenet(),
+    }
+    for short, (backbone, width) in _BACKBONES.items():
+        for family, full in (("dino", _dino(backbone, width)), ("h-detr", _h_detr(backbone, width))):
+            known[f"{family}-{short}"] = full
+            known |= {f"lite-{family}-{short}-{name}": _lite(full, schedule) for name, schedule in _SCHEDULES.items()}
+    two_stage = known["deformable-detr-r50-two-stage"]
+    for name, schedule in (_SCHEDULES | {"h3l1-3x2": "H3L1-(3+1)x2"}).items():
+        known[f"lite-deformable-detr-r50-{name}"] = _lite(two_stage, schedule)
+    return known
+
+
 def presets() -> dict[str, DetectorConfig]:
     """Every preset by name."""
-    lite = {f"lite-dino-r50-{name}": _lite_dino_r50(schedule) for name, schedule in _SCHEDULES.items()}
-    return {**lite, "dino-r50": _dino_r50(), "lite-dino-mobilenet": _lite_dino_mobilenet()}
+    return dict(_presets())
 
 
 def preset(name: str, **changes: Any) -> DetectorConfig:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from litedetr.attention import DeformableAttention, KeyAwareDeformableAttention
 from litedetr.feedforward import MLP, FeedForward
-from litedetr.positions import box_sine, inverse_sigmoid
+from litedetr.positions import box_sine, move_boxes
 from litedetr.pyramid import FeaturePyramid
 from litedetr.trace import Trace
 
@@ -51,11 +51,15 @@ class DecoderLayer(nn.Module):
 
 
 class DeformableDecoder(nn.Module):
-    """Decoder layers with iterative box refinement, as DINO has them: query positions come from the present boxes.
+    """Decoder layers with iterative box refinement.
 
     Args:
         layers: their number; width: d; heads: M; levels: L; points: P; ffn: hidden width of the feed-forward networks.
         key_aware: KDA instead of plain deformable attention.
+        from_boxes: query positions are made from the present boxes, and a norm follows the last layer (DAB-DETR, DINO);
+            else they are given and stay (Deformable DETR).
+        look_forward_twice: the loss of a layer's boxes reaches the layer before (DINO, section 3.5).
+        eps: of the inverse sigmoid.
     """
 
     def __init__(
@@ -67,15 +71,18 @@ class DeformableDecoder(nn.Module):
         points: int = 4,
         ffn: int = 2048,
         key_aware: bool = True,
+        from_boxes: bool = True,
+        look_forward_twice: bool = True,
+        eps: float = 1e-3,
     ):
         super().__init__()
         attention = KeyAwareDeformableAttention if key_aware else DeformableAttention
-        self.width = width
+        self.width, self.look_forward_twice, self.eps = width, look_forward_twice, eps
         self.layers = nn.ModuleList(
             DecoderLayer(attention(width, heads, levels, points), width, heads, ffn) for _ in range(layers)
         )
-        self.norm = nn.LayerNorm(width)
-        self.reference_head = MLP(2 * width, width, width)
+        self.norm = nn.LayerNorm(width) if from_boxes else nn.Identity()
+        self.reference_head = MLP(2 * width, width, width) if from_boxes else None
 
     def forward(
         self,
@@ -83,35 +90,37 @@ class DeformableDecoder(nn.Module):
         references: Tensor,
         memory: Tensor,
         pyramid: FeaturePyramid,
-        box_heads: Sequence[nn.Module],
+        box_heads: Sequence[nn.Module | None],
         attention_mask: Tensor | None = None,
         trace: Trace | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Refine boxes layer by layer.
+        positions: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the layers, refining boxes.
 
         Args:
             content: (B, Q, d) query contents.
-            references: (B, Q, 4) boxes, cxcywh **before** the sigmoid.
+            references: (B, Q, 4) boxes cxcywh or (B, Q, 2) points, **before** the sigmoid.
             memory: (B, S, d) the encoder's output; pyramid: its layout.
-            box_heads: one box head per layer.
+            box_heads: one per layer; where it is None the references stay.
             attention_mask: (Q, Q) bool, True = may not attend.
+            positions: (B, Q, d) query positions, where they are not made from the boxes.
 
         Returns:
-            States after the final norm (layers, B, Q, d); boxes before the first and after each layer
-            (layers + 1, B, Q, 4), cxcywh in [0, 1]. Later layers' boxes pass gradients to the layer before ("look
-            forward twice", DINO, section 3.5).
+            States (layers, B, Q, d), after the final norm where there is one; references before the first and after each
+            layer, layers + 1 of (B, Q, 2 or 4) in [0, 1].
         """
         ratios = torch.cat((pyramid.valid_ratios, pyramid.valid_ratios), dim=-1)  # (B, L, 4)
         padding = pyramid.padding
         boxes = references.sigmoid()
         states, refined = [], [boxes]
         for index, (layer, box_head) in enumerate(zip(self.layers, box_heads, strict=True)):
-            level_boxes = boxes[:, :, None] * ratios[:, None]  # (B, Q, L, 4)
-            positions = self.reference_head(box_sine(level_boxes[:, :, 0], self.width // 2))
+            level_boxes = boxes[:, :, None] * ratios[:, None, :, : boxes.shape[-1]]  # (B, Q, L, 2 or 4)
+            if self.reference_head is not None:
+                positions = self.reference_head(box_sine(level_boxes[:, :, 0], self.width // 2))
             recording = None if trace is None else (trace, index)
             content = layer(content, positions, level_boxes, memory, pyramid, padding, attention_mask, recording)
-            new_boxes = (box_head(content).to(boxes.dtype) + inverse_sigmoid(boxes)).sigmoid()
             states.append(self.norm(content))
-            refined.append(new_boxes)
-            boxes = new_boxes.detach()
-        return torch.stack(states), torch.stack(refined)
+            moved = boxes if box_head is None else move_boxes(boxes, box_head(content), self.eps)
+            boxes = moved.detach()
+            refined.append(moved if self.look_forward_twice else boxes)
+        return torch.stack(states), refined

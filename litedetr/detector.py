@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from litedetr import image
 from litedetr.backbones import build_backbone
@@ -14,7 +15,9 @@ from litedetr.config import DetectorConfig, preset
 from litedetr.decoder import DeformableDecoder
 from litedetr.detections import Detections, select_best
 from litedetr.encoder import InterleavedEncoder
-from litedetr.families.dino import DenseHead, DetectionHeads, QuerySelection
+from litedetr.families import build_selection
+from litedetr.families.heads import DenseHead, DetectionHeads
+from litedetr.families.selection import Selection
 from litedetr.output import DenoisingQueries, DetectorOutput, LayerOutput
 from litedetr.pyramid import PyramidNeck
 from litedetr.trace import Trace, stage
@@ -31,14 +34,20 @@ class Detector(nn.Module):
         self.config = config
         c = config
         self.backbone = build_backbone(c)
-        self.neck = PyramidNeck(self.backbone.channels, c.width, c.levels, c.temperature)
+        self.neck = PyramidNeck(self.backbone.channels, c.width, c.levels, c.temperature, c.position_shift)
         self.encoder = InterleavedEncoder(
             c.encoder_schedule, c.width, c.heads, c.points, c.encoder_ffn, c.low_ffn, c.key_aware, c.same_loc, c.proj_key
         )
-        self.selection = QuerySelection(c.width, c.queries, c.num_classes, c.learned_content)
-        self.decoder = DeformableDecoder(c.decoder_layers, c.width, c.heads, c.levels, c.points, c.decoder_ffn, c.key_aware)
-        self.heads = DetectionHeads(c.width, c.num_classes, c.decoder_layers, c.shared_heads)
-        self.label_embed = nn.Embedding(c.num_classes + 1, c.width)  # contents of denoising queries, in training
+        self.selection = build_selection(c)
+        self.decoder = DeformableDecoder(
+            c.decoder_layers, c.width, c.heads, c.levels, c.points, c.decoder_ffn, c.key_aware,
+            from_boxes=c.is_dino, look_forward_twice=c.look_forward_twice, eps=c.eps,
+        )  # fmt: skip
+        self.heads = DetectionHeads(c.width, c.num_classes, c.decoder_layers, c.shared_heads, c.box_refine, c.eps)
+        if c.is_dino:
+            self.label_embed = nn.Embedding(c.num_classes + 1, c.width)  # contents of denoising queries, in training
+        elif not c.two_stage:
+            self.heads.start_small()
         self.dense_head = DenseHead(c.width, c.num_classes) if c.dense_head else None
         self.eval()
 
@@ -75,6 +84,7 @@ class Detector(nn.Module):
         mask: Tensor | None = None,
         *,
         denoising: DenoisingQueries | None = None,
+        one_to_many: bool = False,
         dense: bool = False,
         trace: Trace | None = None,
     ) -> DetectorOutput:
@@ -83,13 +93,17 @@ class Detector(nn.Module):
         Args:
             pixels: (B, 3, H, W) float.
             mask: (B, H, W) bool, True = padding; None where nothing is.
-            denoising: queries put before the ordinary ones, in training.
+            denoising: queries put before the ordinary ones, in training (DINO family).
+            one_to_many: also run the second set of queries, in training (H-DETR).
             dense: also predict from every encoder token, in training (needs ``config.dense_head``).
             trace: filled with every attention step; one photo at a time.
 
         Returns:
             `DetectorOutput` with logits (B, Q, K) and boxes (B, Q, 4) cxcywh in [0, 1] of the image without its padding.
         """
+        if one_to_many and not self.config.one_to_many_queries:
+            family = self.config.family
+            raise ValueError(f"expected a model with one-to-many queries (H-DETR), got {family}: leave one_to_many out")
         with stage(trace, "backbone"):
             features = self.backbone(pixels)
         with stage(trace, "neck"):
@@ -99,22 +113,24 @@ class Detector(nn.Module):
         with stage(trace, "encoder"):
             memory = self.encoder(pyramid, trace)
         with stage(trace, "selection"):
-            selected = self.selection(memory, pyramid)
+            selected = self.selection(memory, pyramid, one_to_many) if one_to_many else self.selection(memory, pyramid)
         with stage(trace, "decoder"):
-            content, references, attention_mask = _put_before(denoising, selected.content, selected.references)
-            states, boxes = self.decoder(content, references, memory, pyramid, self.heads.box_heads(), attention_mask, trace)
+            content, references, attention_mask = _put_before(denoising, selected)
+            states, boxes = self.decoder(
+                content, references, memory, pyramid, self.heads.box_heads(), attention_mask, trace, selected.positions
+            )
             layers = self.heads(states, boxes)
         if trace is not None:
-            trace.selected_tokens = selected.tokens[0].cpu()
-            trace.boxes = torch.cat((boxes[:1, 0], torch.stack([layer.boxes[0] for layer in layers]))).detach().cpu()
-            trace.logits = torch.stack([layer.logits[0] for layer in layers]).detach().cpu()
+            _record(trace, selected, boxes[0], layers)
         noisy, layers = _split(layers, 0 if denoising is None else denoising.content.shape[1])
+        layers, many = (layers, []) if selected.one_to_one is None else _split(layers, selected.one_to_one)
         return DetectorOutput(
             logits=layers[-1].logits,
             boxes=layers[-1].boxes,
             auxiliary=tuple(layers[:-1]),
             proposals=selected.output,
             denoising=tuple(noisy),
+            one_to_many=tuple(many),
             dense=self.dense_head(memory, pyramid) if dense else None,
             dense_shapes=pyramid.shapes,
             dense_mask=pyramid.mask,
@@ -194,14 +210,23 @@ def _needed(mask: Tensor, device: torch.device) -> Tensor | None:
     return mask.to(device) if bool(mask.any()) else None
 
 
-def _put_before(denoising: DenoisingQueries | None, content: Tensor, references: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+def _put_before(denoising: DenoisingQueries | None, selected: Selection) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Contents, references and attention mask of all queries, the denoising ones first."""
     if denoising is None:
-        return content, references, None
+        return selected.content, selected.references, selected.attention_mask
     return (
-        torch.cat((denoising.content.to(content.dtype), content), dim=1),
-        torch.cat((denoising.reference_points.to(references.dtype), references), dim=1),
+        torch.cat((denoising.content.to(selected.content.dtype), selected.content), dim=1),
+        torch.cat((denoising.reference_points.to(selected.references.dtype), selected.references), dim=1),
         denoising.attention_mask,
     )
+
+
+def _record(trace: Trace, selected: Selection, start: Tensor, layers: list[LayerOutput]) -> None:
+    """What the queries were at first and after each layer; a point is a box of no size."""
+    trace.selected_tokens = None if selected.tokens is None else selected.tokens[0].cpu()
+    start = functional.pad(start[0], (0, 4 - start.shape[-1]))
+    trace.boxes = torch.stack([start, *(layer.boxes[0] for layer in layers)]).detach().cpu()
+    trace.logits = torch.stack([layer.logits[0] for layer in layers]).detach().cpu()
 
 
 def _split(layers: list[LayerOutput], count: int) -> tuple[list[LayerOutput], list[LayerOutput]]:

@@ -42,6 +42,7 @@ class DetectorOutput:
         auxiliary: the earlier decoder layers, first to last.
         proposals: the selected encoder tokens' own predictions (two-stage models).
         denoising: every decoder layer's predictions for the denoising queries; empty without them.
+        one_to_many: every decoder layer's predictions for the one-to-many queries (H-DETR); empty without them.
         dense: predictions of every encoder token by the training-only dense head, if asked for.
         dense_shapes: (height, width) of every level, finest first, and
         dense_mask: (B, S) bool, True = padding: the layout of ``dense``.
@@ -52,6 +53,7 @@ class DetectorOutput:
     auxiliary: tuple[LayerOutput, ...] = ()
     proposals: LayerOutput | None = None
     denoising: tuple[LayerOutput, ...] = ()
+    one_to_many: tuple[LayerOutput, ...] = ()
     dense: LayerOutput | None = None
     dense_shapes: tuple[tuple[int, int], ...] = field(default=())
     dense_mask: Tensor | None = None

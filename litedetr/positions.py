@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 Shapes = Sequence[tuple[int, int]]
 
@@ -58,6 +59,27 @@ def box_sine(boxes: Tensor, features: int, temperature: float = 10000.0) -> Tens
     embedded = _interleaved_sine(angles)  # (..., 2 or 4, features)
     order = [1, 0, 2, 3][: boxes.shape[-1]]
     return embedded[..., order, :].flatten(-2)
+
+
+def coordinate_sine(boxes: Tensor, features: int, temperature: float = 10000.0) -> Tensor:
+    """Sine embedding of boxes in [0, 1] in the order x, y, w, h (Deformable DETR, two-stage): (..., 4) -> (..., 4 * features)."""
+    return _interleaved_sine(boxes[..., None] * 2 * math.pi / _wavelengths(features, temperature, boxes)).flatten(-2)
+
+
+def move_boxes(start: Tensor, delta: Tensor, eps: float = 1e-3) -> Tensor:
+    """Iterative refinement (Deformable DETR, section 4.2): `delta` is added before the sigmoid.
+
+    Args:
+        start: (..., 4) boxes cxcywh or (..., 2) points, in [0, 1]; a point gets its size from `delta` alone.
+        delta: (..., 4).
+
+    Returns:
+        (..., 4) boxes in [0, 1].
+    """
+    logits = inverse_sigmoid(start, eps)
+    if start.shape[-1] == 2:
+        logits = F.pad(logits, (0, 2))
+    return (delta.to(logits.dtype) + logits).sigmoid()
 
 
 def valid_ratios(mask: Tensor, dtype=torch.float32) -> Tensor:

@@ -16,10 +16,16 @@ def test_json_round_trip(name):
     assert len(config.names) == len(config.ids) == config.num_classes
 
 
-def test_presets_of_the_first_release():
-    assert {"lite-dino-r50-h2l2-2x3", "lite-dino-r50-h3l1-6x1", "lite-dino-r50-h3l1-2x3", "dino-r50", "lite-dino-mobilenet"} <= set(
-        presets()
-    )
+def test_presets_are_those_of_the_paper():
+    schedules = ("h2l2-2x3", "h3l1-6x1", "h3l1-2x3")
+    lite = {f"lite-{family}-{b}-{s}" for family in ("dino", "h-detr") for b in ("r50", "swin-t") for s in schedules}
+    lite |= {f"lite-deformable-detr-r50-{s}" for s in (*schedules, "h3l1-3x2")}
+    full = {f"{family}-{b}" for family in ("dino", "h-detr") for b in ("r50", "swin-t")}
+    full |= {"deformable-detr-r50", "deformable-detr-r50-refine", "deformable-detr-r50-two-stage"}
+    assert set(presets()) == lite | full | {"lite-dino-mobilenet"}
+    assert all(preset(name).encoder_schedule.is_full and not preset(name).key_aware for name in full)
+    assert all(not preset(name).encoder_schedule.is_full and preset(name).key_aware for name in lite)
+    assert preset("lite-deformable-detr-r50-h3l1-3x2").schedule == "H3L1-(3+1)x2"
     assert preset("lite-dino-r50-h3l1-2x3").names[1] == "person"
     assert preset("lite-dino-mobilenet").names[0] == "person"
     assert preset("lite-dino-mobilenet").ids[-1] == 90
@@ -40,9 +46,7 @@ def test_messages():
     assert str(error.value) == "expected a schedule for 3 scales, got H3L1-(2+1)x3 for 4: change levels or the schedule"
     with pytest.raises(ValueError) as error:
         DetectorConfig.from_dict({"family": "dino", "speed": 9})
-    assert str(error.value) == (
-        "expected a litedetr config, got the unknown fields speed: was it written by a newer version?"
-    )
+    assert str(error.value) == ("expected a litedetr config, got the unknown fields speed: was it written by a newer version?")
     with pytest.raises(ValueError) as error:
         replace(preset("lite-dino-mobilenet"), class_names=("one",))
     assert str(error.value) == "expected 80 class_names (num_classes), got 1: give one per class or none"

@@ -8,35 +8,54 @@ from litedetr.conversion.reference import load_reference_state
 from litedetr.detections import select_best
 from tests import golden_data as golden
 
-CASES = golden.cases("model", "lite_dino_", "dino")
+CASES = golden.cases("model", "lite_dino_", "dino", "ddetr", "hdetr")
 
 
 def config_of(case: dict) -> DetectorConfig:
     c = case["config"]
+    family = {"lite_dino": "dino"}.get(case["family"], case["family"])
     levels, layers = c["num_feature_levels"], c["enc_layers"]
+    common = {
+        "family": family,
+        "backbone_width": case["resnet_width"],
+        "width": c["hidden_dim"],
+        "heads": c["nheads"],
+        "levels": levels,
+        "points": c["enc_n_points"],
+        "encoder_ffn": c.get("dim_feedforward_enc", c["dim_feedforward"]),
+        "decoder_ffn": c.get("dim_feedforward_dec", c["dim_feedforward"]),
+        "decoder_layers": c["dec_layers"],
+        "num_classes": c.get("num_classes", 91),
+    }
+    if family != "dino":
+        return DetectorConfig(
+            **common,
+            schedule=str(EncoderSchedule.full(levels, layers)),
+            key_aware=False,
+            low_ffn=None,
+            queries=c["num_queries"] if family == "deformable_detr" else c["num_queries_one2one"],
+            one_to_many_queries=c.get("num_queries_one2many", 0),
+            two_stage=c["two_stage"],
+            box_refine=c["with_box_refine"],
+            shared_heads=not c["with_box_refine"],
+            learned_content=c.get("mixed_selection", False),
+            temperature=10000.0,
+            position_shift=-0.5,
+        )
     lite = case["family"] == "lite_dino"
     schedule = EncoderSchedule.full(levels, layers)
     if lite:
         schedule = EncoderSchedule(c["enc_scale"], levels - c["enc_scale"], layers // c["num_expansion"], c["num_expansion"])
-    key_aware = lite and c["key_aware"]
     return DetectorConfig(
-        backbone_width=case["resnet_width"],
-        width=c["hidden_dim"],
-        heads=c["nheads"],
-        levels=levels,
-        points=c["enc_n_points"],
+        **common,
         schedule=str(schedule),
-        key_aware=key_aware,
+        key_aware=lite and c["key_aware"],
         same_loc=lite and c["same_loc"],
         proj_key=lite and c["proj_key"],
-        encoder_ffn=c.get("dim_feedforward_enc", c["dim_feedforward"]),
         low_ffn=c["hidden_dim"] if lite and c["small_expand"] else None,
-        decoder_ffn=c.get("dim_feedforward_dec", c["dim_feedforward"]),
-        decoder_layers=c["dec_layers"],
         queries=c["num_queries"],
         shared_heads=c["dec_pred_class_embed_share"],
         learned_content=c["embed_init_tgt"],
-        num_classes=c["num_classes"],
         select=c["num_select"],
     )
 
@@ -46,13 +65,19 @@ def run(request):
     case, arrays, parameters = golden.load("model", request.param)
     detector = Detector(config_of(case))
     load_reference_state(detector, parameters)
+    many = [True] if case["family"] == "h_detr" and not case["eval_one2one"] else []
     with torch.inference_mode():
         features = detector.backbone(arrays["image"])
         pyramid = detector.neck(features, arrays["mask"])
         memory = detector.encoder(pyramid)
-        selected = detector.selection(memory, pyramid)
-        states, references = detector.decoder(selected.content, selected.references, memory, pyramid, detector.heads.box_heads())
-        output = detector(arrays["image"], arrays["mask"])
+        selected = detector.selection(memory, pyramid, *many)
+        states, references = detector.decoder(
+            selected.content, selected.references, memory, pyramid, detector.heads.box_heads(), selected.attention_mask,
+            positions=selected.positions,
+        )  # fmt: skip
+        output = detector(arrays["image"], arrays["mask"], one_to_many=bool(many))
+        every_token = detector.selection.every_token(memory, pyramid) if detector.config.two_stage else None
+    dino = detector.config.is_dino
     stages = {
         **{f"feat{index}": feature for index, feature in enumerate(features)},
         "src_flatten": pyramid.tokens,
@@ -64,21 +89,29 @@ def run(request):
         "enc.scores": selected.scores,
         "enc.topk_indices": selected.tokens,
         "dec.tgt": selected.content,
-        "dec.ref_in": selected.references,
+        "dec.ref_in": selected.references if dino else selected.references.sigmoid(),
         "dec.hs": states,
-        "dec.references": references,
+        "dec.references": torch.stack(references if dino else references[1:]),
         "out.pred_logits": output.logits,
         "out.pred_boxes": output.boxes,
-        "out.interm_outputs.pred_logits": output.proposals.logits,
-        "out.interm_outputs.pred_boxes": output.proposals.boxes,
-        "out.interm_outputs_for_matching_pre.pred_logits": output.proposals.logits,
-        "out.interm_outputs_for_matching_pre.pred_boxes": (
-            selected.anchors if case["family"] == "lite_dino" else selected.anchors.sigmoid()
-        ),
     }  # fmt: skip
     for index, layer in enumerate(output.auxiliary):
         stages[f"out.aux_outputs.{index}.pred_logits"] = layer.logits
         stages[f"out.aux_outputs.{index}.pred_boxes"] = layer.boxes
+    for index, layer in enumerate(output.one_to_many):
+        last = index == len(output.one_to_many) - 1
+        name, suffix = ("out.", "_one2many") if last else (f"out.aux_outputs_one2many.{index}.", "")
+        stages[f"{name}pred_logits{suffix}"] = layer.logits
+        stages[f"{name}pred_boxes{suffix}"] = layer.boxes
+    if dino:
+        matching = selected.anchors if case["family"] == "lite_dino" else selected.anchors.sigmoid()
+        stages["out.interm_outputs.pred_logits"] = output.proposals.logits
+        stages["out.interm_outputs.pred_boxes"] = output.proposals.boxes
+        stages["out.interm_outputs_for_matching_pre.pred_logits"] = output.proposals.logits
+        stages["out.interm_outputs_for_matching_pre.pred_boxes"] = matching
+    elif every_token is not None:
+        stages["out.enc_outputs.pred_logits"] = every_token.logits
+        stages["out.enc_outputs.pred_boxes"] = every_token.boxes
     return case, arrays, stages
 
 

@@ -7,7 +7,9 @@ from litedetr.detections import select_best
 from litedetr.positions import (
     box_proposals,
     box_sine,
+    coordinate_sine,
     inverse_sigmoid,
+    move_boxes,
     reference_points,
     sine_positions,
     valid_ratios,
@@ -37,6 +39,31 @@ def test_box_sine():
         boxes, expected = arrays[f"pos{coordinates}"], arrays[f"sine{coordinates}"]
         golden.assert_close(box_sine(boxes, expected.shape[-1] // coordinates), expected, 2e-5)
     golden.assert_close(inverse_sigmoid(arrays["x"]), arrays["inverse_sigmoid_eps1e-3"], 1e-5)
+
+
+@pytest.mark.skipif(not golden.cases("ops", "positions_deformable_detr"), reason="needs the whole golden data")
+def test_positions_of_deformable_detr():
+    config, arrays, _ = golden.load("ops", "positions_deformable_detr")
+    for level, shape in enumerate(config["level_sizes"]):
+        mask = level_mask(arrays["image_mask"], tuple(shape), arrays["image_mask"].shape[0], arrays["image_mask"].device)
+        assert torch.equal(mask, arrays[f"mask{level}"])
+        expected = arrays[f"sine.{level}"]
+        golden.assert_close(sine_positions(mask, expected.shape[1] // 2, 10000.0, shift=-0.5), expected, 2e-5, f"level {level}")
+
+
+@pytest.mark.skipif(not golden.cases("ops", "proposal_sine"), reason="needs the whole golden data")
+def test_coordinate_sine():
+    _, arrays, _ = golden.load("ops", "proposal_sine_deformable_detr")
+    expected = arrays["sine"]
+    golden.assert_close(coordinate_sine(arrays["proposals"].sigmoid(), expected.shape[-1] // 4), expected, 2e-5)
+    golden.assert_close(inverse_sigmoid(arrays["x"], 1e-5), arrays["inverse_sigmoid_eps1e-5"], 1e-5)
+
+
+def test_a_moved_point_becomes_a_box():
+    start, delta = torch.tensor([[0.25, 0.5]]), torch.tensor([[0.0, 1.0, -2.0, 0.5]])
+    moved = move_boxes(start, delta, 1e-5)
+    assert torch.allclose(moved, torch.cat((torch.tensor([[0.0, 1.0]]) + torch.logit(start), delta[:, 2:]), -1).sigmoid())
+    assert torch.allclose(move_boxes(moved, torch.zeros(1, 4)), moved, atol=1e-6)
 
 
 def test_box_proposals():

@@ -1,4 +1,4 @@
-"""Names of the published Lite-DINO and DINO implementations -> this project's names."""
+"""Names of the published implementations (Lite-DINO, DINO, Deformable DETR, H-DETR) -> this project's names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from litedetr.backbones.swin import relative_position_index
 from litedetr.weights import WeightsError, check_state
 
-# First match wins; "" drops a tensor that takes no part in the computation.
+# First match wins.
 _ENCODER_LAYER = (
     (r"^self_attn\.", "attention."),
     (r"^norm1\.", "norm."),
@@ -30,8 +31,8 @@ _DECODER_LAYER = (
     (r"^linear1\.", "ffn.linear1."),
     (r"^linear2\.", "ffn.linear2."),
 )
-_DINO = (
-    (r"^backbone\.0\.body\.", "backbone."),
+_TOP = (
+    (r"^backbone\.0\.(?:body\.)?", "backbone."),
     (r"^input_proj\.", "neck.projections."),
     (r"^transformer\.level_embed$", "neck.level_embed"),
     (r"^transformer\.enc_output\.", "selection.project."),
@@ -39,6 +40,9 @@ _DINO = (
     (r"^transformer\.enc_out_class_embed\.", "selection.class_head."),
     (r"^transformer\.enc_out_bbox_embed\.", "selection.box_head."),
     (r"^transformer\.tgt_embed\.", "selection.content."),
+    (r"^transformer\.pos_trans\.", "selection.position."),
+    (r"^transformer\.pos_trans_norm\.", "selection.position_norm."),
+    (r"^transformer\.reference_points\.", "selection.reference."),
     (r"^transformer\.decoder\.norm\.", "decoder.norm."),
     (r"^transformer\.decoder\.ref_point_head\.", "decoder.reference_head."),
     (r"^(?:transformer\.decoder\.)?class_embed\.", "heads.classes."),
@@ -52,14 +56,14 @@ def encoder_layer_name(name: str) -> str:
     return _rename(name, _ENCODER_LAYER)
 
 
-def dino_name(name: str) -> str:
-    """Name in a published DINO or Lite-DINO state dict -> name here."""
+def reference_name(name: str) -> str:
+    """Name in a published state dict -> name here, as far as one name tells."""
     layer = re.match(r"^transformer\.(encoder|decoder)\.layers\.(\d+)\.(.*)$", name)
     if layer:
         stack, index, rest = layer.groups()
         inner = _rename(rest, _ENCODER_LAYER if stack == "encoder" else _DECODER_LAYER)
         return f"{stack}.layers.{index}.{inner}"
-    return _rename(name, _DINO)
+    return _rename(name, _TOP)
 
 
 def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str:
@@ -73,19 +77,26 @@ def _rename(name: str, table: tuple[tuple[str, str], ...]) -> str:
 def convert_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a published state dict for a model whose own state dict is `expected`.
 
-    Aliases of one tensor (heads shared by all layers) must be equal and become one. The published plain attention has a
-    ``query_proj`` that takes no part in it; it is dropped where the model has none.
+    Every key is accounted for: aliases of one tensor must be equal and become one; what takes no part in the computation is
+    dropped (the ``query_proj`` of the published plain attention, counters of frozen batch norms), and so are tables that
+    follow from the window size (Swin's ``relative_position_index``), if they hold what they must.
 
     Raises:
         WeightsError: two aliases differ, or a key is left over, missing or misshaped.
     """
+    first_stage = _first_stage_head(state)
+    single_stage = "transformer.reference_points.weight" in state
     converted: dict[str, Tensor] = {}
     for name, value in state.items():
-        target = dino_name(name)
-        shared = re.match(r"^(heads\.(?:classes|boxes))\.\d+\.(.*)$", target)
-        if shared and target not in expected:
-            target = f"{shared[1]}.0.{shared[2]}"
-        if ".attention.query_proj." in target and target not in expected:
+        target = reference_name(name)
+        head = re.match(r"^heads\.(classes|boxes)\.(\d+)\.(.*)$", target)
+        if head and int(head[2]) == first_stage:
+            target = f"selection.{'class_head' if head[1] == 'classes' else 'box_head'}.{head[3]}"
+        elif head and target not in expected:
+            target = f"heads.{head[1]}.0.{head[3]}"
+        elif name == "query_embed.weight":
+            target = "selection.queries.weight" if single_stage else "selection.content.weight"
+        elif _takes_no_part(name, value, target, expected):
             continue
         if target in converted and not torch.equal(converted[target], value):
             raise WeightsError(
@@ -93,12 +104,41 @@ def convert_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
                 "build the model with shared_heads=False"
             )
         converted[target] = value
+    _repeat_shared_heads(converted, expected)
     check_state(dict(expected), converted)
     return converted
+
+
+def _first_stage_head(state: Mapping[str, Tensor]) -> int | None:
+    """Two-stage Deformable DETR and H-DETR keep the encoder's heads behind the decoder's: their index there."""
+    if "transformer.pos_trans.weight" not in state:
+        return None
+    return max(
+        int(found[1]) for name in state if (found := re.match(r"^(?:transformer\.decoder\.)?class_embed\.(\d+)\.weight$", name))
+    )
+
+
+def _repeat_shared_heads(converted: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Where classes are shared by all layers and boxes are not (a habit of transformers 5), every layer gets its copy."""
+    for kind in ("heads.classes.", "heads.boxes."):
+        missing = [name for name in expected if name.startswith(kind) and name not in converted]
+        if not any(name.startswith(kind) and not name.startswith(f"{kind}0.") for name in converted):
+            for name in missing:
+                first = re.sub(r"\.\d+\.", ".0.", name, count=1)
+                if first in converted:
+                    converted[name] = converted[first]
+
+
+def _takes_no_part(name: str, value: Tensor, target: str, expected: Mapping[str, Tensor]) -> bool:
+    if name.endswith(".relative_position_index"):
+        window = round(value.shape[0] ** 0.5)
+        if not torch.equal(value, relative_position_index(window)):
+            raise WeightsError(f"expected {name} to number the pairs of places in a {window} x {window} window, and it does not")
+        return True
+    return name.endswith(".num_batches_tracked") or (".attention.query_proj." in target and target not in expected)
 
 
 def load_reference_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a published state dict into a detector; every key and shape is accounted for, or nothing is loaded."""
     expected = model.state_dict()
-    # Classes of denoising labels were fixed to one more than the number of logits.
     model.load_state_dict({key: value.to(expected[key].dtype) for key, value in convert_state(state, expected).items()})

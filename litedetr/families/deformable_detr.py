@@ -1,0 +1,75 @@
+"""Deformable DETR: learned queries (single-stage), or the best tokens' boxes turned into queries (two-stage)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from litedetr.families.selection import Selection, TokenHeads, gather
+from litedetr.output import LayerOutput
+from litedetr.positions import coordinate_sine
+from litedetr.pyramid import FeaturePyramid
+
+
+class LearnedQueries(nn.Module):
+    """Single-stage (section 4.1): contents, positions, and the points made from the positions, are the same for every photo.
+
+    Args:
+        width: d; queries: Q.
+    """
+
+    def __init__(self, width: int, queries: int):
+        super().__init__()
+        self.queries = nn.Embedding(queries, 2 * width)  # positions, then contents
+        self.reference = nn.Linear(width, 2)
+        nn.init.xavier_uniform_(self.reference.weight)
+        nn.init.zeros_(self.reference.bias)
+
+    def forward(self, memory: Tensor, pyramid: FeaturePyramid) -> Selection:
+        """(B, S, d) memory, of which only the batch size matters -> `Selection`."""
+        B = memory.shape[0]
+        positions, content = self.queries.weight[None].expand(B, -1, -1).chunk(2, dim=-1)  # (B, Q, d) each
+        return Selection(content=content, references=self.reference(positions), positions=positions)
+
+
+class ProposalSelection(TokenHeads):
+    """Two-stage (appendix A.4): the tokens whose first class, "an object", is likeliest; positions and contents of the queries
+    are made from their boxes.
+
+    Args:
+        width: d; queries: Q; classes: K.
+        learned_content: contents are learned instead (mixed selection, as H-DETR has it).
+    """
+
+    def __init__(self, width: int, queries: int, classes: int, learned_content: bool = False):
+        super().__init__(width, classes)
+        self.queries = queries
+        self.position = nn.Linear(2 * width, 2 * width)
+        self.position_norm = nn.LayerNorm(2 * width)
+        self.content = nn.Embedding(queries, width) if learned_content else None
+        nn.init.xavier_uniform_(self.position.weight)
+
+    def forward(self, memory: Tensor, pyramid: FeaturePyramid) -> Selection:
+        """(B, S, d) memory -> `Selection` of at most as many queries as there are tokens."""
+        return self.select(memory, pyramid, self.queries)
+
+    def select(self, memory: Tensor, pyramid: FeaturePyramid, queries: int) -> Selection:
+        """The best `queries` tokens."""
+        B, S, d = memory.shape
+        tokens, logits, proposals = self.candidates(memory, pyramid)
+        scores = logits[..., 0]
+        Q = min(queries, S)
+        chosen = scores.topk(Q, dim=1).indices  # (B, Q)
+        anchors = gather(proposals, chosen)
+        boxes = self.box_head(gather(tokens, chosen)).to(anchors.dtype) + anchors
+        references = boxes.detach()
+        embedded = coordinate_sine(references.sigmoid(), d // 2).to(memory.dtype)  # (B, Q, 2 * d)
+        positions, content = self.position_norm(self.position(embedded)).chunk(2, dim=-1)
+        return Selection(
+            content=content if self.content is None else self.content.weight[None, :Q].expand(B, -1, -1),
+            references=references,
+            positions=positions,
+            scores=scores,
+            tokens=chosen,
+            anchors=anchors,
+            output=LayerOutput(gather(logits, chosen), boxes.sigmoid()),
+        )

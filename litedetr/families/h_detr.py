@@ -1,0 +1,34 @@
+"""H-DETR: Deformable DETR with a second set of queries in training, matched one-to-many (Jia et al. 2023)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from litedetr.families.deformable_detr import ProposalSelection
+from litedetr.families.selection import Selection
+from litedetr.pyramid import FeaturePyramid
+
+
+class HybridSelection(ProposalSelection):
+    """One-to-one queries, and behind them, when asked for, one-to-many queries; neither set sees the other (section 3.2).
+
+    Args:
+        width: d; queries: of the one-to-one set; one_to_many: of the other set; classes: K.
+        learned_content: mixed selection.
+    """
+
+    def __init__(self, width: int, queries: int, one_to_many: int, classes: int, learned_content: bool = True):
+        super().__init__(width, queries + one_to_many, classes, learned_content)
+        self.one_to_one = queries
+
+    def forward(self, memory: Tensor, pyramid: FeaturePyramid, one_to_many: bool = False) -> Selection:
+        """(B, S, d) memory -> `Selection` of the one-to-one queries, or of both sets with the mask between them."""
+        if not one_to_many:
+            return self.select(memory, pyramid, self.one_to_one)
+        selection = self.select(memory, pyramid, self.queries)
+        Q = selection.content.shape[1]
+        first = torch.arange(Q, device=memory.device) < self.one_to_one
+        selection.attention_mask = first[:, None] != first[None, :]
+        selection.one_to_one = min(self.one_to_one, Q)
+        return selection
