@@ -110,11 +110,15 @@ def _decode(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def resized_size(photo: tuple[int, int], short_side: int, long_side: int) -> tuple[int, int]:
-    """(height, width) whose shorter side is `short_side`, unless the longer one would exceed `long_side`."""
+def resized_size(photo: tuple[int, int], short_side: int, long_side: int, divisor: int = 1) -> tuple[int, int]:
+    """(height, width) whose shorter side is `short_side`, unless the longer one would exceed `long_side`.
+
+    Both are rounded to multiples of `divisor`: the photo is stretched a little rather than padded, because coarse scales of a small
+    input are only a few tokens wide, and padding would shift their coordinates by whole fractions of the picture.
+    """
     short, long = min(photo), max(photo)
     scale = min(short_side / short, long_side / long)
-    return tuple(max(1, round(side * scale)) for side in photo)
+    return tuple(max(1, round(side * scale / divisor)) * divisor for side in photo)
 
 
 def resize(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -140,11 +144,8 @@ def prepare(
     std: tuple[float, ...],
 ) -> tuple[Tensor, Tensor, PhotoGeometry]:
     """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w) bool with True = padding, and the geometry."""
-    size = resized_size(photo.shape[:2], short_side, long_side)
-    padded = tuple(-(-side // divisor) * divisor for side in size)
+    size = resized_size(photo.shape[:2], short_side, long_side, divisor)
     small = torch.from_numpy(np.ascontiguousarray(resize(photo, size))).permute(2, 0, 1)
-    pixels = torch.zeros(1, 3, *padded)
-    pixels[0, :, : size[0], : size[1]] = normalise(small, mean, std)
-    mask = torch.ones(1, *padded, dtype=torch.bool)
-    mask[:, : size[0], : size[1]] = False
-    return pixels, mask, PhotoGeometry(tuple(photo.shape[:2]), size, padded)
+    pixels = normalise(small, mean, std)[None]
+    mask = torch.zeros(1, *size, dtype=torch.bool)
+    return pixels, mask, PhotoGeometry(tuple(photo.shape[:2]), size, size)

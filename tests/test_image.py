@@ -111,16 +111,18 @@ def test_arrays_are_checked():
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (480, 640), (37, 101)])
 def test_prepare(size):
     photo = np.full((*size, 3), 255, np.uint8)
-    pixels, mask, geometry = image.prepare(photo, 320, 320, 64, (127.5,) * 3, (127.5,) * 3)
-    height, width = geometry.resized
+    pixels, mask, geometry = image.prepare(photo, 320, 320, 32, (127.5,) * 3, (127.5,) * 3)
     assert max(geometry.resized) == 320
-    assert pixels.shape[2:] == mask.shape[1:] == geometry.padded
-    assert all(side % 64 == 0 for side in geometry.padded)
-    assert torch.allclose(pixels[0, :, :height, :width], torch.ones(1))
-    assert not pixels[0, :, height:].any()
-    assert not pixels[0, :, :, width:].any()
-    assert not mask[0, :height, :width].any()
-    assert mask.sum() == mask.numel() - height * width
+    assert all(side % 32 == 0 for side in geometry.resized)
+    assert pixels.shape[2:] == mask.shape[1:] == geometry.resized == geometry.padded
+    assert torch.allclose(pixels, torch.ones(1))
+    assert not mask.any()
+
+
+def test_published_sizes():
+    assert image.resized_size((480, 640), 800, 1333) == (800, 1067)
+    assert image.resized_size((400, 1000), 800, 1333) == (533, 1333)
+    assert image.resized_size((427, 640), 448, 448, 32) == (288, 448)
 
 
 def test_geometry_round_trip():

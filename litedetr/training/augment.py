@@ -35,7 +35,7 @@ class AugmentSettings:
 
     crop: probability of a random window, whose sides are at least ``crop_min`` of the picture's; focus: how often the
     window is put around an object, every class present being as likely (so that people do not dominate);
-    stretch: the largest change of the aspect ratio; mosaic, zoom_out: probabilities; colour: strength, 1 = ±40 %
+    mosaic, zoom_out: probabilities; colour: strength, 1 = ±40 %
     brightness and contrast, ±50 % saturation, ±6 degrees of hue; visible: a box stays if this part of it does.
     """
 
@@ -43,7 +43,6 @@ class AugmentSettings:
     crop: float = 0.6
     crop_min: float = 0.4
     focus: float = 0.5
-    stretch: float = 1.2
     mosaic: float = 0.15
     zoom_out: float = 0.1
     zoom_out_max: float = 2.0
@@ -52,7 +51,7 @@ class AugmentSettings:
     min_side: float = 2.0
 
 
-NONE = AugmentSettings(flip=0, crop=0, focus=0, stretch=1, mosaic=0, zoom_out=0, colour=0, visible=0, min_side=0)
+NONE = AugmentSettings(flip=0, crop=0, focus=0, mosaic=0, zoom_out=0, colour=0, visible=0, min_side=0)
 
 
 def flip(sample: Sample) -> Sample:
@@ -110,6 +109,27 @@ def random_window(sample: Sample, rng: np.random.Generator, settings: AugmentSet
         if ((x > left) & (x < left + w) & (y > top) & (y < top + h)).any():
             return left, top, left + w, top + h
     return 0.0, 0.0, float(width), float(height)
+
+
+def towards_shape(window: Window, size: tuple[int, int], canvas: tuple[int, int]) -> Window:
+    """The window made as wide or tall as ``canvas`` is by shape, as far as the picture of ``size`` = (width, height) allows.
+
+    What shape is still missing is stretched: a picture on a canvas is never padded, since padding shifts the coordinates of coarse
+    scales.
+    """
+    left, top, right, bottom = window
+    wanted = (bottom - top) * canvas[0] / canvas[1]
+    if wanted > right - left:
+        left, right = _grown(left, right, min(wanted, size[0]), size[0])
+    else:
+        top, bottom = _grown(top, bottom, min((right - left) * canvas[1] / canvas[0], size[1]), size[1])
+    return left, top, right, bottom
+
+
+def _grown(low: float, high: float, length: float, limit: float) -> tuple[float, float]:
+    """An interval grown around its middle to ``length``, inside 0..``limit``."""
+    low = min(max((low + high - length) / 2, 0.0), limit - length)
+    return low, low + length
 
 
 def fit(size: tuple[float, float], canvas: tuple[int, int], stretch: float = 1.0) -> tuple[int, int]:
@@ -181,10 +201,9 @@ def augment(
     settings: AugmentSettings,
     others: Callable[[], Sequence[Sample]] | None = None,
 ) -> Sample:
-    """One training picture that fits into ``canvas`` = (width, height).
+    """One training picture of the size ``canvas`` = (width, height).
 
-    ``others`` gives three more pictures when a mosaic is made; without it there is none. The result may be smaller than
-    the canvas (to be padded at the right and the bottom), never larger.
+    ``others`` gives three more pictures when a mosaic is made; without it there is none. The result fills the canvas.
     """
     kind = rng.random()
     if others is not None and kind < settings.mosaic:
@@ -195,8 +214,7 @@ def augment(
         window: Window = (0.0, 0.0, *map(float, sample.size))
         if rng.random() < settings.crop:
             window = random_window(sample, rng, settings)
-        size = fit((window[2] - window[0], window[3] - window[1]), canvas, settings.stretch)
-        result = crop(sample, window, size, settings)
+        result = crop(sample, towards_shape(window, sample.size, canvas), canvas, settings)
     if rng.random() < settings.flip:
         result = flip(result)
     if settings.colour > 0:

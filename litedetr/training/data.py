@@ -24,7 +24,7 @@ from litedetr.training.augment import NONE, AugmentSettings, Sample, augment
 from litedetr.training.targets import Targets
 
 log = logging.getLogger(__name__)
-MULTIPLE = 64
+MULTIPLE = 32
 
 
 class DataError(ValueError):
@@ -194,7 +194,7 @@ def collate(samples: list[Sample], canvas: tuple[int, int], position: dict | Non
 
 
 def canvas_for(size: int, landscape: bool) -> tuple[int, int]:
-    """(width, height) of a batch for pictures of long side ``size``: 4:3, both sides multiples of 64."""
+    """(width, height) of a batch for pictures of long side ``size``: about 4:3, both sides multiples of 32."""
     long = math.ceil(size / MULTIPLE) * MULTIPLE
     short = math.ceil(0.75 * size / MULTIPLE) * MULTIPLE
     return (long, short) if landscape else (short, long)

@@ -92,7 +92,7 @@ def evaluate(
     batches = _batches(photos, chosen, sides, detector.config.size_divisor, batch_size)
     try:
         for batch in tqdm(batches, desc="evaluating", unit="batch", disable=not progress):
-            results += _detect(detector, photos, *batch, sides, select, ids, precision, device)
+            results += _detect(detector, photos, *batch, select, ids, precision, device)
     finally:
         detector.train(training)
     seconds = time.perf_counter() - started
@@ -127,9 +127,8 @@ def _batches(
     """Pictures that share a canvas (width, height), a few at a time: as in `predict`, none is padded for another's sake."""
     groups: dict[tuple[int, int], list[int]] = {}
     for index in chosen:
-        height, width = resized_size((photos.photos[index].height, photos.photos[index].width), *sides)
-        canvas = tuple(-(-side // divisor) * divisor for side in (width, height))
-        groups.setdefault(canvas, []).append(index)
+        height, width = resized_size((photos.photos[index].height, photos.photos[index].width), *sides, divisor)
+        groups.setdefault((width, height), []).append(index)
     return [
         (indices[start : start + batch_size], canvas)
         for canvas, indices in sorted(groups.items())
@@ -137,10 +136,9 @@ def _batches(
     ]
 
 
-def _sample(photos: PhotoSet, index: int, sides: tuple[int, int]) -> Sample:
+def _sample(photos: PhotoSet, index: int, canvas: tuple[int, int]) -> Sample:
     """A picture resized as for `predict`, without its boxes."""
-    image = photos.sample(index).image
-    small = resize(image, resized_size(image.shape[:2], *sides))
+    small = resize(photos.sample(index).image, canvas[::-1])
     return Sample(small, np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
 
 
@@ -150,14 +148,13 @@ def _detect(
     photos: PhotoSet,
     batch: list[int],
     canvas: tuple[int, int],
-    sides: tuple[int, int],
     select: int,
     ids: Sequence[int],
     precision: str,
     device: torch.device,
 ) -> list[dict[str, Any]]:
     """COCO-format results of a few pictures."""
-    loaded = collate([_sample(photos, index, sides) for index in batch], canvas)
+    loaded = collate([_sample(photos, index, canvas) for index in batch], canvas)
     mask = loaded.mask.to(device)
     with autocast(device, precision):
         output = detector(normalise(loaded.images.to(device), mask, detector.config), mask)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from litedetr.training.augment import NONE, AugmentSettings, Sample, augment, colour, crop, fit, flip, mosaic, zoom_out
+from litedetr.training.augment import NONE, AugmentSettings, Sample, augment, colour, crop, fit, flip, mosaic, towards_shape, zoom_out
 
 COLOURS = np.array([[r, g, b] for r in (0, 255) for g in (0, 255) for b in (0, 255)], dtype=np.uint8)
 ALL = AugmentSettings(colour=0)
@@ -51,8 +51,7 @@ def test_boxes_stay_on_their_pixels(seed, settings):
     rng = np.random.default_rng(seed)
     sample = painted(rng)
     result = augment(sample, (256, 192), rng, settings, lambda: [painted(rng, 2 * i) for i in (1, 2, 3)])
-    assert result.size[0] <= 256
-    assert result.size[1] <= 192
+    assert result.size == (256, 192)
     assert result.image.dtype == np.uint8
     check(result)
 
@@ -100,6 +99,13 @@ def test_colour_keeps_shape_and_depends_on_the_rng():
     assert first.dtype == np.uint8
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_windows_take_the_canvas_s_shape_where_the_picture_allows():
+    assert towards_shape((100, 100, 140, 200), (400, 300), (320, 240)) == pytest.approx((53.33, 100, 186.67, 200), abs=0.01)
+    assert towards_shape((100, 100, 300, 140), (400, 300), (320, 240)) == pytest.approx((100, 45, 300, 195))
+    assert towards_shape((0, 0, 400, 100), (400, 300), (320, 240)) == pytest.approx((0, 0, 400, 300))
+    assert towards_shape((0, 0, 100, 300), (200, 300), (320, 240)) == pytest.approx((0, 0, 200, 300))
 
 
 def test_fit():

@@ -69,7 +69,7 @@ class Oracle(nn.Module):
             category_ids=(),
             short_side=96,
             long_side=96,
-            size_divisor=64,
+            size_divisor=96,
             pixel_mean=(0.0,) * 3,
             pixel_std=(1.0,) * 3,
         )
@@ -85,7 +85,7 @@ class Oracle(nn.Module):
             boxes[row, :count, :2] = (corners[:, :2] + corners[:, 2:]) / 2
             boxes[row, :count, 2:] = corners[:, 2:] - corners[:, :2]
             logits[row, torch.arange(count), torch.from_numpy(photo.labels)] = 9.0
-        assert pixels.shape[2] % 64 == 0
+        assert pixels.shape[2:] == (96, 96)
         assert mask.shape == (len(batch), *pixels.shape[2:])
         return DetectorOutput(logits, boxes)
 
