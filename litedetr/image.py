@@ -113,8 +113,8 @@ def _decode(image: Image.Image) -> np.ndarray:
 def resized_size(photo: tuple[int, int], short_side: int, long_side: int, divisor: int = 1) -> tuple[int, int]:
     """(height, width) whose shorter side is `short_side`, unless the longer one would exceed `long_side`.
 
-    Both are rounded to multiples of `divisor`: the photo is stretched a little rather than padded, because coarse scales of a small
-    input are only a few tokens wide, and padding would shift their coordinates by whole fractions of the picture.
+    Both are rounded to multiples of `divisor`: the photo is stretched a little rather than padded, because coarse scales of a
+    small input are only a few tokens wide, and padding would shift their coordinates by whole fractions of the picture.
     """
     short, long = min(photo), max(photo)
     scale = min(short_side / short, long_side / long)

@@ -114,8 +114,8 @@ def random_window(sample: Sample, rng: np.random.Generator, settings: AugmentSet
 def towards_shape(window: Window, size: tuple[int, int], canvas: tuple[int, int]) -> Window:
     """The window made as wide or tall as ``canvas`` is by shape, as far as the picture of ``size`` = (width, height) allows.
 
-    What shape is still missing is stretched: a picture on a canvas is never padded, since padding shifts the coordinates of coarse
-    scales.
+    What shape is still missing is stretched: a picture on a canvas is never padded, since padding shifts the coordinates of
+    coarse scales.
     """
     left, top, right, bottom = window
     wanted = (bottom - top) * canvas[0] / canvas[1]

@@ -54,8 +54,8 @@ class EmaSettings:
 class Recipe:
     """How to train: the detector, for how long, on what, with which losses.
 
-    preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones; freeze_stem: leave
-    its first stages as they are;
+    preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones;
+    freeze_stem: leave the backbone's first stages as they are;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     steps, seconds: the training's length, the one reached first counts (0 = no limit; seconds count training only and
     go on where a resumed run had been); rare: share of pictures below which a class' pictures are repeated;

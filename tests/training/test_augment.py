@@ -5,7 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from litedetr.training.augment import NONE, AugmentSettings, Sample, augment, colour, crop, fit, flip, mosaic, towards_shape, zoom_out
+from litedetr.training.augment import (
+    NONE,
+    AugmentSettings,
+    Sample,
+    augment,
+    colour,
+    crop,
+    fit,
+    flip,
+    mosaic,
+    towards_shape,
+    zoom_out,
+)
 
 COLOURS = np.array([[r, g, b] for r in (0, 255) for g in (0, 255) for b in (0, 255)], dtype=np.uint8)
 ALL = AugmentSettings(colour=0)
