@@ -89,6 +89,7 @@ class Lookups:
             state = pick(run, state, *where)
         elif step is not None:
             state = move(run, state, int(step[0]), int(step[1]))
+        state = ViewState.from_query(state.to_query())  # what is drawn is what the link says, to the last digit
         view = VIEWS[state.view]
         answer = {
             "state": state.to_query(),

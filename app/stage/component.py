@@ -23,7 +23,7 @@ HEAD = f"""
 """Relative links, so that the page also works below a path."""
 
 
-def stage(server_functions: Sequence[Callable], examples: Sequence[str]) -> gr.HTML:
+def stage(server_functions: Sequence[Callable], examples: Sequence[str], views: Sequence[str]) -> gr.HTML:
     """The component. Its JavaScript calls `server_functions`, triggers "analyse" and watches the prop ``news``."""
     return gr.HTML(
         value="",
@@ -38,6 +38,7 @@ def stage(server_functions: Sequence[Callable], examples: Sequence[str]) -> gr.H
         page={
             "plotly": PLOTLY,
             "examples": list(examples),
+            "views": list(views),
             "texts": {lang: texts(lang) for lang in LANGUAGES},
             "colours": {f"S{number}": scale_colour(f"S{number}") for number in range(1, 7)},
         },

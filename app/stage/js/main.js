@@ -1,10 +1,11 @@
 // The page: one run, one state. Every change asks the server for the figure of the new state; late answers are dropped.
-import { fill, part } from './dom.js';
+import { fill, make, part } from './dom.js';
 import { Inspector } from './inspector.js';
 import { intake } from './intake.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
 
+const PATIENCE = 90_000; // milliseconds without news of a run, after which the page says so
 const KEYS = ['view', 't', 'q', 'at', 'scale', 'step', 'head', 'hide', 'example', 'lang'];
 
 export async function mount(element, gradio) {
@@ -25,7 +26,7 @@ async function plotly(address) {
 
 class Page {
   constructor(root, { analyse, props, server, upload, watch }, Plotly) {
-    const { examples, texts, colours } = JSON.parse(JSON.stringify(props.page));
+    const { examples, views, texts, colours } = JSON.parse(JSON.stringify(props.page));
     Object.assign(this, { root, server, upload, examples, texts, colours, Plotly, trigger: analyse });
     Object.assign(this, { info: null, state: readLink(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
     if (!this.state.lang && navigator.language?.startsWith('ko')) this.state.lang = 'ko';
@@ -34,6 +35,8 @@ class Page {
     this.rail = new Rail(root, this);
     this.inspector = new Inspector(root, this);
     watch('news', () => this.hear(JSON.parse(JSON.stringify(props.news ?? {}))));
+    const tab = (name) => make('button', { type: 'button', role: 'tab', 'data-view': name, 'data-text': `view.${name}` });
+    part(root, 'views').replaceChildren(...views.map(tab));
     this.wire();
   }
 
@@ -65,7 +68,13 @@ class Page {
     this.next = keep ? next : { ...next, view: '', q: '', at: '' };
     this.rail.halt();
     this.busy(this.say('status.waiting'));
+    this.wait();
     this.trigger();
+  }
+
+  wait() {
+    clearTimeout(this.patience);
+    this.patience = setTimeout(() => this.fail(this.say('error.server')), PATIENCE);
   }
 
   order() {
@@ -74,8 +83,10 @@ class Page {
 
   async hear(news) {
     if (news.ticket !== this.ticket) return;
+    clearTimeout(this.patience);
     if (news.error) this.fail(news.error);
     else if (news.stage) {
+      this.wait();
       this.busy(this.say(news.stage === 'backbone' ? 'status.backbone' : 'status.step', { step: news.stage }));
       this.rail.light(news.stage, true);
     } else if (news.run) await this.open(news.run);
@@ -134,7 +145,8 @@ class Page {
     const answer = await this.ask('look', { run: info.run, state, seq, ...extra });
     this.asking = false;
     if (info === this.info) {
-      if (answer.error) this.fail(answer.error);
+      if (answer.expired && state.example) this.analyse({ example: state.example }, true);
+      else if (answer.error) this.fail(answer.error);
       else await this.show(answer, state);
     }
     this.times = [...this.times.slice(-99), performance.now() - begun];

@@ -33,6 +33,9 @@ export class Plot {
     const height = this.node.clientHeight;
     // Plotly keeps what it is given and writes into it.
     const copy = structuredClone({ data, layout: { ...layout, font, dragmode, width, height } });
+    if (this.zoomed) { // said here, because Plotly's own memory of a zoom holds for the mouse alone, not for buttons
+      for (const axis of ['xaxis', 'yaxis']) copy.layout[axis].range = [...this.node._fullLayout[axis].range];
+    }
     await this.Plotly.react(this.node, copy.data, copy.layout, CONFIG);
   }
 

@@ -1,0 +1,65 @@
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.app import live
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+
+
+@pytest.fixture(scope="session")
+def url() -> str:
+    return live.address()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light", accept_downloads=True)
+    context.set_default_timeout(60_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def shared_page(context) -> Page:
+    return watched(context)
+
+
+@pytest.fixture
+def page(shared_page) -> Iterator[Page]:
+    """One page for a module's tests: loading it is most of a test's time. `driver.open_page` gives it a fresh state."""
+    yield shared_page
+    assert shared_page.strangers == []
+    assert shared_page.errors == []
+
+
+def watched(context: BrowserContext) -> Page:
+    """A page that notes requests to other machines, and errors in its scripts."""
+    page = context.new_page()
+    page.strangers, page.errors = [], []
+    here = ("http://127.0.0.1:", "data:", "blob:", "about:")
+    page.on("request", lambda request: None if request.url.startswith(here) else page.strangers.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    return page

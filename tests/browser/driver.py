@@ -1,0 +1,98 @@
+"""What the tests do to the page, and read from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from playwright.sync_api import Page
+
+from app.run import Run
+from app.selection import select
+from app.state import ViewState
+from app.views import points
+from tests.app import live
+
+
+def open_page(page: Page, url: str, query: str = "t=0", load: bool = False) -> None:
+    """The page in the state of a link; loaded anew where it must be, else put in that state as if it were."""
+    if load or not page.url.startswith(url):
+        page.goto(f"{url}/?__theme=light&{query}")
+        page.wait_for_function("window.liteDetr?.info && document.querySelector('.ld').dataset.busy === 'no'")
+        return
+    page.evaluate(
+        """query => {
+        liteDetr.info = null;
+        liteDetr.plot.zoomed = false;
+        liteDetr.state = Object.fromEntries(new URLSearchParams(query));
+        liteDetr.analyse({ example: liteDetr.state.example ?? 'motorcycle' }, true);
+    }""",
+        query,
+    )
+    page.wait_for_function("liteDetr.info && document.querySelector('.ld').dataset.busy === 'no'")
+    page.evaluate("liteDetr.plot.reset()")
+
+
+def send(page: Page, path: Path) -> None:
+    """Upload a photo and wait for its result, or for the sentence that refuses it."""
+    before = page.evaluate("liteDetr.info?.run")
+    page.set_input_files('[data-part="file"]', str(path))
+    page.wait_for_function(
+        """before => document.querySelector('.ld').dataset.busy === 'no'
+        && (liteDetr.info?.run !== before || !document.querySelector('[data-part="error"]').hidden)""",
+        arg=before,
+    )
+
+
+def settle(page: Page) -> None:
+    """Wait until every look-up is answered and drawn."""
+    page.wait_for_function("!liteDetr.asking && !liteDetr.pending")
+
+
+def click(page: Page, x: float, y: float) -> None:
+    """A mouse click at x, y in [0, 1] of the photo."""
+    page.mouse.click(*place(page, x, y))
+    settle(page)
+
+
+def place(page: Page, x: float, y: float) -> tuple[float, float]:
+    """Where a point of the photo is on the screen."""
+    return tuple(
+        page.evaluate(
+            """([x, y]) => {
+            const { node, size } = liteDetr.plot;
+            const box = node.querySelector('.nsewdrag').getBoundingClientRect();
+            const { xaxis, yaxis } = node._fullLayout;
+            return [box.left + xaxis.d2p(x * size.width), box.top + yaxis.d2p(y * size.height)];
+        }""",
+            [x, y],
+        )
+    )
+
+
+def current(page: Page) -> tuple[Run, ViewState]:
+    """The run and the state that the page shows."""
+    return live.engine().store.get(page.evaluate("liteDetr.info.run")), ViewState.from_query(page.evaluate("liteDetr.state"))
+
+
+def drawn(page: Page) -> dict[str, np.ndarray]:
+    """The sampling points on the screen by scale, in the photo's pixels."""
+    traces: dict[str, list[list[float]]] = {}
+    for point in page.evaluate("liteDetr.plot.points()"):
+        traces.setdefault(point["scale"], []).append([point["x"], point["y"]])
+    return {scale: np.array(rows) for scale, rows in traces.items()}
+
+
+def assert_drawn(page: Page) -> None:
+    """The points on the screen are the trace's, and the page says so in marks that Plotly really drew."""
+    run, state = current(page)
+    expected = {
+        trace.meta: np.stack((trace.x, trace.y), 1) for trace in points.figure(run, state).data if isinstance(trace.meta, str)
+    }
+    shown = drawn(page)
+    assert set(shown) == set(expected)
+    for scale, rows in expected.items():
+        np.testing.assert_allclose(shown[scale], rows, rtol=1e-5, atol=1e-3)
+    assert page.locator(".ld-stop.now").get_attribute("data-stop") == select(run, state).step.name
+    marks = page.evaluate("document.querySelectorAll('.ld-plot .scatterlayer .points path').length")
+    assert marks >= sum(map(len, expected.values()))
