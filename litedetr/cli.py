@@ -1,4 +1,4 @@
-"""python -m litedetr detect | train | eval | cost"""
+"""python -m litedetr detect | convert | train | eval | cost"""
 
 from __future__ import annotations
 
@@ -37,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("--out", type=Path, help="write the lines to this file instead of the screen")
     detect.set_defaults(command=_detect)
 
+    convert = commands.add_parser("convert", help="a published checkpoint to this project's format")
+    convert.add_argument("source", help="a .pth file, a folder of transformers' DeformableDetr, or a Hub id")
+    convert.add_argument("folder", type=Path, help="where config.json, model.safetensors and README.md go")
+    convert.add_argument("--schedule", help='the encoder\'s schedule where the checkpoint does not tell, e.g. "H3L1-(2+1)x3"')
+    convert.add_argument("--heads", type=int, help="attention heads where the checkpoint does not tell")
+    convert.set_defaults(command=_convert)
+
     train = commands.add_parser("train", help="train a detector on a COCO-format folder; goes on where it was stopped")
     train.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, val.json and val/")
     train.add_argument("--out", type=Path, required=True, help="folder for checkpoints, the log and the weights")
@@ -58,7 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
 
     cost = commands.add_parser("cost", help="multiply-adds of a model, stage by stage")
-    cost.add_argument("model", help=f"a preset ({', '.join(sorted(presets()))}), a weights folder or \"embedded\"")
+    cost.add_argument("model", nargs="?", help=f"a preset ({', '.join(sorted(presets()))}), a weights folder or \"embedded\"")
+    cost.add_argument("--paper", action="store_true", help="the paper's tables 3 and 4, its figures and what is counted here")
     cost.add_argument("--size", default="800x1066", help="height x width of the network's input (default: 800x1066)")
     cost.add_argument("--json", action="store_true")
     cost.set_defaults(command=_cost)
@@ -97,6 +105,14 @@ def _detect(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
+def _convert(options: argparse.Namespace) -> int:
+    from litedetr.conversion.convert import convert
+
+    config = convert(options.source, options.folder, options.schedule, options.heads)
+    print(f"{options.folder}: {config.family}, {config.backbone}, encoder {config.schedule}, {config.num_classes} classes")
+    return 0
+
+
 def _train(options: argparse.Namespace) -> int:
     from litedetr.training import recipes
     from litedetr.training.loop import train
@@ -126,25 +142,40 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _cost(options: argparse.Namespace) -> int:
-    from litedetr.cost import full_encoder, gmacs
+    from litedetr import paper
+    from litedetr.cost import full_encoder, gmacs, parameters
     from litedetr.weights import read_config
 
+    if options.paper:
+        print(json.dumps(paper.table(), indent=2) if options.json else paper.text())
+        return 0
+    if options.model is None:
+        raise ValueError("expected a preset, a weights folder or --paper, got nothing: name what to count")
     config: DetectorConfig = preset(options.model) if options.model in presets() else read_config(options.model)
-    try:
-        height, width = (int(side) for side in options.size.lower().replace("×", "x").split("x"))
-    except ValueError:
-        raise ValueError(f"expected a size like 800x1066 (height x width), got {options.size!r}") from None
-    cost = gmacs(config, (height, width))
-    full = gmacs(full_encoder(config), (height, width)).encoder
-    stages = {name: getattr(cost, name) for name in ("backbone", "neck", "encoder", "selection", "decoder", "total")}
+    size = _size(options.size)
+    cost = gmacs(config, size)
+    full = gmacs(full_encoder(config), size).encoder
+    stages = {name: getattr(cost, name) for name in ("backbone", "neck", "encoder", "selection", "decoder", "heads", "total")}
     steps = {step.name: macs for step, macs in zip(config.encoder_schedule.steps(), cost.steps, strict=True)}
     if options.json:
-        print(json.dumps({"size": [height, width], "gmacs": stages, "encoder_steps": steps, "full_encoder": full}, indent=2))
+        data = {"size": list(size), "gmacs": stages, "encoder_steps": steps, "full_encoder": full}
+        print(json.dumps(data | {"parameters": parameters(config)}, indent=2))
         return 0
     for name, value in stages.items():
-        print(f"{name:10} {value:8.2f} GMACs")
+        print(f"{'  heads' if name == 'heads' else name:10} {value:8.2f} {'  (in the decoder)' if name == 'heads' else 'GMACs'}")
         if name == "encoder":
             for step, macs in steps.items():
                 print(f"  {step:8} {macs:8.2f}")
             print(f"  {'(full)':8} {full:8.2f}   with every scale updated in every layer")
+    print(f"{'parameters':10} {parameters(config) / 1e6:8.2f} million")
     return 0
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in text.lower().replace("×", "x").split("x"))
+    except ValueError:
+        height = width = 0
+    if min(height, width) < 1:
+        raise ValueError(f"expected a size like 800x1066 (height x width), got {text!r}")
+    return height, width

@@ -195,8 +195,11 @@ def _h_detr(backbone: str, width: int) -> DetectorConfig:
 
 
 def _lite(full: DetectorConfig, schedule: str) -> DetectorConfig:
-    """A detector with the paper's encoder: interleaved updates, key-aware attention, a narrow network for low-level tokens."""
-    return replace(full, schedule=schedule, key_aware=True, low_ffn=full.width)
+    """A detector with the paper's encoder: interleaved updates, a narrow network for low-level tokens, and key-aware attention.
+
+    Lite-Deformable DETR keeps plain attention: only so do its operations add up to the paper's table 4.
+    """
+    return replace(full, schedule=schedule, key_aware=full.family != "deformable_detr", low_ffn=full.width)
 
 
 def _lite_dino_mobilenet() -> DetectorConfig:

@@ -56,7 +56,7 @@ def load(source: str | Path = "embedded", revision: str | None = None) -> Detect
     """
     from litedetr.detector import Detector
 
-    folder = _find(source, revision)
+    folder = find(source, revision)
     config = _config(folder)
     with _readable(folder):
         state = load_file(folder / "model.safetensors")
@@ -68,7 +68,7 @@ def load(source: str | Path = "embedded", revision: str | None = None) -> Detect
 
 def read_config(source: str | Path = "embedded", revision: str | None = None) -> DetectorConfig:
     """The config of a weights folder, without its weights. Sources and errors are those of `load`."""
-    return _config(_find(source, revision))
+    return _config(find(source, revision))
 
 
 def _config(folder: Path) -> DetectorConfig:
@@ -86,7 +86,8 @@ def _readable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _find(source: str | Path, revision: str | None) -> Path:
+def find(source: str | Path, revision: str | None = None) -> Path:
+    """The folder of "embedded", of a local path, or of "owner/name" downloaded from the Hub. Errors are those of `load`."""
     if str(source) == "embedded":
         return EMBEDDED
     if Path(source).is_dir():

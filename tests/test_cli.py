@@ -34,9 +34,19 @@ def test_cost(capsys):
     assert main(["cost", "lite-dino-r50-h3l1-2x3", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["gmacs"]["encoder"] == pytest.approx(56.1, abs=0.05)
+    assert data["parameters"] == 47_684_222
     assert list(data["encoder_steps"]) == ["B1 high", "B1 all", "B2 high", "B2 all", "B3 high", "B3 all"]
     assert main(["cost", "lite-dino-mobilenet", "--size", "640x640"]) == 0
     assert "with every scale updated in every layer" in capsys.readouterr().out
+    assert main(["cost", "--paper", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"model", "size", "paper_total", "total", "paper_encoder", "encoder", "paper_ap"} <= rows[0].keys()
+    assert main(["cost", "--paper"]) == 0
+    assert "lite-h-detr-swin-t-h3l1-2x3" in capsys.readouterr().out
+    assert main(["cost"]) == 2
+    assert capsys.readouterr().err == (
+        "litedetr: expected a preset, a weights folder or --paper, got nothing: name what to count\n"
+    )
     assert main(["cost", "lite-dino-mobilenet", "--size", "big"]) == 2
     assert capsys.readouterr().err == "litedetr: expected a size like 800x1066 (height x width), got 'big'\n"
 
