@@ -24,7 +24,7 @@ from litedetr.cost import gmacs
 log = logging.getLogger(__name__)
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
-EXAMPLE_NAMES = ("motorcycle", "cat", "astronaut", "coffee", "hopper")
+EXAMPLE_NAMES = ("astronaut", "motorcycle", "cat", "coffee", "hopper")
 SHOWN_SIDE = 1600
 """Longest side of the picture that the page shows; coordinates stay those of the photo."""
 STORE_BYTES = int(os.environ.get("LITEDETR_STORE_MB", "1024")) * 1024**2

@@ -15,7 +15,7 @@ from app.theme import class_colour, ink_on, scale_colour, scale_symbol
 from app.views.canvas import Drawing, canvas, outline
 
 VEIL = 0.42
-SMALLEST, LARGEST = 5.0, 26.0
+SMALLEST, LARGEST = 6.0, 26.0
 """Diameter in screen pixels of a point without weight and of the query's heaviest point; area grows with weight."""
 
 
@@ -105,7 +105,7 @@ def _points(run: Run, state: ViewState, chosen: Selection, scale: str) -> dict[s
             "symbol": scale_symbol(scale),
             "color": colour,
             "size": (SMALLEST + (LARGEST - SMALLEST) * np.sqrt(relative)).astype(np.float32),
-            "opacity": (0.3 + 0.65 * relative).astype(np.float32),
+            "opacity": (0.42 + 0.53 * relative).astype(np.float32),
             "line": {"width": 1, "color": "rgba(6,9,15,.85)"},
         },
         "meta": scale,

@@ -25,7 +25,7 @@ def open_page(page: Page, url: str, query: str = "t=0", load: bool = False) -> N
         liteDetr.info = null;
         liteDetr.plot.zoomed = false;
         liteDetr.state = Object.fromEntries(new URLSearchParams(query));
-        liteDetr.analyse({ example: liteDetr.state.example ?? 'motorcycle' }, true);
+        liteDetr.analyse({ example: liteDetr.state.example ?? liteDetr.examples[0] }, true);
     }""",
         query,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.engine import EXAMPLES
+from app.engine import EXAMPLE_NAMES, EXAMPLES
 from tests.app import live
 from tests.app.conftest import scene
 from tests.browser.driver import assert_drawn, click, current, drawn, open_page, place, send, settle
@@ -24,7 +24,7 @@ def photo(tmp_path):
 def test_the_page_opens_with_a_result(page, url):
     open_page(page, url)
     run, _ = current(page)
-    assert run.example == "motorcycle"
+    assert run.example == EXAMPLE_NAMES[0]
     rows = page.locator('[data-part="rows"] tr')
     assert rows.count() == len(run.detections)
     assert page.evaluate("document.querySelectorAll('.ld-plot .scatterlayer .trace').length") == len(run.detections)
@@ -72,6 +72,21 @@ def test_a_click_on_a_detection_picks_it_and_the_table_too(page, url):
     assert current(page)[1].query == run.detections.queries[5]
     assert row.get_attribute("aria-selected") == "true"
     assert_drawn(page)
+
+
+def test_a_box_says_its_class_and_score_on_hover(page, url):
+    open_page(page, url)
+    run, _ = current(page)
+    boxes = run.detections.boxes
+    smallest = int(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).argmin())
+    x, y = ((boxes[smallest, :2] + boxes[smallest, 2:]) / 2 / np.array(run.size[::-1])).tolist()
+    inside = (boxes[:, :2] <= np.array([x, y]) * run.size[::-1]) & (np.array([x, y]) * run.size[::-1] <= boxes[:, 2:])
+    here = {f"{run.detections.names[i]} {run.detections.scores[i]:.2f}" for i in np.flatnonzero(inside.all(axis=1))}
+    across, down = place(page, x, y)
+    page.mouse.move(across - 3, down)
+    page.mouse.move(across, down, steps=3)
+    text = page.locator(".hoverlayer .hovertext").first.text_content()
+    assert " ".join(text.split()) in here
 
 
 def test_the_threshold_needs_no_new_run(page, url):
@@ -227,9 +242,9 @@ def test_downloads(page, url, tmp_path):
             page.locator(f'a[data-part="{kind}"]').click()
         files[kind] = tmp_path / waiting.value.suggested_filename
         waiting.value.save_as(files[kind])
-    assert files["json"].name == "motorcycle-lite-detr.json"
+    assert files["json"].name == f"{EXAMPLE_NAMES[0]}-lite-detr.json"
     assert len(json.loads(files["json"].read_text(encoding="utf-8"))["annotations"]) == len(run.detections)
-    assert Image.open(files["png"]).size == Image.open(EXAMPLES / "motorcycle.jpg").size
+    assert Image.open(files["png"]).size == Image.open(EXAMPLES / f"{EXAMPLE_NAMES[0]}.jpg").size
 
 
 def test_a_link_opens_in_its_state(page, url):
@@ -241,7 +256,7 @@ def test_a_link_opens_in_its_state(page, url):
     click(page, 0.6, 0.6)
     assert re.search(r"at=0\.[56]\d", page.url)
     open_page(page, url, "view=%3Cb%3E&q=-1&at=x&step=%00&head=99999&example=../x", load=True)
-    assert current(page)[0].example == "motorcycle"
+    assert current(page)[0].example == EXAMPLE_NAMES[0]
 
 
 def test_dark_and_korean(page, url):

@@ -21,6 +21,7 @@ export class Inspector {
         : say('query.token', { scale: summary.scale, column: cell[0] + 1, row: cell[1] + 1 });
     this.guess(summary);
     this.part('notes').replaceChildren(...summary.notes.map((text) => make('p', { class: 'ld-note' }, text)));
+    this.part('query-scale-row').hidden = summary.kind === 'object'; // in the decoder no token asks
     const auto = { value: 'auto', label: say('query.auto') };
     const scales = summary.scales.map((name) => ({ value: name, label: name }));
     segments(this.part('query-scale'), [auto, ...scales], state.scale ?? 'auto', (scale) => this.page.change({ scale }));

@@ -191,9 +191,19 @@ class Page {
     part(this.root, 'threshold-value').textContent = threshold.toFixed(2);
     const view = this.root.dataset.view;
     for (const tab of this.root.querySelectorAll('[role="tab"]')) tab.setAttribute('aria-selected', String(tab.dataset.view === view));
-    const line = view === 'points' ? this.summary.notes?.[0] ?? `${this.summary.step} · ${part(this.root, 'query').textContent}` : null;
-    part(this.root, 'line').textContent = line ?? this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
+    part(this.root, 'line').textContent = view === 'points' ? this.pointsLine() : this.hint();
     part(this.root, 'all-points').hidden = !(view === 'points' && this.plot.pointsBeyond() > 0);
+  }
+
+  // What is drawn; a note on it if there is one, else which keys lead on.
+  pointsLine() {
+    const what = `${this.summary.step} · ${part(this.root, 'query').textContent}`;
+    const more = this.summary.notes[0] ?? (this.plot.touch ? '' : this.say('hint.keys'));
+    return more ? `${what}. ${more}` : what;
+  }
+
+  hint() {
+    return this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
   }
 
   threshold() {
@@ -262,7 +272,7 @@ class Page {
       if (node.tagName === 'BUTTON') node.title = this.say(node.dataset.label);
     }
     for (const button of this.root.querySelectorAll('[data-lang]')) button.setAttribute('aria-pressed', String(button.dataset.lang === lang));
-    part(this.root, 'line').textContent = this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
+    part(this.root, 'line').textContent = this.hint();
   }
 }
 
