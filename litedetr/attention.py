@@ -152,7 +152,7 @@ class KeyAwareDeformableAttention(DeformableAttention):
     """KDA: samples keys at the predicted locations and weighs them by softmax(q . k / sqrt(D)).
 
     Points outside the image or in padding have logit 0 and value 0 and keep their share of the softmax. The key is the
-    projected value unless `proj_key` gives keys a projection of their own.
+    projected value unless `proj_key` gives keys a projection of their own. docs/building-blocks.md uses it without a detector.
     """
 
     def __init__(self, *args, proj_key: bool = False, **kwargs):

@@ -38,6 +38,9 @@ class EncoderLayer(nn.Module):
 class InterleavedEncoder(nn.Module):
     """Runs an `EncoderSchedule` over a `FeaturePyramid`. The full encoder is `EncoderSchedule.full()`.
 
+    In a model of your own: ``memory = encoder(FeaturePyramid.from_maps(maps, level_embed))``; docs/building-blocks.md gives it to
+    a plain DETR.
+
     Args:
         schedule: which scales each layer updates.
         width: d; heads: M; points: P; ffn: hidden width of the feed-forward networks.

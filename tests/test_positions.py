@@ -41,7 +41,6 @@ def test_box_sine():
     golden.assert_close(inverse_sigmoid(arrays["x"]), arrays["inverse_sigmoid_eps1e-3"], 1e-5)
 
 
-@pytest.mark.skipif(not golden.cases("ops", "positions_deformable_detr"), reason="needs the whole golden data")
 def test_positions_of_deformable_detr():
     config, arrays, _ = golden.load("ops", "positions_deformable_detr")
     for level, shape in enumerate(config["level_sizes"]):
@@ -51,7 +50,6 @@ def test_positions_of_deformable_detr():
         golden.assert_close(sine_positions(mask, expected.shape[1] // 2, 10000.0, shift=-0.5), expected, 2e-5, f"level {level}")
 
 
-@pytest.mark.skipif(not golden.cases("ops", "proposal_sine"), reason="needs the whole golden data")
 def test_coordinate_sine():
     _, arrays, _ = golden.load("ops", "proposal_sine_deformable_detr")
     expected = arrays["sine"]
