@@ -1,4 +1,4 @@
-"""python -m litedetr detect | convert | train | eval | cost"""
+"""python -m litedetr detect | convert | verify | train | eval | cost"""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--schedule", help='the encoder\'s schedule where the checkpoint does not tell, e.g. "H3L1-(2+1)x3"')
     convert.add_argument("--heads", type=int, help="attention heads where the checkpoint does not tell")
     convert.set_defaults(command=_convert)
+
+    verify = commands.add_parser("verify", help="compare a model on the Hub with its published numbers (needs the network)")
+    verify.add_argument("model", help="e.g. SenseTime/deformable-detr")
+    verify.add_argument("--photo", type=Path, help="COCO val2017's 000000039769.jpg (default: download it)")
+    verify.set_defaults(command=_verify)
 
     train = commands.add_parser("train", help="train a detector on a COCO-format folder; goes on where it was stopped")
     train.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, val.json and val/")
@@ -111,6 +116,14 @@ def _convert(options: argparse.Namespace) -> int:
     config = convert(options.source, options.folder, options.schedule, options.heads)
     print(f"{options.folder}: {config.family}, {config.backbone}, encoder {config.schedule}, {config.num_classes} classes")
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from litedetr.verify import verify
+
+    result = verify(options.model, options.photo)
+    print(result)
+    return 0 if result.ok else 1
 
 
 def _train(options: argparse.Namespace) -> int:

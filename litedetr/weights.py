@@ -45,7 +45,7 @@ def save(detector: Detector, folder: str | Path, dtype: torch.dtype | None = Non
 
 
 def load(source: str | Path = "embedded", revision: str | None = None) -> Detector:
-    """A detector with trained weights, in float32 and evaluation mode.
+    """A detector with trained weights, in float32 and evaluation mode; this project's format or transformers' DeformableDetr's.
 
     Args:
         source: "embedded", a local folder, or "owner/name" on the Hub.
@@ -57,6 +57,10 @@ def load(source: str | Path = "embedded", revision: str | None = None) -> Detect
     from litedetr.detector import Detector
 
     folder = find(source, revision)
+    if _is_transformers(folder):
+        from litedetr.conversion.convert import from_checkpoint, read_checkpoint
+
+        return from_checkpoint(read_checkpoint(folder, origin=str(source)))
     config = _config(folder)
     with _readable(folder):
         state = load_file(folder / "model.safetensors")
@@ -68,7 +72,16 @@ def load(source: str | Path = "embedded", revision: str | None = None) -> Detect
 
 def read_config(source: str | Path = "embedded", revision: str | None = None) -> DetectorConfig:
     """The config of a weights folder, without its weights. Sources and errors are those of `load`."""
-    return _config(find(source, revision))
+    folder = find(source, revision)
+    return load(folder).config if _is_transformers(folder) else _config(folder)
+
+
+def _is_transformers(folder: Path) -> bool:
+    """Whether a folder is in the format of transformers' DeformableDetr."""
+    try:
+        return "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
 
 
 def _config(folder: Path) -> DetectorConfig:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from litedetr import Detector
 from litedetr.conversion.convert import convert
-from litedetr.weights import WeightsError
+from litedetr.weights import WeightsError, read_config
 
 transformers = pytest.importorskip("transformers")
 
@@ -93,6 +93,16 @@ def name_of_2022(name: str) -> str:
     name = re.sub(r"\.layer\.(\d)\.convolution", lambda m: f".conv{int(m[1]) + 1}", name)
     name = re.sub(r"\.layer\.(\d)\.normalization", lambda m: f".bn{int(m[1]) + 1}", name)
     return name.replace("shortcut.convolution", "downsample.0").replace("shortcut.normalization", "downsample.1")
+
+
+def test_loaded_as_it_is(saved, tmp_path):
+    _, folder = saved
+    convert(folder, tmp_path)
+    direct, converted = Detector.from_pretrained(folder), Detector.from_pretrained(tmp_path)
+    assert direct.config == converted.config == read_config(folder)
+    assert not direct.training
+    own = direct.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in converted.state_dict().items())
 
 
 def test_other_kinds_are_refused(saved, tmp_path):
