@@ -1,4 +1,4 @@
-"""python -m litedetr detect | convert | verify | train | eval | cost"""
+"""python -m litedetr detect | convert | verify | train | eval | cost | models"""
 
 from __future__ import annotations
 
@@ -62,8 +62,14 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("eval", help="COCO AP of a model on a COCO-format split")
     evaluate.add_argument("model", nargs="?", default="embedded", help='"embedded", a weights folder or a Hub id')
-    evaluate.add_argument("--data", type=Path, required=True, help="folder with <split>.json and <split>/")
+    where = evaluate.add_mutually_exclusive_group(required=True)
+    where.add_argument("--data", type=Path, help="folder with <split>.json and <split>/")
+    where.add_argument("--coco", type=Path, help="folder as COCO has it: annotations/instances_<split>2017.json and <split>2017/")
     evaluate.add_argument("--split", default="val")
+    evaluate.add_argument("--out", type=Path, help="folder for the detections; a killed run given the same one goes on")
+    evaluate.add_argument("--batch", type=int, default=8, help="photos at once (default: 8)")
+    evaluate.add_argument("--precision", choices=("f32", "bf16", "auto"), default="f32")
+    evaluate.add_argument("--device", default="auto", help='"cpu", "cuda" or "auto"')
     evaluate.add_argument("--size", type=int, help="longer side in pixels (default: the model's own)")
     evaluate.add_argument("--limit", type=int, help="measure on the first N photos only")
     evaluate.add_argument("--json", action="store_true", help="print JSON, per-class AP included")
@@ -75,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     cost.add_argument("--size", default="800x1066", help="height x width of the network's input (default: 800x1066)")
     cost.add_argument("--json", action="store_true")
     cost.set_defaults(command=_cost)
+
+    models = commands.add_parser("models", help="the table of presets, in Markdown")
+    models.set_defaults(command=_models)
     return parser
 
 
@@ -145,12 +154,24 @@ def _train(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from litedetr.detector import Detector
-    from litedetr.training.evaluation import evaluate
+    from litedetr.training.evaluation import coco_paths, evaluate
+    from litedetr.training.processes import choose_device, join, leave
 
-    detector = Detector.from_pretrained(options.model)
-    annotations, images = options.data / f"{options.split}.json", options.data / options.split
-    result = evaluate(detector, annotations, images, size=options.size, limit=options.limit)
-    print(json.dumps(result.to_dict(), indent=2) if options.json else result.summary())
+    if options.coco is not None:
+        annotations, images = coco_paths(options.coco, options.split)
+    else:
+        annotations, images = options.data / f"{options.split}.json", options.data / options.split
+    processes = join(options.device)
+    try:
+        detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+        result = evaluate(
+            detector, annotations, images, size=options.size, limit=options.limit, batch_size=options.batch,
+            precision=options.precision, results=options.out, processes=processes,
+        )  # fmt: skip
+    finally:
+        leave()
+    if processes.first:
+        print(json.dumps(result.to_dict(), indent=2) if options.json else result.table())
     return 0
 
 
@@ -181,6 +202,13 @@ def _cost(options: argparse.Namespace) -> int:
                 print(f"  {step:8} {macs:8.2f}")
             print(f"  {'(full)':8} {full:8.2f}   with every scale updated in every layer")
     print(f"{'parameters':10} {parameters(config) / 1e6:8.2f} million")
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from litedetr import catalogue
+
+    print(catalogue.markdown())
     return 0
 
 

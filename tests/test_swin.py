@@ -43,3 +43,13 @@ def test_a_photo_does_not_see_its_neighbour_in_the_batch():
     pixels = torch.randn(2, 3, 40, 56)
     with torch.no_grad():
         assert torch.allclose(swin(pixels)[0][:1], swin(pixels[:1])[0], atol=1e-5)
+
+
+def test_training_after_inference():
+    swin = SwinTransformer(12, (2, 2), (1, 2), window=4)
+    pixels = torch.randn(1, 3, 40, 56)
+    with torch.inference_mode():
+        swin.eval()(pixels)
+    swin.train()(pixels)[0].square().mean().backward()
+    without = {name for name, parameter in swin.named_parameters() if parameter.grad is None}
+    assert without == set()

@@ -1,0 +1,19 @@
+"""The table of models in docs/models.md is what the presets give."""
+
+from pathlib import Path
+
+from litedetr import catalogue
+from litedetr.cli import main
+from litedetr.config import presets
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "models.md"
+
+
+def test_the_table_is_generated(capsys):
+    assert main(["models"]) == 0
+    table = capsys.readouterr().out
+    assert all(f"| `{name}` |" in table for name in presets())
+    begin, end = "<!-- models: python -m litedetr models -->\n", "<!-- /models -->"
+    written = DOCUMENT.read_text(encoding="utf-8").split(begin)[1].split(end)[0]
+    assert written == table, "write docs/models.md again: python -m litedetr models"
+    assert set(catalogue.WEIGHTS) <= set(presets())
