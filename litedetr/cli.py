@@ -1,4 +1,4 @@
-"""python -m litedetr detect | convert | verify | train | eval | cost | models"""
+"""python -m litedetr detect | convert | push | verify | train | eval | cost | models"""
 
 from __future__ import annotations
 
@@ -43,6 +43,12 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--schedule", help='the encoder\'s schedule where the checkpoint does not tell, e.g. "H3L1-(2+1)x3"')
     convert.add_argument("--heads", type=int, help="attention heads where the checkpoint does not tell")
     convert.set_defaults(command=_convert)
+
+    push = commands.add_parser("push", help="upload a model with its card to the Hub")
+    push.add_argument("folder", type=Path, help="config.json, model.safetensors and, if there is one, README.md")
+    push.add_argument("name", help='"owner/name"; made if there is none')
+    push.add_argument("--private", action="store_true", default=None, help="a new repository is for you alone")
+    push.set_defaults(command=_push)
 
     verify = commands.add_parser("verify", help="compare a model on the Hub with its published numbers (needs the network)")
     verify.add_argument("model", help="e.g. SenseTime/deformable-detr")
@@ -124,6 +130,13 @@ def _convert(options: argparse.Namespace) -> int:
 
     config = convert(options.source, options.folder, options.schedule, options.heads)
     print(f"{options.folder}: {config.family}, {config.backbone}, encoder {config.schedule}, {config.num_classes} classes")
+    return 0
+
+
+def _push(options: argparse.Namespace) -> int:
+    from litedetr.hub import push
+
+    print(push(options.folder, options.name, options.private))
     return 0
 
 

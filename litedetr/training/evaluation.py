@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import time
 from collections.abc import Sequence
@@ -19,8 +20,10 @@ from tqdm import tqdm
 
 from litedetr.image import resize, resized_size
 from litedetr.training.augment import Sample
-from litedetr.training.data import PhotoSet, collate, read_annotations
+from litedetr.training.data import DataError, PhotoSet, collate, read_annotations
 from litedetr.training.precision import autocast, normalise
+from litedetr.training.processes import ALONE, Processes
+from litedetr.training.results import Found, ResultsFolder, fingerprint
 
 FIGURES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
@@ -57,6 +60,12 @@ class Evaluation:
         ap, ap50, ap75 = (100 * self.figures[name] for name in FIGURES[:3])
         return f"AP {ap:.1f}, AP50 {ap50:.1f}, AP75 {ap75:.1f}{person} ({self.images} pictures, {self.seconds:.0f} s)"
 
+    def table(self) -> str:
+        """The twelve figures in per cent, one a line ("-" where nothing of that kind exists), and how many pictures."""
+        shown = {name: "-" if value < 0 else f"{100 * value:.1f}" for name, value in self.figures.items()}
+        lines = [f"{name:10} {value:>5}" for name, value in shown.items()]
+        return "\n".join([*lines, f"{self.images} pictures, {self.seconds:.0f} s"])
+
 
 def evaluate(
     detector: nn.Module,
@@ -71,33 +80,73 @@ def evaluate(
     device: torch.device | str | None = None,
     photos: PhotoSet | None = None,
     progress: bool = True,
+    results: Path | str | None = None,
+    processes: Processes = ALONE,
 ) -> Evaluation:
     """Average precision of ``detector`` on the pictures of a COCO-format file; crowd boxes are ignore regions.
 
     Pictures are resized and padded as `Detector.predict` does it. size: their long side (default: the detector's own
     ``config.short_side`` and ``config.long_side``); select: detections kept per picture; limit: measure the first pictures
     only; precision: "f32", "bf16" or "auto"; photos: the same set, already open (its cache is reused).
+    results: a folder that detections are written to as they are made; pictures that it has already are not run again.
+    processes: each runs its share of the pictures; the first one measures, all return the same.
     Class k of the detector is category ``config.category_ids[k]`` of the file, or the k-th one listed if the detector has
     no category ids of its own.
     """
-    photos = photos or PhotoSet(annotations, images)
+    photos = photos or PhotoSet(annotations, images, cache_bytes=0)
     ids = category_ids(detector, photos)
     device = torch.device(device) if device is not None else next(detector.parameters()).device
+    sides = (size, size) if size else (detector.config.short_side, detector.config.long_side)
+    folder = None
+    if results is not None:
+        about = {"sides": list(sides), "select": select, "precision": precision}
+        folder = ResultsFolder(results, {"model": fingerprint(detector), "set": _digest(annotations), **about}, processes)
+    known = folder.known if folder else {}
+    chosen = range(len(photos))[:limit]
+    batches = _batches(photos, chosen, sides, detector.config.size_divisor, batch_size)[processes.rank :: processes.count]
     training = detector.training
     detector.eval()
     started = time.perf_counter()
-    results: list[dict[str, Any]] = []
-    chosen = range(len(photos))[:limit]
-    sides = (size, size) if size else (detector.config.short_side, detector.config.long_side)
-    batches = _batches(photos, chosen, sides, detector.config.size_divisor, batch_size)
+    found: Found = {}
     try:
-        for batch in tqdm(batches, desc="evaluating", unit="batch", disable=not progress):
-            results += _detect(detector, photos, *batch, select, ids, precision, device)
+        for batch, canvas in tqdm(batches, desc="evaluating", unit="batch", disable=not (progress and processes.first)):
+            rest = [index for index in batch if photos.photos[index].id not in known]
+            if rest:
+                new = _detect(detector, photos, rest, canvas, select, ids, precision, device)
+                found |= new
+                if folder:
+                    folder.append(new)
     finally:
         detector.train(training)
+        if folder:
+            folder.close()
     seconds = time.perf_counter() - started
-    content = read_annotations(Path(annotations))
-    return measure(content, results, [photos.photos[i].id for i in chosen], seconds)
+    everything = known | {image: items for part in processes.gather(found) for image, items in part.items()}
+    image_ids = [photos.photos[index].id for index in chosen]
+    listed = [entry for image in image_ids for entry in everything[image]]
+    return processes.from_first(lambda: measure(read_annotations(Path(annotations)), listed, image_ids, seconds))
+
+
+def coco_paths(folder: Path | str, split: str = "val") -> tuple[Path, Path]:
+    """The annotation file and the picture folder of COCO's own layout, 2017.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    annotations = Path(folder) / "annotations" / f"instances_{split}2017.json"
+    images = Path(folder) / f"{split}2017"
+    absent = [str(path) for path, there in ((annotations, annotations.is_file()), (images, images.is_dir())) if not there]
+    if absent:
+        raise DataError(
+            f"expected COCO's own layout in {folder}, {' and '.join(absent)} not found; unpack {split}2017.zip and "
+            "annotations_trainval2017.zip of https://cocodataset.org there"
+        )
+    return annotations, images
+
+
+def _digest(path: Path | str) -> str:
+    """Sixteen digits that change with a file's content."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def category_ids(detector: nn.Module, photos: PhotoSet) -> Sequence[int]:
@@ -152,25 +201,25 @@ def _detect(
     ids: Sequence[int],
     precision: str,
     device: torch.device,
-) -> list[dict[str, Any]]:
+) -> Found:
     """COCO-format results of a few pictures."""
     loaded = collate([_sample(photos, index, canvas) for index in batch], canvas)
     mask = loaded.mask.to(device)
     with autocast(device, precision):
         output = detector(normalise(loaded.images.to(device), mask, detector.config), mask)
-    results = []
+    results: Found = {}
     for index, scores, labels, boxes in zip(batch, *_best(output.logits, output.boxes, select), strict=True):
         photo = photos.photos[index]
         scale = np.array([photo.width, photo.height] * 2)
-        for score, label, (cx, cy, w, h) in zip(scores, labels, boxes * scale, strict=True):
-            results.append(
-                {
-                    "image_id": photo.id,
-                    "category_id": int(ids[label]),
-                    "bbox": [float(cx - w / 2), float(cy - h / 2), float(w), float(h)],
-                    "score": float(score),
-                }
-            )
+        results[photo.id] = [
+            {
+                "image_id": photo.id,
+                "category_id": int(ids[label]),
+                "bbox": [float(cx - w / 2), float(cy - h / 2), float(w), float(h)],
+                "score": float(score),
+            }
+            for score, label, (cx, cy, w, h) in zip(scores, labels, boxes * scale, strict=True)
+        ]
     return results
 
 
