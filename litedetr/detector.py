@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -57,17 +57,29 @@ class Detector(nn.Module):
         return cls(preset(name, **changes))
 
     @classmethod
-    def from_pretrained(cls, source: str | Path = "embedded", revision: str | None = None) -> Detector:
-        """Trained weights: "embedded", a local folder, or "owner/name" on the Hub. See `litedetr.weights`."""
+    def from_pretrained(
+        cls,
+        source: str | Path = "embedded",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Detector:
+        """Trained weights: "embedded", a local folder, or "owner/name" on the Hub. See `litedetr.weights.load`."""
         from litedetr import weights
 
-        return weights.load(source, revision)
+        return weights.load(source, revision, token, progress)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write config.json and model.safetensors, in `dtype` if given. See `litedetr.weights`."""
         from litedetr import weights
 
         weights.save(self, folder, dtype)
+
+    def push_to_hub(self, repo: str, private: bool | None = None, token: str | bool | None = None) -> str:
+        """Upload config, weights and a model card to "owner/name" on the Hub; the page's address. See `litedetr.hub.push`."""
+        from litedetr import hub
+
+        return hub.push(self, repo, private, token)
 
     @property
     def num_queries(self) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "weights"
 _TRAINING_ONLY = ("dense_head.",)
+
+Progress = Callable[[int, int], None]
+"""Told the bytes done and the bytes in all."""
 
 
 class WeightsError(ValueError):
@@ -44,27 +47,32 @@ def save(detector: Detector, folder: str | Path, dtype: torch.dtype | None = Non
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load(source: str | Path = "embedded", revision: str | None = None) -> Detector:
+def load(
+    source: str | Path = "embedded",
+    revision: str | None = None,
+    token: str | bool | None = None,
+    progress: Progress | None = None,
+) -> Detector:
     """A detector with trained weights, in float32 and evaluation mode; this project's format or transformers' DeformableDetr's.
 
     Args:
         source: "embedded", a local folder, or "owner/name" on the Hub.
         revision: branch, tag or commit on the Hub.
+        token: for the Hub; the one saved by ``hf auth login`` if None.
+        progress: told (bytes done, bytes in all) while weights are downloaded.
 
     Raises:
         WeightsError: nothing there, or files that do not fit each other; nothing is loaded then.
     """
     from litedetr.detector import Detector
 
-    folder = find(source, revision)
-    if _is_transformers(folder):
-        from litedetr.conversion.convert import from_checkpoint, read_checkpoint
-
-        return from_checkpoint(read_checkpoint(folder, origin=str(source)))
-    config = _config(folder)
-    with _readable(folder):
-        state = load_file(folder / "model.safetensors")
+    folder = find(source, revision, token, progress)
+    name = folder.name if Path(source).is_dir() else str(source)
+    config = understand(folder, name)
+    if config is None:
+        return _from_transformers(folder, name)
     detector = Detector(config)
+    state = _tensors(folder / "model.safetensors", name)
     check_state(detector.state_dict(), state)
     detector.load_state_dict(state)
     return detector
@@ -72,34 +80,78 @@ def load(source: str | Path = "embedded", revision: str | None = None) -> Detect
 
 def read_config(source: str | Path = "embedded", revision: str | None = None) -> DetectorConfig:
     """The config of a weights folder, without its weights. Sources and errors are those of `load`."""
-    folder = find(source, revision)
-    return load(folder).config if _is_transformers(folder) else _config(folder)
+    config = understand(find(source, revision), str(source))
+    return load(source, revision).config if config is None else config
 
 
-def _is_transformers(folder: Path) -> bool:
-    """Whether a folder is in the format of transformers' DeformableDetr."""
+def understand(folder: Path, name: str) -> DetectorConfig | None:
+    """The config in `folder`, or None where the folder is in the format of transformers' DeformableDetr.
+
+    Args:
+        name: of the model, for the messages.
+
+    Raises:
+        WeightsError: config.json is missing, no JSON, or that of something else.
+    """
     try:
-        return "model_type" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(
+            f"expected config.json and model.safetensors of a litedetr model in {name}, and could not read them: {error}"
+        ) from error
+    except ValueError as error:
+        raise WeightsError(f"expected JSON in config.json of {name}, and could not read it: {error}. {_AGAIN}") from error
+    if not isinstance(values, dict):
+        raise WeightsError(f"expected the settings of a model in config.json of {name}, got {_short(values)}. {_ANOTHER}")
+    if "model_type" not in values:
+        try:
+            return DetectorConfig.from_dict(values)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise WeightsError(f"expected the config of a litedetr model in {name}: {error}. {_ANOTHER}") from error
+    if values["model_type"] != "deformable_detr":
+        raise WeightsError(
+            f"expected a litedetr model or a transformers model of the type deformable_detr in {name}, "
+            f"got the type {_short(values['model_type'])}. {_ANOTHER}"
+        )
+    return None
 
 
-def _config(folder: Path) -> DetectorConfig:
-    with _readable(folder):
-        return DetectorConfig.from_dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+_AGAIN = "Download or copy it again."
+_ANOTHER = "Choose another model."
+
+
+def _short(value: object) -> str:
+    return repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}…"
+
+
+def _from_transformers(folder: Path, name: str) -> Detector:
+    from litedetr.conversion.convert import from_checkpoint, read_checkpoint
+
+    if (folder / "model.safetensors").exists():
+        with _readable("model.safetensors", name), safe_open(folder / "model.safetensors", "pt"):
+            pass
+    return from_checkpoint(read_checkpoint(folder, origin=name))
+
+
+def _tensors(file: Path, name: str) -> dict[str, Tensor]:
+    with _readable(file.name, name):
+        return load_file(file)
 
 
 @contextmanager
-def _readable(folder: Path) -> Iterator[None]:
+def _readable(file: str, name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, json.JSONDecodeError, SafetensorError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise WeightsError(
-            f"expected config.json and model.safetensors of a litedetr model in {folder.name}, and could not read them: {error}"
+            f"expected tensors in {file} of {name}, and could not read them: {error}. The file is missing, cut off or something "
+            f"else. {_AGAIN}"
         ) from error
 
 
-def find(source: str | Path, revision: str | None = None) -> Path:
+def find(
+    source: str | Path, revision: str | None = None, token: str | bool | None = None, progress: Progress | None = None
+) -> Path:
     """The folder of "embedded", of a local path, or of "owner/name" downloaded from the Hub. Errors are those of `load`."""
     if str(source) == "embedded":
         return EMBEDDED
@@ -109,18 +161,9 @@ def find(source: str | Path, revision: str | None = None) -> Path:
         raise WeightsError(
             f'expected "embedded", a folder with config.json and model.safetensors, or "owner/name", got {str(source)!r}'
         )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from litedetr import hub
 
-    try:
-        patterns = ["config.json", "model.safetensors"]
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
-    except RepositoryNotFoundError as error:
-        raise WeightsError(f"The Hub has no model {source} that you may read: check the name, or log in.") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise WeightsError(
-            f"The Hub could not be reached for {source}, and it is not in the cache: check the connection."
-        ) from error
+    return hub.download(str(source), revision, token, progress)
 
 
 def check_state(expected: dict[str, Tensor], given: dict[str, Tensor]) -> None:
