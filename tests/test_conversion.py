@@ -167,12 +167,30 @@ def test_what_is_refused(published, tmp_path, capsys):
     with pytest.raises(WeightsError) as error:
         convert(tmp_path / "lost.pth", tmp_path / "out")
     assert "1 missing: selection.project.weight; 1 unexpected: more" in str(error.value)
+    incomplete = {key: value for key, value in parameters.items() if "class_embed.1." not in key}
+    with pytest.raises(WeightsError) as error:
+        from_checkpoint(Checkpoint(incomplete, entry["config"], "", ""))
+    layers = entry["config"]["dec_layers"]
+    others = ", ".join(str(index) for index in range(layers) if index != 1)
+    assert str(error.value) == (
+        f"expected class_embed.0 to class_embed.{layers - 1}, one head for each of {layers} decoder layers, got {others}: "
+        "the checkpoint is incomplete"
+    )
     differing = dict(parameters)
     differing["class_embed.1.weight"] = parameters["class_embed.1.weight"] + 1
     differing["transformer.decoder.class_embed.1.weight"] = parameters["class_embed.1.weight"] + 2
     with pytest.raises(WeightsError, match="to equal its other copies"):
         from_checkpoint(Checkpoint(differing, entry["config"], "", ""))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_hub_id_is_downloaded(published, tmp_path, monkeypatch):
+    """The card names the repository, not the folder of the cache."""
+    entry, _, parameters = published
+    torch.save({"model": parameters, "args": argparse.Namespace(**entry["config"])}, tmp_path / "snapshot.pth")
+    monkeypatch.setattr("litedetr.weights.find", lambda source: tmp_path / "snapshot.pth")
+    convert("owner/name", tmp_path / "out")
+    assert "Converted from `owner/name`" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_folder_must_be_transformers(tmp_path):

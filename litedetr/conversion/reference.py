@@ -84,7 +84,7 @@ def convert_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
     Raises:
         WeightsError: two aliases differ, or a key is left over, missing or misshaped.
     """
-    first_stage = _first_stage_head(state)
+    first_stage = _first_stage_head(state, expected)
     single_stage = "transformer.reference_points.weight" in state
     converted: dict[str, Tensor] = {}
     for name, value in state.items():
@@ -104,29 +104,29 @@ def convert_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
                 "build the model with shared_heads=False"
             )
         converted[target] = value
-    _repeat_shared_heads(converted, expected)
     check_state(dict(expected), converted)
     return converted
 
 
-def _first_stage_head(state: Mapping[str, Tensor]) -> int | None:
-    """Two-stage Deformable DETR and H-DETR keep the encoder's heads behind the decoder's: their index there."""
-    if "transformer.pos_trans.weight" not in state:
-        return None
-    return max(
-        int(found[1]) for name in state if (found := re.match(r"^(?:transformer\.decoder\.)?class_embed\.(\d+)\.weight$", name))
-    )
+def _first_stage_head(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
+    """Two-stage Deformable DETR and H-DETR keep the encoder's heads behind the decoder's: their index there.
 
-
-def _repeat_shared_heads(converted: dict[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Where classes are shared by all layers and boxes are not (a habit of transformers 5), every layer gets its copy."""
-    for kind in ("heads.classes.", "heads.boxes."):
-        missing = [name for name in expected if name.startswith(kind) and name not in converted]
-        if not any(name.startswith(kind) and not name.startswith(f"{kind}0.") for name in converted):
-            for name in missing:
-                first = re.sub(r"\.\d+\.", ".0.", name, count=1)
-                if first in converted:
-                    converted[name] = converted[first]
+    Raises:
+        WeightsError: a layer's head is missing (its copies in other layers must not stand in for it).
+    """
+    layers = len({name.split(".")[2] for name in expected if name.startswith("decoder.layers.")})
+    two_stage = "transformer.pos_trans.weight" in state
+    wanted = set(range(layers + two_stage))
+    for kind in ("class_embed", "bbox_embed"):
+        pattern = re.compile(rf"^(?:transformer\.decoder\.)?{kind}\.(\d+)\.")
+        found = {int(match[1]) for name in state if (match := pattern.match(name))}
+        if found != wanted:
+            raise WeightsError(
+                f"expected {kind}.0 to {kind}.{max(wanted)}, one head for each of {layers} decoder layers"
+                f"{' and one for the encoder' if two_stage else ''}, got {', '.join(map(str, sorted(found))) or 'none'}: "
+                "the checkpoint is incomplete"
+            )
+    return layers if two_stage else None
 
 
 def _takes_no_part(name: str, value: Tensor, target: str, expected: Mapping[str, Tensor]) -> bool:

@@ -62,13 +62,22 @@ def published_name(name: str) -> str:
 
 
 def published_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Transformers' state dict under the published names, the decoder's three input projections joined."""
+    """Transformers' state dict under the published names, the decoder's three input projections joined.
+
+    Transformers 5 saves a head that layers share once, as that of the first layer; the published layout has it for each.
+    """
     renamed = {published_name(name): value for name, value in state.items()}
     for name in [name for name in renamed if name.endswith((".self_attn.q_proj.weight", ".self_attn.q_proj.bias"))]:
         parts = [name.replace("q_proj", f"{part}_proj") for part in "qkv"]
         if all(part in renamed for part in parts):
             joined = torch.cat([renamed.pop(part) for part in parts])
             renamed[name.replace("q_proj.", "in_proj_")] = joined
+    layers = len({name.split(".")[3] for name in renamed if name.startswith("transformer.decoder.layers.")})
+    for kind in ("class_embed", "bbox_embed"):
+        heads = {name: value for name, value in renamed.items() if re.match(rf"^(?:transformer\.decoder\.)?{kind}\.\d+\.", name)}
+        if all(f"{kind}.0." in name for name in heads):
+            for index in range(1, layers):
+                renamed |= {name.replace(f"{kind}.0.", f"{kind}.{index}."): value for name, value in heads.items()}
     return renamed
 
 

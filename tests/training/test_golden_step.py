@@ -3,7 +3,7 @@
 import pytest
 
 from litedetr import Detector, DetectorConfig, EncoderSchedule
-from litedetr.conversion.reference import dino_name, load_reference_state
+from litedetr.conversion.reference import load_reference_state, reference_name
 from litedetr.training.denoising import DenoisingSettings, make_denoising
 from litedetr.training.losses import detection_losses, total_loss
 from tests import golden_data as golden
@@ -83,7 +83,7 @@ def test_gradients(step):
     for name, norm in case["grad_norms_float64"].items():
         if norm is None or name in case["frozen_parameters"]:
             continue
-        mine = dino_name(name)
+        mine = reference_name(name)
         if mine not in ours:  # one copy of heads shared by all layers
             head, _, rest = mine.removeprefix("heads.").partition(".")
             mine = f"heads.{head}.0.{rest.partition('.')[2]}"
