@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, help="folder for checkpoints, the log and the weights")
     train.add_argument("--recipe", default="embedded", help='"embedded" or a recipe.json')
     train.add_argument("--backbone", help="file with backbone weights to start from")
+    train.add_argument("--from", dest="start", help='start from "embedded", a weights folder or a Hub id, whatever its classes')
     train.add_argument("--seconds", type=float, help="length of the training in seconds")
     train.add_argument("--steps", type=int, help="length of the training in steps")
     train.add_argument("--threads", type=int, help="CPU threads")
@@ -151,14 +153,23 @@ def _verify(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from litedetr.training import recipes
     from litedetr.training.loop import train
+    from litedetr.training.processes import join, leave
 
     recipe = recipes.embedded() if options.recipe == "embedded" else recipes.Recipe.load(options.recipe)
     given = {
         name: getattr(options, name)
-        for name in ("backbone", "seconds", "steps", "threads")
+        for name in ("backbone", "start", "seconds", "steps", "threads")
         if getattr(options, name) is not None
     }
-    result = train(replace(recipe, **given), options.data, options.out, resume=not options.restart)
+    recipe = replace(recipe, **given)
+    processes = join(recipe.device)
+    logging.basicConfig(level=logging.INFO if processes.first else logging.ERROR, format="%(message)s")
+    try:
+        result = train(recipe, options.data, options.out, resume=not options.restart, processes=processes)
+    finally:
+        leave()
+    if not processes.first:
+        return 0
     print(f"{result.steps} steps in {result.seconds:.0f} s; weights in {result.weights}")
     if result.evaluation is not None:
         print(result.evaluation.summary())

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from litedetr.training.augment import NONE, AugmentSettings, Sample, augment
+from litedetr.training.processes import ALONE, Processes
 from litedetr.training.targets import Targets
 
 log = logging.getLogger(__name__)
@@ -54,17 +55,19 @@ class PhotoSet:
         content = read_annotations(self.annotations)
         self.names = [category["name"] for category in content["categories"]]
         self.category_ids = [category["id"] for category in content["categories"]]
-        self.photos, self.skipped = _photos(content, self.folder, self.category_ids)
-        if not self.photos:
-            raise DataError(f"expected at least one picture in {self.annotations}, got none; check the file")
+        _check_entries(content, self.annotations)
+        self.photos, problems, reaching = _photos(content, self.folder, self.category_ids)
+        self.skipped = {reason: len(names) for reason, names in problems.items()}
         missing = [photo.path.name for photo in self.photos if not photo.path.is_file()]
         if missing:
             raise DataError(
                 f"expected {len(self.photos)} pictures in {self.folder}, {len(missing)} are missing "
                 f"({', '.join(missing[:3])}, …); unpack the pictures there or correct the annotations"
             )
-        for reason, count in self.skipped.items():
-            log.warning("%s: %d annotations left out: %s", self.annotations.name, count, reason)
+        for reason, names in problems.items():
+            log.warning("%s: %d annotations left out: %s (%s)", self.annotations.name, len(names), reason, _few(names))
+        if reaching:
+            log.warning("%s: %d boxes cut at their picture's edge (%s)", self.annotations.name, len(reaching), _few(reaching))
         self._cache: dict[int, np.ndarray] = {}
         self._free = cache_bytes
         self._lock = threading.Lock()
@@ -116,18 +119,54 @@ def decode(path: Path) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _photos(content: dict, folder: Path, category_ids: list[int]) -> tuple[list[Photo], dict[str, int]]:
-    """Every picture with its usable boxes, and the number of annotations left out by reason."""
+def _check_entries(content: dict, path: Path) -> None:
+    """Refuse pictures and classes that cannot be told apart, or lack what every one needs."""
+    for key, one, needed in (
+        ("images", "picture", ("id", "file_name", "width", "height")),
+        ("categories", "category", ("id", "name")),
+    ):
+        if not content[key]:
+            raise DataError(f"expected at least one {one} in {path}, got none; check the file")
+        for number, entry in enumerate(content[key]):
+            absent = [name for name in needed if name not in entry]
+            if absent:
+                raise DataError(f"expected {needed} of every {one} in {path}, number {number} lacks {absent}; complete it")
+        counts = Counter(entry["id"] for entry in content[key])
+        twice = [str(entry.get("file_name", entry.get("name"))) for entry in content[key] if counts[entry["id"]] > 1]
+        if twice:
+            raise DataError(f"expected an id of its own for every {one} in {path}, {_few(twice)} share theirs; renumber them")
+    empty = [str(entry["file_name"]) for entry in content["images"] if min(entry["width"] or 0, entry["height"] or 0) < 1]
+    if empty:
+        raise DataError(f"expected the width and height of every picture in {path}, {_few(empty)} have none; correct them")
+
+
+def _few(names: list[str]) -> str:
+    """The first few names."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _photos(content: dict, folder: Path, category_ids: list[int]) -> tuple[list[Photo], dict[str, list[str]], list[str]]:
+    """Every picture with its usable boxes; the annotations left out, by reason; those whose box was cut by a pixel or more."""
     number = {category: index for index, category in enumerate(category_ids)}
     entries = {entry["id"]: entry for entry in content["images"]}
     boxes: dict[int, list] = {key: [] for key in entries}
     labels: dict[int, list[int]] = {key: [] for key in entries}
-    skipped: Counter[str] = Counter()
+    problems: dict[str, list[str]] = {}
+    reaching, seen = [], set()
     for annotation in content["annotations"]:
         reason, box = _usable(annotation, entries, number)
+        own = annotation.get("id")
+        if not reason and own is not None and own in seen:
+            reason = "its id was used before"
+        seen.add(own)
+        picture = entries.get(annotation.get("image_id"), {}).get("file_name", "no picture")
+        name = f"{own} of {picture}"
         if reason:
-            skipped[reason] += 1
+            problems.setdefault(reason, []).append(name)
             continue
+        x, y, w, h = map(float, annotation["bbox"])
+        if max(box[0] - x, box[1] - y, x + w - box[2], y + h - box[3]) >= 1:
+            reaching.append(name)
         boxes[annotation["image_id"]].append(box)
         labels[annotation["image_id"]].append(number[annotation["category_id"]])
     photos = [
@@ -141,7 +180,7 @@ def _photos(content: dict, folder: Path, category_ids: list[int]) -> tuple[list[
         )
         for key, entry in entries.items()
     ]
-    return photos, dict(skipped)
+    return photos, problems, reaching
 
 
 def _usable(annotation: dict, entries: dict, number: dict) -> tuple[str, tuple[float, ...]]:
@@ -205,7 +244,8 @@ class BatchStream:
 
     Wide and tall pictures are batched apart, so that little is padded. Everything random follows from the seed and from
     how many pictures were drawn, hence ``position`` (JSON) is all it takes to go on exactly where a run was cut off.
-    ``request(size, count)`` orders a batch, ``take()`` waits for the oldest one ordered.
+    ``request(size, count)`` orders a batch, ``take()`` waits for the oldest one ordered. Each of several ``processes`` makes
+    its part of the batch that one alone would make; the seed, the requests and hence the positions are the same in all.
     """
 
     def __init__(
@@ -215,7 +255,9 @@ class BatchStream:
         seed: int = 0,
         rare: float = 0.0,
         position: dict | None = None,
+        processes: Processes = ALONE,
     ) -> None:
+        self.processes = processes
         self.photos, self.augmentation, self.seed = photos, augmentation, seed
         tall = np.array([photo.height > photo.width for photo in photos.photos])
         repeats = repeat_factors(photos, rare)
@@ -235,15 +277,25 @@ class BatchStream:
         return len(self._ordered)
 
     def request(self, size: int, count: int) -> None:
-        """Order ``count`` pictures on a canvas whose long side is ``size``."""
+        """Order ``count`` pictures on a canvas whose long side is ``size``.
+
+        Raises:
+            DataError: not a picture for each process.
+        """
+        if count < self.processes.count:
+            raise DataError(
+                f"expected at least a picture for each of {self.processes.count} processes, got a batch of {count}; "
+                "enlarge the batch in the recipe or start fewer processes"
+            )
         state = self._state
         share = len(self._members[1]) / self.epoch_size
         side = int(np.random.default_rng((self.seed, 1, state["batches"])).random() < share)
         drawn = list(state["drawn"])
         turns = range(drawn[side], drawn[side] + count)
+        start, stop = self.processes.share(count)
         drawn[side] += count
         self._state = {"batches": state["batches"] + 1, "drawn": drawn}
-        self._ordered.append(self._pool.submit(self._make, side, turns, canvas_for(size, not side), self._state))
+        self._ordered.append(self._pool.submit(self._make, side, turns[start:stop], canvas_for(size, not side), self._state))
 
     def take(self) -> Batch:
         """The oldest batch ordered."""

@@ -7,7 +7,7 @@ one negative copy of every object of the picture, and groups neither see each ot
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,16 @@ class Denoising:
         """The same pairs in each of ``layers`` decoder layers."""
         layer = torch.arange(layers, device=self.image.device).repeat_interleave(len(self.image))
         return Assignment(layer, self.image.repeat(layers), self.query.repeat(layers), self.target.repeat(layers))
+
+    def part(self, start: int, stop: int, objects: int) -> Denoising:
+        """That of the pictures from ``start`` to ``stop`` alone, whose first object is number ``objects`` of the batch."""
+        mine = (self.image >= start) & (self.image < stop)
+        queries = replace(
+            self.queries,
+            content=self.queries.content[start:stop],
+            reference_points=self.queries.reference_points[start:stop],
+        )
+        return Denoising(queries, self.groups, self.image[mine] - start, self.query[mine], self.target[mine] - objects)
 
 
 def group_count(number: int, largest: int) -> int:

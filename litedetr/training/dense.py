@@ -17,6 +17,7 @@ from torch import Tensor
 from litedetr.boxes import cxcywh_to_xyxy, iou, iou_and_giou
 from litedetr.output import LayerOutput
 from litedetr.training.matching import focal_background
+from litedetr.training.processes import ALONE, Processes
 from litedetr.training.targets import Targets
 
 
@@ -37,17 +38,19 @@ def dense_losses(
     mask: Tensor | None,
     targets: Targets,
     settings: DenseSettings = DenseSettings(),
+    processes: Processes = ALONE,
 ) -> dict[str, Tensor]:
     """``loss_ce_dense``, ``loss_bbox_dense``, ``loss_giou_dense`` of (B, S, K) logits and (B, S, 4) boxes.
 
-    shapes: (height, width) of each level, finest first; mask (B, S), True = padding.
+    shapes: (height, width) of each level, finest first; mask (B, S), True = padding; processes: those whose batches
+    make up the whole one, whose assigned tokens the losses are divided by.
     """
     logits, boxes = dense.logits.float(), dense.boxes.float()
     if mask is None:
         mask = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
     token, target, quality = assign_tokens(logits.detach(), boxes.detach(), shapes, mask, targets, settings)
     image = targets.image[target]
-    weight = quality.sum().clamp(min=1)
+    weight = processes.sum(quality.sum()).clamp(min=1)
 
     background = focal_background(logits, settings.alpha, settings.gamma)
     if mask.any():

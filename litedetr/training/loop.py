@@ -17,12 +17,15 @@ from tqdm import tqdm
 
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.training.data import Batch, BatchStream, PhotoSet
-from litedetr.training.denoising import make_denoising
+from litedetr.training.denoising import Denoising, make_denoising
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.losses import LossSettings, detection_losses, total_loss
 from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
 from litedetr.training.precision import autocast, normalise
+from litedetr.training.processes import ALONE, Processes, choose_device
 from litedetr.training.recipes import Recipe
+from litedetr.training.start import build_detector
+from litedetr.training.targets import Targets
 
 log = logging.getLogger(__name__)
 AHEAD = 3
@@ -61,6 +64,7 @@ def train(
     detector: nn.Module | None = None,
     progress: bool = True,
     on_step: Callable[[int], None] | None = None,
+    processes: Processes = ALONE,
 ) -> TrainingResult:
     """Train a detector on ``data`` (a folder with train.json, train/ and, if there is one, val.json, val/).
 
@@ -68,6 +72,8 @@ def train(
     with every measurement and at the end). With ``resume`` a checkpoint found there is gone on with; ``allow_changes``
     lets the recipe differ from that run's in more than its length. ``detector``: train this one instead of the
     recipe's. ``on_step`` is called after every step with the number of steps done.
+    With several ``processes`` a recipe's batch is split among them, and their gradients add up to that of the whole batch;
+    the first one writes and measures. All must see the same folders.
     """
     data, out = Path(data), Path(out)
     if recipe.threads > 0:
@@ -76,30 +82,16 @@ def train(
     validation = PhotoSet.open(data, "val") if (data / "val.json").is_file() else None
     torch.manual_seed(recipe.seed)
     detector = detector if detector is not None else build_detector(recipe, photos)
-    run = _Run(recipe, detector, photos, validation, out)
+    run = _Run(recipe, detector, photos, validation, out, processes)
     checkpoint = load_checkpoint(out) if resume else None
     if checkpoint is not None:
         _check_recipe(Recipe.from_json(checkpoint["recipe"]), recipe, allow_changes)
         run.load(checkpoint)
-    else:
+    if processes.first:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "log.jsonl").unlink(missing_ok=True)
-    (out / "recipe.json").write_text(recipe.to_json() + "\n", encoding="utf-8")
-    return run.go(progress, on_step)
-
-
-def build_detector(recipe: Recipe, photos: PhotoSet) -> nn.Module:
-    """The recipe's detector with random weights, for the classes of ``photos``, its backbone from a file if given."""
-    from litedetr.backbones.mobilenet import load_mobilenet_backbone
-    from litedetr.detector import Detector
-
-    classes = {"class_names": tuple(photos.names), "category_ids": tuple(photos.category_ids)}
-    detector = Detector.from_preset(recipe.preset, num_classes=len(photos.names), **{**classes, **recipe.changes})
-    if recipe.backbone:
-        load_mobilenet_backbone(detector.backbone, recipe.backbone)
-    if recipe.freeze_stem:
-        detector.backbone.freeze_stem()
-    return detector
+        _cut_log(out / "log.jsonl", run.step)
+        (out / "recipe.json").write_text(recipe.to_json() + "\n", encoding="utf-8")
+    return run.go(progress and processes.first, on_step)
 
 
 def _check_recipe(before: Recipe, now: Recipe, allow_changes: bool) -> None:
@@ -118,11 +110,20 @@ def _check_recipe(before: Recipe, now: Recipe, allow_changes: bool) -> None:
 class _Run:
     """One training run's state, and its steps."""
 
-    def __init__(self, recipe: Recipe, detector: nn.Module, photos: PhotoSet, validation: PhotoSet | None, out: Path) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        detector: nn.Module,
+        photos: PhotoSet,
+        validation: PhotoSet | None,
+        out: Path,
+        processes: Processes = ALONE,
+    ) -> None:
         self.recipe, self.out, self.photos, self.validation = recipe, out, photos, validation
-        name = recipe.device if recipe.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(name)
+        self.processes = processes
+        self.device = choose_device(recipe.device)
         self.detector = detector.to(self.device)
+        processes.same(list(self.detector.state_dict().values()))
         groups = parameter_groups(self.detector, recipe.optimiser)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimiser = torch.optim.AdamW(groups, fused=True)
@@ -160,7 +161,6 @@ class _Run:
         self.position, self.step, self.elapsed = state["position"], state["step"], state["elapsed"]
         self.measured_at = state["measured_at"]
         self.meter = _Meter(**state["meter"])
-        _cut_log(self.out / "log.jsonl", self.step)
         log.info("going on at step %d, %.0f s", self.step, self.elapsed)
 
     def done(self, step: int | None = None) -> float:
@@ -174,7 +174,7 @@ class _Run:
 
     def go(self, progress: bool, on_step: Callable[[int], None] | None) -> TrainingResult:
         recipe = self.recipe
-        stream = BatchStream(self.photos, recipe.augmentation, recipe.seed, recipe.rare, self.position)
+        stream = BatchStream(self.photos, recipe.augmentation, recipe.seed, recipe.rare, self.position, self.processes)
         bar = tqdm(total=100.0, initial=round(100 * self.done(), 2), unit="%", desc="training", disable=not progress,
                    bar_format="{l_bar}{bar}| {n:.1f} % [{elapsed}<{remaining}{postfix}]")  # fmt: skip
         saved = time.monotonic()
@@ -193,16 +193,16 @@ class _Run:
                     self.meter.reset()
                 bar.refresh()
                 if time.monotonic() - saved > recipe.checkpoint_seconds:
-                    save_checkpoint(self.out, self.state())
+                    self._save()
                     saved = time.monotonic()
                 if recipe.evaluate_seconds > 0 and self.elapsed - self.measured_at > recipe.evaluate_seconds:
                     self.measured_at = self.elapsed
                     self._measure(recipe.evaluate_pictures, progress)
                 if on_step is not None:
                     on_step(self.step)
-            save_checkpoint(self.out, self.state())
+            self._save()
         except KeyboardInterrupt:
-            save_checkpoint(self.out, self.state())
+            self._save()
             raise
         finally:
             stream.close()
@@ -216,16 +216,18 @@ class _Run:
         factor = rate_factor(self.step, done, settings)
         for group in self.optimiser.param_groups:
             group["lr"] = group["full_rate"] * factor
-        losses, norm = None, math.nan
+        losses, norm, good = None, math.nan, False
         self.optimiser.zero_grad(set_to_none=True)
         try:
             losses = self._losses(batch, self.recipe.losses_at(done))
             total = total_loss(losses, self.recipe.losses)
             if torch.isfinite(total):
                 total.backward()
-                norm = float(nn.utils.clip_grad_norm_(self.parameters, settings.clip))
+                good = True
         except FloatingPointError as error:
             log.warning("step %d: %s", self.step, error)
+        if self.processes.sum_gradients(self.parameters, good):
+            norm = float(nn.utils.clip_grad_norm_(self.parameters, settings.clip))
         if math.isfinite(norm):
             self.optimiser.step()
             self.ema.update(self.detector, self.step)
@@ -238,44 +240,65 @@ class _Run:
                     f"expected finite losses, got {BAD_STEPS} steps in a row without one; lower the rates or use f32, "
                     "and resume from the last checkpoint"
                 )
-        seconds = time.monotonic() - started
+        seconds = self.processes.largest(time.monotonic() - started)
         self.position = batch.position
         self.step += 1
         self.elapsed += seconds
-        values = {name: value.detach() for name, value in (losses or {}).items()} if math.isfinite(norm) else {}
-        if values:
-            values["loss"], values["norm"] = total.detach(), torch.tensor(norm)
-        self.meter.add(values, len(batch.images), seconds, batch.images.shape[1:3], factor * settings.rate)
+        values = {}
+        if math.isfinite(norm):
+            parts = {name: value.detach().double().cpu() for name, value in {**losses, "loss": total}.items()}
+            values = dict(zip(parts, self.processes.sum(torch.stack(list(parts.values()))).tolist(), strict=True))
+            values["norm"] = norm
+        photos = self.processes.total(len(batch.images))
+        self.meter.add(values, photos, seconds, batch.images.shape[1:3], factor * settings.rate)
 
     def _losses(self, batch: Batch, settings: LossSettings) -> dict[str, Tensor]:
         recipe, detector = self.recipe, self.detector
         mask, targets = batch.mask.to(self.device), batch.targets.to(self.device)
         pixels = normalise(batch.images.to(self.device), mask, detector.config)
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
         with autocast(self.device, recipe.precision):
-            denoising = None
-            if recipe.denoising.number > 0:
-                denoising = make_denoising(
-                    targets, detector.label_embed, detector.config.num_classes, detector.num_queries,
-                    recipe.denoising, generator,
-                )  # fmt: skip
+            noisy = recipe.denoising.number > 0 and detector.config.is_dino
+            denoising = self._denoising(batch.targets) if noisy else None
             output = detector(
                 pixels,
                 mask if bool(batch.mask.any()) else None,
                 denoising=denoising.queries if denoising is not None else None,
                 dense=settings.dense > 0,
             )
-        return detection_losses(output, targets, denoising, settings)
+        return detection_losses(output, targets, denoising, settings, processes=self.processes)
+
+    def _denoising(self, targets: Targets) -> Denoising | None:
+        """This process' part of the noisy copies, which depend on the whole batch: on its fullest picture, and by chance."""
+        parts, rank = self.processes.gather(targets), self.processes.rank
+        generator = torch.Generator().manual_seed(self.recipe.seed * 1_000_003 + self.step)
+        whole = make_denoising(
+            Targets.join(parts).to(self.device) if len(parts) > 1 else targets.to(self.device),
+            self.detector.label_embed, self.detector.config.num_classes, self.detector.num_queries,
+            self.recipe.denoising, generator,
+        )  # fmt: skip
+        if whole is None or len(parts) == 1:
+            return whole
+        start, objects = sum(len(part.counts) for part in parts[:rank]), sum(map(len, parts[:rank]))
+        return whole.part(start, start + len(targets.counts), objects)
 
     # --- what it leaves behind -------------------------------------------------------------------------------------
 
+    def _save(self) -> None:
+        if self.processes.first:
+            save_checkpoint(self.out, self.state())
+
     def _log(self, line: dict[str, Any]) -> None:
+        if not self.processes.first:
+            return
         line = {"step": self.step, "seconds": round(self.elapsed, 2), "progress": round(self.done(), 5), **line}
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def _measure(self, pictures: int, progress: bool) -> Evaluation | None:
-        """Write the averaged weights, and measure them on val at the size trained at."""
+        """Write the averaged weights, and measure them on val at the size trained at; the other processes wait."""
+        return self.processes.from_first(lambda: self._measure_alone(pictures, progress))
+
+    def _measure_alone(self, pictures: int, progress: bool) -> Evaluation | None:
         kept = {name: value.clone() for name, value in self.detector.state_dict().items()}
         self.detector.load_state_dict(self.ema.state)
         try:
@@ -314,11 +337,10 @@ class _Meter:
     def reset(self) -> None:
         self.sums, self.steps, self.photos, self.seconds = {}, 0, 0, 0.0
 
-    def add(self, values: dict[str, Tensor], photos: int, seconds: float, canvas: tuple[int, int], rate: float) -> None:
-        if values:
-            for name, value in zip(values, torch.stack([v.cpu().double() for v in values.values()]).tolist(), strict=True):
-                self.sums[name] = self.sums.get(name, 0.0) + value
-            self.steps += 1
+    def add(self, values: dict[str, float], photos: int, seconds: float, canvas: tuple[int, int], rate: float) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1 if values else 0
         self.photos, self.seconds = self.photos + photos, self.seconds + seconds
         self.canvas, self.rate = (int(canvas[0]), int(canvas[1])), rate
 

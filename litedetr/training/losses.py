@@ -20,6 +20,7 @@ from litedetr.output import DetectorOutput, LayerOutput
 from litedetr.training.denoising import Denoising
 from litedetr.training.dense import DenseSettings, dense_losses
 from litedetr.training.matching import Assignment, MatchCost, focal_background, focal_foreground, match
+from litedetr.training.processes import ALONE, Processes
 from litedetr.training.targets import Targets
 
 CLASS_LOSSES = ("focal", "varifocal", "matchability")
@@ -57,11 +58,19 @@ def detection_losses(
     denoising: Denoising | None = None,
     settings: LossSettings = LossSettings(),
     diagnostics: bool = False,
+    processes: Processes = ALONE,
 ) -> dict[str, Tensor]:
     """Every loss of one batch by name; `total_loss` adds them up.
 
     With ``diagnostics`` also ``cardinality_error`` and ``class_error``, which cost time and teach nothing.
+    With several ``processes`` this is one's part of the whole batch: losses are divided by the objects of all, so that
+    they, and their gradients, add up to the whole batch's.
     """
+    dense = {}
+    if settings.dense > 0 and output.dense is not None:  # first: what comes after may fail here and not elsewhere
+        shapes, mask = output.dense_shapes, output.dense_mask
+        dense = dense_losses(output.dense, shapes, mask, targets, settings.dense_settings, processes)
+    count = float(max(processes.total(len(targets)), 1))
     layers = [LayerOutput(output.logits, output.boxes), *output.auxiliary]
     suffixes = ["", *(f"_{i}" for i in range(len(output.auxiliary)))]
     if output.proposals is not None:
@@ -69,7 +78,6 @@ def detection_losses(
         suffixes.append("_interm")
     logits, boxes = _stack(layers)
     pairs = match(logits.detach(), boxes.detach(), targets, settings.cost)
-    count = float(max(len(targets), 1))
     losses = _named(_layer_losses(logits, boxes, targets, pairs, count, settings), suffixes)
     if diagnostics:
         losses |= _named({"cardinality_error": _cardinality_error(logits, targets)}, suffixes)
@@ -83,9 +91,7 @@ def detection_losses(
         if diagnostics:
             losses |= _named({"cardinality_error": _cardinality_error(logits, targets)}, suffixes)
 
-    if settings.dense > 0 and output.dense is not None:
-        losses |= dense_losses(output.dense, output.dense_shapes, output.dense_mask, targets, settings.dense_settings)
-    return losses
+    return losses | dense
 
 
 def loss_weight(name: str, settings: LossSettings) -> float:

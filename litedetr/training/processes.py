@@ -79,7 +79,9 @@ class Processes:
     def same(self, values: Sequence[Tensor]) -> None:
         """Overwrite the values with the first process'."""
         for value in values if self.count > 1 else ():
-            dist.broadcast(value, src=0)
+            copy = value.clone(memory_format=torch.contiguous_format)
+            dist.broadcast(copy, src=0)
+            value.copy_(copy)
 
     @torch.no_grad()
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter], good: bool) -> bool:

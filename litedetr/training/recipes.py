@@ -55,6 +55,7 @@ class Recipe:
     """How to train: the detector, for how long, on what, with which losses.
 
     preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones;
+    start: a trained detector to start from instead ("embedded", a weights folder or a Hub id), "" for none;
     freeze_stem: leave the backbone's first stages as they are;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     steps, seconds: the training's length, the one reached first counts (0 = no limit; seconds count training only and
@@ -66,6 +67,7 @@ class Recipe:
     preset: str = "lite-dino-mobilenet"
     changes: dict[str, Any] = field(default_factory=dict)
     backbone: str = ""
+    start: str = ""
     freeze_stem: bool = False
     steps: int = 0
     seconds: float = 0.0

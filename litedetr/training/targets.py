@@ -45,6 +45,17 @@ class Targets:
     def to(self, device: torch.device | str) -> Targets:
         return Targets(self.labels.to(device), self.boxes.to(device), self.image.to(device), self.counts)
 
+    @classmethod
+    def join(cls, parts: Sequence[Targets]) -> Targets:
+        """Several batches' objects as one batch's."""
+        starts = [sum(len(part.counts) for part in parts[:number]) for number in range(len(parts))]
+        return cls(
+            labels=torch.cat([part.labels for part in parts]),
+            boxes=torch.cat([part.boxes for part in parts]),
+            image=torch.cat([part.image + start for part, start in zip(parts, starts, strict=True)]),
+            counts=tuple(count for part in parts for count in part.counts),
+        )
+
     @property
     def slots(self) -> Tensor:
         """(N,) each object's number within its picture."""

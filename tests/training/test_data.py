@@ -35,17 +35,21 @@ def test_pictures_are_rgb_and_boxes_fit_them(photo_folder):
     assert PhotoSet.open(photo_folder, cache_bytes=0).sample(1).image is not sample.image
 
 
-def test_unusable_annotations_are_counted_by_reason(photo_folder, tmp_path):
+def test_unusable_annotations_are_counted_by_reason(photo_folder, tmp_path, caplog):
     def spoil(content):
         base = content["annotations"][0]
         for number, changes in enumerate((
             {"iscrowd": 1}, {"bbox": [1, 1, 0, 5]}, {"bbox": [1, 1, -3, 5]}, {"bbox": [1, "x", 3, 5]}, {"category_id": 99},
             {"image_id": 999}, {"bbox": [1000, 1000, 5, 5]}, {"bbox": [1, 1, float("nan"), 5]}, {"bbox": [-5, -5, 20, 20]},
+            {"id": 1},
         )):  # fmt: skip
             content["annotations"].append({**base, "id": 1000 + number, **changes})
 
     before = sum(len(photo.boxes) for photo in PhotoSet.open(photo_folder).photos)
     photos = PhotoSet(*rewrite(photo_folder, tmp_path, spoil))
+    said = [record.getMessage() for record in caplog.records]
+    assert "changed.json: 2 annotations left out: its box is empty (1001 of 1.png, 1002 of 1.png)" in said
+    assert "changed.json: 1 boxes cut at their picture's edge (1008 of 1.png)" in said
     assert photos.skipped == {
         "crowd": 1,
         "its box is empty": 2,
@@ -54,6 +58,7 @@ def test_unusable_annotations_are_counted_by_reason(photo_folder, tmp_path):
         "its picture is not listed": 1,
         "its box lies outside of the picture": 1,
         "its box is not finite": 1,
+        "its id was used before": 1,
     }
     assert sum(len(photo.boxes) for photo in photos.photos) == before + 1
     assert min(photo.boxes.min() for photo in photos.photos if len(photo.boxes)) >= 0
@@ -81,6 +86,21 @@ def test_errors_say_what_to_do(photo_folder, tmp_path):
     path, _ = rewrite(photo_folder, tmp_path, lambda content: None)
     with pytest.raises(DataError, match=r"cannot decode"):
         PhotoSet(path, broken).sample(0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda content: content["images"][1].update(id=1), r"every picture in .*, 1\.png, 2\.png share theirs; renumber"),
+        (lambda content: content["categories"][1].update(id=1), "every category in .*, person, train share theirs"),
+        (lambda content: content["images"][2].pop("width"), r"of every picture in .*, number 2 lacks \['width'\]; complete it"),
+        (lambda content: content["images"][2].update(height=0), r"the width and height of every picture in .*, 3\.png have none"),
+        (lambda content: content.update(categories=[]), "expected at least one category"),
+    ],
+)
+def test_entries_that_cannot_be_used_are_refused(photo_folder, tmp_path, change, said):
+    with pytest.raises(DataError, match=said):
+        PhotoSet(*rewrite(photo_folder, tmp_path, change))
 
 
 def batches(stream: BatchStream, sizes: list[tuple[int, int]]) -> list:
