@@ -1,4 +1,4 @@
-"""Engine: the model in memory; photo -> `Run`, kept in a byte-bounded store under an unguessable id."""
+"""Engine: photo and model -> `Run`, kept in a byte-bounded store under an unguessable id."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from app.models import Models, describe
 from app.run import Run
 from litedetr import Detections, Detector
 from litedetr import image as photos
@@ -31,6 +31,7 @@ STORE_BYTES = int(os.environ.get("LITEDETR_STORE_MB", "1024")) * 1024**2
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 
 Progress = Callable[[str], None]
+Download = Callable[[int, int], None]
 
 
 class ExpiredRun(KeyError):
@@ -85,48 +86,40 @@ class RunStore:
 
 
 class Engine:
-    """One model and the runs that it made.
+    """Models and the runs that they made.
 
     Args:
-        source: "embedded", a local folder, or "owner/name" on the Hub.
+        source: of the page's own model: "embedded", a local folder, or "owner/name" on the Hub.
         store: where runs are kept.
     """
 
     def __init__(self, source: str = MODEL, store: RunStore | None = None):
-        self.source = source
+        self.models = Models(source)
         self.store = RunStore() if store is None else store
         self._model_lock = threading.Lock()
         self._examples_lock = threading.Lock()
-        self._examples: dict[str, str] = {}
+        self._examples: dict[tuple[str, str], str] = {}
+        torch.set_num_threads(max(1, min(os.cpu_count() or 1, 8)))
 
-    @cached_property
+    @property
     def detector(self) -> Detector:
-        """The model, loaded when first asked for.
+        """The page's own model, loaded when first asked for.
 
         Raises:
             litedetr.weights.WeightsError: it cannot be loaded; the message says why.
         """
-        torch.set_num_threads(max(1, min(os.cpu_count() or 1, 8)))
-        return Detector.from_pretrained(self.source)
+        return self.models.get()
 
-    @property
-    def model_name(self) -> str:
-        """How the page calls the model."""
-        config = self.detector.config
-        kind = "Lite-DINO" if config.key_aware else "DINO"
-        backbone = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50"}.get(config.backbone, config.backbone)
-        return f"{kind} · {backbone} · {config.schedule}"
-
-    def example(self, name: str, progress: Progress | None = None) -> Run:
-        """The run of an example picture, made once for all visitors and again when it was dropped."""
+    def example(self, name: str, progress: Progress | None = None, model: str = "", download: Download | None = None) -> Run:
+        """The run of an example picture, made once for all visitors and again when it was dropped. Arguments as in `run`."""
         if name not in EXAMPLE_NAMES:
             raise photos.PhotoError(f"There is no example called {name}: choose one of {', '.join(EXAMPLE_NAMES)}.")
         with self._examples_lock:
-            known = self._examples.get(name)
+            known = self._examples.get((model, name))
             if known is not None and known in self.store:
                 return self.store.get(known)
-            run = self.run(EXAMPLES / f"{name}.jpg", name, progress, example=name)
-            self._examples[name] = run.id
+            run = self.run(EXAMPLES / f"{name}.jpg", name, progress, name, model, download)
+            self._examples[model, name] = run.id
             return run
 
     def warm_up(self) -> None:
@@ -136,29 +129,42 @@ class Engine:
         except Exception:
             log.exception("The model is not ready")
 
-    def run(self, photo: photos.Photo, name: str = "photo", progress: Progress | None = None, example: str = "") -> Run:
+    def run(
+        self,
+        photo: photos.Photo,
+        name: str = "photo",
+        progress: Progress | None = None,
+        example: str = "",
+        model: str = "",
+        download: Download | None = None,
+    ) -> Run:
         """Detect with a full trace and keep the result.
 
         Args:
             photo: a path, encoded bytes, a PIL image or an RGB array.
             name: of the picture.
             progress: told the name of each stage as it begins: "backbone", "B1 high", …, "decoder 1", …
+            example: name of the example picture, "" for a visitor's own.
+            model: a Hub id; "" for the page's own model.
+            download: told (bytes done, bytes in all) while the model is downloaded.
 
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
             litedetr.weights.WeightsError: the model cannot be loaded.
         """
         pixels = photos.open_photo(photo)
-        with self._model_lock, _watch(self.detector, progress):
-            detections = self.detector.predict(pixels, threshold=0.0, trace=True)
+        detector = self.models.get(model, download)
+        with self._model_lock, _watch(detector, progress):
+            detections = detector.predict(pixels, threshold=0.0, trace=True)
         run = Run(
             id=secrets.token_urlsafe(18),
             name=name,
-            model=self.model_name,
+            model=describe(detector.config),
+            source=model,
             picture=_shown(pixels),
             detections=detections,
-            config=self.detector.config,
-            cost=gmacs(self.detector.config, detections.trace.geometry.padded),
+            config=detector.config,
+            cost=gmacs(detector.config, detections.trace.geometry.padded),
             example=example,
         )
         return self.store.put(run)

@@ -61,6 +61,7 @@ class Lookups:
             "run": run.id,
             "name": run.name,
             "model": run.model,
+            "source": run.source,
             "picture": run.picture_url,
             "width": width,
             "height": height,

@@ -18,6 +18,7 @@ class Run:
         id: unguessable, names the run in look-ups and links to its files.
         name: of the picture, for downloads.
         model: what the model is called.
+        source: its id on the Hub, "" for the page's own model.
         picture: the photo as shown, a JPEG of at most `engine.SHOWN_SIDE` pixels a side.
         detections: every one that the model gave, down to score 0, with the trace.
         config, cost: of the model at this photo's size.
@@ -32,6 +33,7 @@ class Run:
     config: DetectorConfig
     cost: Cost
     example: str = ""
+    source: str = ""
 
     @property
     def trace(self) -> Trace:

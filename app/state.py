@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlencode
 
 VIEWS = ("detections", "points")
 LANGUAGES = ("en", "ko")
+HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}\Z", re.ASCII)
 AUTO = "auto"
 
 _SCALE = re.compile(r"^S[1-9]$")
@@ -32,6 +33,7 @@ class ViewState:
         hidden: scales whose points are not drawn.
         example: name of an example picture, "" for the visitor's own (which no link ever holds).
         lang: language of the texts.
+        model: id of a model on the Hub, "" for the page's own.
     """
 
     view: str = "detections"
@@ -44,6 +46,7 @@ class ViewState:
     hidden: tuple[str, ...] = ()
     example: str = ""
     lang: str = "en"
+    model: str = ""
 
     def with_(self, **changes: Any) -> ViewState:
         """The same state with fields replaced."""
@@ -63,6 +66,7 @@ class ViewState:
             "hide": ",".join(self.hidden) or None,
             "example": self.example or None,
             "lang": self.lang,
+            "model": self.model or None,
         }
         plain = {"view": default.view, "scale": default.scale, "step": default.step, "lang": default.lang}
         return {key: text for key, text in texts.items() if text is not None and text != plain.get(key)}
@@ -89,6 +93,7 @@ class ViewState:
             hidden=tuple(sorted({name for name in text.get("hide", "").split(",") if _SCALE.match(name)})),
             example=text["example"] if _NAME.match(text.get("example", "")) else "",
             lang=_one_of(text.get("lang"), LANGUAGES, "en"),
+            model=text["model"] if HUB_ID.match(text.get("model", "")) else "",
         )
 
 

@@ -13,6 +13,7 @@ import gradio as gr
 
 from app.engine import EXAMPLE_NAMES, Engine
 from app.lookups import Lookups
+from app.models import offered
 from app.routes import routes
 from app.stage import HEAD, stage
 from app.state import VIEWS, ViewState
@@ -41,7 +42,7 @@ def build(engine: Engine) -> gr.Blocks:
         """Run the model on a photo or an example, telling each stage as it begins."""
         request = request if isinstance(request, dict) else {}
         ticket = request.get("ticket")
-        for news in _follow(engine, file, str(request.get("example") or ""), _lang(request)):
+        for news in _follow(engine, file, str(request.get("example") or ""), _lang(request), str(request.get("model") or "")):
             yield gr.HTML(news={"ticket": ticket, **news})
 
     def detect(photo: str, threshold: float) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def build(engine: Engine) -> gr.Blocks:
             raise gr.Error(str(error), print_exception=False) from None
 
     with gr.Blocks(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
-        viewer = stage([open_run, look], examples=EXAMPLE_NAMES, views=VIEWS)
+        viewer = stage([open_run, look], examples=EXAMPLE_NAMES, views=VIEWS, models=offered())
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
         upload = gr.File(visible=False, type="filepath")
         request = gr.JSON(visible=False)
@@ -92,19 +93,34 @@ def _lang(request: dict[str, Any]) -> str:
     return ViewState.from_query({"lang": request.get("lang")}).lang
 
 
-def _follow(engine: Engine, file: str | None, example: str, lang: str) -> Iterator[dict[str, Any]]:
-    """Run in a thread; yield ``{"stage": name}`` as it goes on, and ``{"run": id}`` or ``{"error": sentence}`` at the end."""
+def _follow(engine: Engine, file: str | None, example: str, lang: str, model: str = "") -> Iterator[dict[str, Any]]:
+    """Run in a thread and tell how it goes on.
+
+    Yields ``{"download": [bytes done, bytes in all]}``, ``{"stage": name}``, and ``{"run": id}`` or ``{"error": sentence}`` at
+    the end; ``{"refused": sentence}`` where a model cannot be had, and the page's own goes on in its place.
+    """
     news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    refused: dict[str, Any] = {}  # goes with all later news, because the page sees only the newest of what comes fast
+
+    def run(source: str) -> None:
+        told = (lambda name: news.put({"stage": name}), lambda done, total: news.put({"download": [done, total]}))
+        if file:
+            made = engine.run(file, Path(file).name, told[0], model=source, download=told[1])
+        elif example:
+            made = engine.example(example, told[0], source, told[1])
+        else:
+            raise PhotoError(say(lang, "error.no_photo"))
+        news.put({"run": made.id})
 
     def work() -> None:
         try:
-            if file:
-                run = engine.run(file, Path(file).name, lambda name: news.put({"stage": name}))
-            elif example:
-                run = engine.example(example, lambda name: news.put({"stage": name}))
-            else:
-                raise PhotoError(say(lang, "error.no_photo"))
-            news.put({"run": run.id})
+            try:
+                run(model)
+            except WeightsError as error:
+                if not model:
+                    raise
+                refused["refused"] = str(error)
+                run("")
         except (PhotoError, WeightsError) as error:
             news.put({"error": str(error)})
         except Exception:
@@ -114,6 +130,6 @@ def _follow(engine: Engine, file: str | None, example: str, lang: str) -> Iterat
     threading.Thread(target=work, daemon=True).start()
     while True:
         item = news.get()
-        yield item
-        if "stage" not in item:
+        yield item | refused
+        if "run" in item or "error" in item:
             return

@@ -23,7 +23,9 @@ HEAD = f"""
 """Relative links, so that the page also works below a path."""
 
 
-def stage(server_functions: Sequence[Callable], examples: Sequence[str], views: Sequence[str]) -> gr.HTML:
+def stage(
+    server_functions: Sequence[Callable], examples: Sequence[str], views: Sequence[str], models: Sequence[dict[str, str]]
+) -> gr.HTML:
     """The component. Its JavaScript calls `server_functions`, triggers "analyse" and watches the prop ``news``."""
     return gr.HTML(
         value="",
@@ -39,6 +41,7 @@ def stage(server_functions: Sequence[Callable], examples: Sequence[str], views: 
             "plotly": PLOTLY,
             "examples": list(examples),
             "views": list(views),
+            "models": list(models),
             "texts": {lang: texts(lang) for lang in LANGUAGES},
             "colours": {f"S{number}": scale_colour(f"S{number}") for number in range(1, 7)},
         },

@@ -2,11 +2,12 @@
 import { fill, make, part } from './dom.js';
 import { Inspector } from './inspector.js';
 import { intake } from './intake.js';
+import { models } from './models.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
 
 const PATIENCE = 90_000; // milliseconds without news of a run, after which the page says so
-const KEYS = ['view', 't', 'q', 'at', 'scale', 'step', 'head', 'hide', 'example', 'lang'];
+const KEYS = ['view', 't', 'q', 'at', 'scale', 'step', 'head', 'hide', 'example', 'lang', 'model'];
 
 export async function mount(element, gradio) {
   const page = new Page(element.querySelector('.ld'), gradio, await plotly(gradio.props.page.plotly));
@@ -26,8 +27,8 @@ async function plotly(address) {
 
 class Page {
   constructor(root, { analyse, props, server, upload, watch }, Plotly) {
-    const { examples, views, texts, colours } = JSON.parse(JSON.stringify(props.page));
-    Object.assign(this, { root, server, upload, examples, texts, colours, Plotly, trigger: analyse });
+    const { examples, views, models, texts, colours } = JSON.parse(JSON.stringify(props.page));
+    Object.assign(this, { root, server, upload, examples, models, texts, colours, Plotly, trigger: analyse });
     Object.assign(this, { info: null, state: readLink(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
     if (!this.state.lang && navigator.language?.startsWith('ko')) this.state.lang = 'ko';
     this.times = []; // of the last look-ups, in milliseconds
@@ -42,6 +43,7 @@ class Page {
 
   begin() {
     intake(this.root, this);
+    models(this.root, this);
     this.translate();
     if (!this.Plotly) { this.fail(this.say('error.plotly')); return; }
     const given = this.state.example;
@@ -62,14 +64,22 @@ class Page {
   // order: {file} or {example}; keep: the state came from a link and holds for the run to come.
   analyse(order, keep = false) {
     this.ticket += 1;
+    this.last = order;
+    this.refused = '';
     const example = order.example ?? '';
-    this.request = [order.file ?? null, { ticket: this.ticket, example, lang: this.state.lang ?? 'en' }];
+    this.request = [order.file ?? null, { ticket: this.ticket, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
     const next = { ...this.state, example };
     this.next = keep ? next : { ...next, view: '', q: '', at: '' };
     this.rail.halt();
     this.busy(this.say('status.waiting'));
     this.wait();
     this.trigger();
+  }
+
+  // Another model looks at the same photo; '' is the page's own.
+  choose(model) {
+    this.state = clean({ ...this.state, model });
+    this.analyse(this.last);
   }
 
   wait() {
@@ -84,12 +94,27 @@ class Page {
   async hear(news) {
     if (news.ticket !== this.ticket) return;
     clearTimeout(this.patience);
+    if (news.refused) { // the model cannot be had, and the page's own goes on in its place
+      this.refused = `${news.refused} ${this.say('models.back')}`;
+      this.next = clean({ ...this.next, model: '' });
+      this.state = clean({ ...this.state, model: '' });
+    }
     if (news.error) this.fail(news.error);
+    else if (news.download) this.downloading(...news.download);
     else if (news.stage) {
       this.wait();
       this.busy(this.say(news.stage === 'backbone' ? 'status.backbone' : 'status.step', { step: news.stage }));
       this.rail.light(news.stage, true);
     } else if (news.run) await this.open(news.run);
+  }
+
+  downloading(done, all) {
+    this.wait();
+    const megabytes = (bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
+    this.busy(this.say('status.download', { model: this.state.model, done: megabytes(done), all: megabytes(all) }));
+    const bar = part(this.root, 'progress');
+    bar.hidden = false;
+    bar.value = all ? done / all : 0;
   }
 
   async open(run) {
@@ -101,16 +126,19 @@ class Page {
     Object.assign(this, { info, state: clean(this.next) });
     this.root.style.setProperty('--tall', String(info.height / info.width + 0.04)); // of the stage on a phone
     this.rail.build(info.stops);
-    part(this.root, 'model').textContent = info.model;
+    part(this.root, 'model').textContent = info.source || info.model;
+    part(this.root, 'model').title = info.model;
     this.inspector.spent(info);
     for (const node of this.root.querySelectorAll('.ld-example')) node.setAttribute('aria-pressed', String(node.dataset.example === this.state.example));
     await this.look({});
     this.busy(null);
+    if (this.refused) this.fail(this.refused);
   }
 
   busy(text) {
     this.root.dataset.busy = text == null ? 'no' : 'yes';
     part(this.root, 'veil').hidden = text == null;
+    part(this.root, 'progress').hidden = true;
     part(this.root, 'status').textContent = text ?? '';
     if (text != null) part(this.root, 'error').hidden = true;
   }

@@ -1,0 +1,31 @@
+// Which model: the page's own, one of the list, or any on the Hub by its name.
+import { make, part } from './dom.js';
+
+export function models(root, page) {
+  const dialog = part(root, 'models');
+  const field = part(root, 'model-id');
+  const choose = (id) => {
+    dialog.close();
+    page.choose(id);
+  };
+  const entry = ({ id, name }) =>
+    make(
+      'button',
+      { type: 'button', class: 'ld-choice', 'data-model': id, on: { click: () => choose(id) } },
+      make('b', id ? {} : { 'data-text': 'models.own' }, name || id),
+      id && name ? make('span', {}, id) : null,
+    );
+  part(root, 'model-list').replaceChildren(...[{ id: '' }, ...page.models].map(entry));
+  part(root, 'model-button').addEventListener('click', () => {
+    const now = page.state.model ?? '';
+    for (const button of root.querySelectorAll('.ld-choice')) button.setAttribute('aria-pressed', String(button.dataset.model === now));
+    field.value = page.models.some(({ id }) => id === now) ? '' : now;
+    dialog.showModal();
+  });
+  part(root, 'model-form').addEventListener('submit', (event) => {
+    event.preventDefault();
+    const id = field.value.trim().replace(/^https?:\/\/[^/]+\//, '').replace(/\/+$/, '');
+    if (id) choose(id);
+  });
+  part(root, 'models-close').addEventListener('click', () => dialog.close());
+}

@@ -1,0 +1,83 @@
+"""The model picker, with a Hub on loopback."""
+
+import threading
+
+import pytest
+
+from tests.browser.driver import open_page
+from tests.hub.conftest import point_at, read
+from tests.hub.server import Hub
+from tests.test_families import small
+
+NAME = "owner/tiny"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    hub = Hub()
+    detector = small("lite-dino-mobilenet")
+    folder = tmp_path_factory.mktemp("tiny")
+    detector.save_pretrained(folder)
+    hub.add(NAME, read(folder), gate=threading.Event())
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        point_at(hub.url, tmp_path_factory.mktemp("cache"), monkeypatch)
+        yield hub
+    hub.close()
+
+
+def choose(page, name: str) -> None:
+    page.click('[data-part="model-button"]')
+    page.fill('[data-part="model-id"]', name)
+    page.keyboard.press("Enter")
+
+
+def shown(page) -> None:
+    page.wait_for_function("document.querySelector('.ld').dataset.busy === 'no'")
+
+
+def test_download_run_and_back(page, url, hub):
+    open_page(page, url)
+    own = page.inner_text('[data-part="model"]')
+    choose(page, NAME)
+    page.wait_for_selector('[data-part="progress"]:not([hidden])')
+    assert page.inner_text('[data-part="status"]').startswith("Downloading owner/tiny: ")
+    hub.repos[NAME].gate.set()
+    page.wait_for_function("liteDetr.info.source === 'owner/tiny'")
+    shown(page)
+    assert page.inner_text('[data-part="model"]') == NAME
+    assert "model=owner%2Ftiny" in page.url
+    assert page.locator(".ld-stop[data-kind='decoder']").count() == 2  # the other model's own rail
+    page.click('[data-part="model-button"]')
+    page.click('.ld-choice[data-model=""]')
+    page.wait_for_function("liteDetr.info.source === ''")
+    shown(page)
+    assert page.inner_text('[data-part="model"]') == own
+    assert "model=" not in page.url
+
+
+def test_a_failure_is_said_and_the_own_model_takes_over(page, url, hub):
+    open_page(page, url)
+    page.click('[data-lang="ko"]')
+    choose(page, "owner/none")
+    page.wait_for_selector('[data-part="error"]:not([hidden])')
+    shown(page)
+    assert page.inner_text('[data-part="error-text"]') == (
+        'The Hub has no model owner/none, or none that you may read: check the spelling, or log in with "hf auth login" if it is '
+        "private. 대신 이 페이지의 기본 모델을 썼습니다."
+    )
+    assert page.evaluate("[liteDetr.info.source, liteDetr.state.model ?? '']") == ["", ""]
+    page.click('[data-lang="en"]')
+
+
+def test_the_picker_fits_a_phone_and_closes_by_keyboard(page, url):
+    open_page(page, url)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.focus('[data-part="model-button"]')
+    page.keyboard.press("Enter")
+    box = page.locator('[data-part="models"]').bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.keyboard.press("Escape")
+    assert not page.locator('[data-part="models"]').is_visible()
+    page.set_viewport_size({"width": 1400, "height": 900})
