@@ -15,6 +15,8 @@ from litedetr.weights import WeightsError
 
 LIST = Path(__file__).with_suffix(".json")
 IN_MEMORY = 2
+LARGEST = int(os.environ.get("LITEDETR_LARGEST_MB", "1000")) * 10**6
+"""Bytes of weights that a visitor may have downloaded."""
 
 _FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
 _BACKBONES = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50", "swin_tiny": "Swin-T"}
@@ -69,7 +71,8 @@ class Models:
         with self._lock:
             if source not in self._loaded:
                 self._make_room()
-                self._loaded[source] = Detector.from_pretrained(source, token=None if trusted else False, progress=progress)
+                told = progress if trusted else _limited(progress)
+                self._loaded[source] = Detector.from_pretrained(source, token=None if trusted else False, progress=told)
             self._loaded.move_to_end(source)
             return self._loaded[source]
 
@@ -80,3 +83,18 @@ class Models:
 
     def __contains__(self, source: str) -> bool:
         return source in self._loaded
+
+
+def _limited(progress: Callable[[int, int], None] | None) -> Callable[[int, int], None]:
+    """`progress`, and an end to a download that is too large."""
+
+    def told(done: int, total: int) -> None:
+        if total > LARGEST:
+            raise WeightsError(
+                f"expected a model of at most {LARGEST / 1e6:.0f} MB, got {total / 1e6:.0f} MB: choose a smaller one, or raise "
+                "LITEDETR_LARGEST_MB where the page runs."
+            )
+        if progress is not None:
+            progress(done, total)
+
+    return told

@@ -36,7 +36,7 @@ def loads(monkeypatch):
         if source == "owner/none":
             raise WeightsError("There is none.")
         if progress:
-            progress(1, 2)
+            progress(1, 2 * 10**9 if source == "owner/huge" else 2)
         made.append((source, token))
         return object()
 
@@ -63,6 +63,16 @@ def test_a_visitor_gets_neither_folders_nor_private_models(loads):
     models.get("a/typed")
     models.get("SenseTime/deformable-detr")
     assert loads == [("a/typed", False), ("SenseTime/deformable-detr", None)]
+
+
+def test_a_huge_model_is_not_downloaded(loads):
+    with pytest.raises(WeightsError) as error:
+        Models("embedded").get("owner/huge")
+    assert str(error.value) == (
+        "expected a model of at most 1000 MB, got 2000 MB: choose a smaller one, or raise LITEDETR_LARGEST_MB "
+        "where the page runs."
+    )
+    assert loads == []
 
 
 def test_a_link_holds_the_model():
