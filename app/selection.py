@@ -184,13 +184,18 @@ def _nearest_object(run: Run, state: ViewState, boxes: np.ndarray) -> tuple[int,
 def _token(run: Run, state: ViewState, step: AttentionStep) -> Selection:
     shapes, scales = _shapes(run), step.query_scales  # of the step's queries, finest first
     selected, notes = run.trace.selected_tokens, []
-    if state.query is not None:
+    height, width = run.size
+    if state.query is not None and selected is None:  # single-stage models: queries are learned, no token became one
+        centre = run.trace.boxes[-1, state.query, :2].double().numpy()
+        notes.append(("token_at_object", {}))
+        position = tuple(run.trace.geometry.from_photo(centre * (width, height)))
+        wanted = scales[0] if state.scale == AUTO else state.scale
+    elif state.query is not None:
         scale, column, row = _cell_of(run, int(selected[state.query]))
         notes.append(("token_of_object", {"scale": scale}))
         position = ((column + 0.5) / shapes[scale][1], (row + 0.5) / shapes[scale][0])
         wanted = scale if state.scale == AUTO else state.scale
     else:
-        height, width = run.size
         position = tuple(run.trace.geometry.from_photo(np.array([state.point[0] * width, state.point[1] * height])))
         wanted = scales[0] if state.scale == AUTO else state.scale
     scale = wanted if wanted in scales else scales[0]
@@ -202,7 +207,7 @@ def _token(run: Run, state: ViewState, step: AttentionStep) -> Selection:
     column = min(max(int(position[0] * width), 0), width - 1)
     row = min(max(int(position[1] * height), 0), height - 1)
     token = _first_token(run, scale) + row * width + column
-    became = np.flatnonzero(selected.numpy() == token)
+    became = [] if selected is None else np.flatnonzero(selected.numpy() == token)
     corners = run.to_photo(np.array([[column / width, row / height], [(column + 1) / width, (row + 1) / height]]))
     place = token - step.first_query
     reference = run.to_photo(step.reference_points[place, list(shapes).index(scale), :2].numpy())

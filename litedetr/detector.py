@@ -22,7 +22,7 @@ from litedetr.output import DenoisingQueries, DetectorOutput, LayerOutput
 from litedetr.pyramid import PyramidNeck
 from litedetr.trace import Trace, stage
 
-MEGABATCH = 8
+BATCH = 8
 """Photos of one size that `predict_batch` runs at once."""
 
 
@@ -175,8 +175,8 @@ class Detector(nn.Module):
             by_geometry.setdefault((geometry.resized, geometry.padded), []).append(index)
         results: dict[int, Detections] = {}
         for indices in by_geometry.values():
-            for start in range(0, len(indices), MEGABATCH):
-                batch = indices[start : start + MEGABATCH]
+            for start in range(0, len(indices), BATCH):
+                batch = indices[start : start + BATCH]
                 pixels = torch.cat([prepared[i][0] for i in batch]).to(self.device)
                 mask = _needed(torch.cat([prepared[i][1] for i in batch]), self.device)
                 found = self.detections(self(pixels, mask), [prepared[i][2] for i in batch], threshold)

@@ -1,4 +1,4 @@
-"""The table of models in docs/models.md is what the presets give."""
+"""The table of models in the README is what the presets give."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from litedetr import catalogue
 from litedetr.cli import main
 from litedetr.config import presets
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "models.md"
+DOCUMENT = Path(__file__).parent.parent / "README.md"
 
 
 def test_the_table_is_generated(capsys):
@@ -15,5 +15,5 @@ def test_the_table_is_generated(capsys):
     assert all(f"| `{name}` |" in table for name in presets())
     begin, end = "<!-- models: python -m litedetr models -->\n", "<!-- /models -->"
     written = DOCUMENT.read_text(encoding="utf-8").split(begin)[1].split(end)[0]
-    assert written == table, "write docs/models.md again: python -m litedetr models"
+    assert written == table, "write the README's table again: python -m litedetr models"
     assert set(catalogue.WEIGHTS) <= set(presets())

@@ -134,7 +134,7 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
     return kind(**built)
 
 
-def embedded(seconds: float = 7500, backbone: str = "", threads: int = 0) -> Recipe:
+def embedded(seconds: float = 7200, backbone: str = "", threads: int = 0) -> Recipe:
     """The embedded model's recipe: small pictures first, the size it is used at last; as long as there is time."""
     return Recipe(
         preset="lite-dino-mobilenet",
@@ -142,12 +142,12 @@ def embedded(seconds: float = 7500, backbone: str = "", threads: int = 0) -> Rec
         backbone=backbone,
         freeze_stem=True,
         seconds=seconds,
-        stages=(Stage(0.4, 192, 6), Stage(0.75, 256, 6), Stage(1.0, 320, 6)),
-        optimiser=OptimiserSettings(rate=4e-4, offsets=0.3, backbone=1e-4, warm_up=150, constant_until=0.5),
-        losses=LossSettings(dense=1.0),
-        denoising=DenoisingSettings(number=100, label_noise=0.3, box_noise=0.8),
-        augmentation=AugmentSettings(mosaic=0.0, zoom_out=0.1, crop=0.6, focus=0.5),
-        rare=0.02,
+        stages=(Stage(0.4, 192, 8), Stage(0.8, 256, 8), Stage(1.0, 320, 8)),
+        optimiser=OptimiserSettings(rate=4e-4, offsets=0.3, backbone=1e-4, warm_up=150, constant_until=0.55),
+        losses=LossSettings(label=2.5, dense=1.0),
+        denoising=DenoisingSettings(number=100, label_noise=0.25, box_noise=0.8),
+        augmentation=AugmentSettings(mosaic=0.0, zoom_out=0.1, crop=0.6, focus=0.7),
+        rare=0.08,
         precision="f32",
         evaluate_seconds=1000,
         threads=threads,

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
+from app.engine import EXAMPLES, Engine
 from app.selection import detection_at, detection_of, move, pick, select
 from app.state import ViewState
+from litedetr import Detector
 
 
 def centre(run, index):
@@ -119,3 +121,18 @@ def test_arrows_walk_over_detections_and_come_round(run, everything):
 
 def test_clicks_beside_the_photo_are_at_its_border(run):
     assert pick(run, ViewState(threshold=1.0), -3.0, 7.0).point == (0.0, 1.0)
+
+
+def test_models_whose_queries_are_learned(tmp_path):
+    """Single-stage Deformable DETR: no token became a query, so the encoder's steps show the one in the middle of the box."""
+    small = {"backbone_width": 8, "width": 64, "encoder_ffn": 64, "decoder_ffn": 64, "queries": 20}
+    Detector.from_preset("deformable-detr-r50", short_side=96, long_side=128, **small).save_pretrained(tmp_path)
+    run = Engine(str(tmp_path)).run(EXAMPLES / "cat.jpg")
+    step = run.trace.encoder_steps[-1]
+    chosen = select(run, ViewState(view="points", query=3, step=step.name))
+    assert (chosen.kind, chosen.query) == ("token", None)
+    assert [note for note, _ in chosen.notes] == ["token_at_object"]
+    middle = run.trace.boxes[-1, 3, :2].numpy() * (run.size[1], run.size[0])
+    x1, y1, x2, y2 = chosen.box
+    assert x1 - 1 <= middle[0] <= x2 + 1
+    assert y1 - 1 <= middle[1] <= y2 + 1
