@@ -230,7 +230,7 @@ def test_dropped_pasted_and_taken_photos(page, url, photo):
     page.wait_for_function("document.querySelector('video').videoWidth > 0")
     page.locator('[data-part="take"]').click()
     page.wait_for_function("liteDetr.info.name === 'webcam.jpg'")
-    assert page.locator("dialog").is_hidden()
+    assert page.locator("[data-part=camera]").is_hidden()
 
 
 def test_downloads(page, url, tmp_path):
