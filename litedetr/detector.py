@@ -160,9 +160,9 @@ class Detector(nn.Module):
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
         """
-        pixels, mask, geometry = self.prepare(image.open_photo(photo))
+        pixels, _, geometry = self.prepare(image.open_photo(photo))  # one photo is never padded
         record = Trace(geometry=geometry) if trace else None
-        output = self(pixels.to(self.device), _needed(mask, self.device), trace=record)
+        output = self(pixels.to(self.device), trace=record)
         return self.detections(output, [geometry], threshold, record)[0]
 
     @torch.inference_mode()
@@ -178,8 +178,7 @@ class Detector(nn.Module):
             for start in range(0, len(indices), BATCH):
                 batch = indices[start : start + BATCH]
                 pixels = torch.cat([prepared[i][0] for i in batch]).to(self.device)
-                mask = _needed(torch.cat([prepared[i][1] for i in batch]), self.device)
-                found = self.detections(self(pixels, mask), [prepared[i][2] for i in batch], threshold)
+                found = self.detections(self(pixels), [prepared[i][2] for i in batch], threshold)
                 results.update(zip(batch, found, strict=True))
         return [results[index] for index in range(len(prepared))]
 
@@ -215,11 +214,6 @@ class Detector(nn.Module):
             )
             found.append(result.above(threshold))
         return found
-
-
-def _needed(mask: Tensor, device: torch.device) -> Tensor | None:
-    """The mask if it hides anything."""
-    return mask.to(device) if bool(mask.any()) else None
 
 
 def _put_before(denoising: DenoisingQueries | None, selected: Selection) -> tuple[Tensor, Tensor, Tensor | None]:
