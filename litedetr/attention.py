@@ -18,13 +18,17 @@ class Sampling:
 
     Attributes:
         locations: (B, Q, M, L, P, 2) x and y in [0, 1] of the padded image; may lie outside.
-        weights: (B, Q, M, L, P), they sum to 1 over L and P.
+        weights: (B, Q, M, L, P), they sum to 1 over L and P; None where KDA was not asked for them.
         value: (B, S, M, D) the projected values, 0 at padding.
+        query: (B, Q, M, D) the projected queries, and
+        key: (B, S, M, D) what they were compared with (the values themselves unless `proj_key`): None without KDA.
     """
 
     locations: Tensor
-    weights: Tensor
+    weights: Tensor | None
     value: Tensor
+    query: Tensor | None = None
+    key: Tensor | None = None
 
 
 class DeformableAttention(nn.Module):
@@ -112,13 +116,14 @@ class DeformableAttention(nn.Module):
         spatial_shapes: Shapes,
         padding_mask: Tensor | None,
         return_weights: bool,
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """The attention core -> heads concatenated (B, Q, d), weights (B, Q, M, L, P) if asked for, values (B, S, M, D)."""
+    ) -> tuple[Tensor, Sampling]:
+        """The attention core -> heads concatenated (B, Q, d), and what it looked at, weights included if asked for."""
         B, Q, _ = query.shape
         value = self.project(self.value_proj, memory, padding_mask)
         logits = self.attention_weights(query).view(B, Q, self.heads, self.levels * self.points)
         weights = logits.softmax(-1).view(B, Q, self.heads, self.levels, self.points)
-        return ops.deformable_attention(value, spatial_shapes, locations, weights), weights, value
+        core = ops.deformable_attention(value, spatial_shapes, locations, weights)
+        return core, Sampling(locations, weights, value)
 
     def forward(
         self,
@@ -143,9 +148,9 @@ class DeformableAttention(nn.Module):
             (B, Q, d), and a `Sampling` if asked for.
         """
         locations = self.locations(query, reference_points, spatial_shapes)
-        core, weights, value = self.sample(query, locations, memory, spatial_shapes, padding_mask, return_sampling)
+        core, sampling = self.sample(query, locations, memory, spatial_shapes, padding_mask, return_sampling)
         output = self.output_proj(core)
-        return (output, Sampling(locations, weights, value)) if return_sampling else output
+        return (output, sampling) if return_sampling else output
 
 
 class KeyAwareDeformableAttention(DeformableAttention):
@@ -172,14 +177,14 @@ class KeyAwareDeformableAttention(DeformableAttention):
         spatial_shapes: Shapes,
         padding_mask: Tensor | None,
         return_weights: bool,
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Sampling]:
         B, Q, d = query.shape
         value = self.project(self.value_proj, memory, padding_mask)
         key = self.project(self.key_proj, memory, padding_mask) if self.proj_key else value
         query = self.query_proj(query).view(B, Q, self.heads, d // self.heads)
         attended = ops.key_aware_deformable_attention(query, key, value, spatial_shapes, locations, return_weights=return_weights)
         core, weights = attended if return_weights else (attended, None)
-        return core, weights, value
+        return core, Sampling(locations, weights, value, query, key)
 
 
 def _per_point(x: Tensor, points: int) -> Tensor:

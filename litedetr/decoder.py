@@ -11,7 +11,7 @@ from litedetr.attention import DeformableAttention, KeyAwareDeformableAttention
 from litedetr.feedforward import MLP, FeedForward
 from litedetr.positions import box_sine, move_boxes
 from litedetr.pyramid import FeaturePyramid
-from litedetr.trace import Trace
+from litedetr.trace import Trace, stage
 
 
 class DecoderLayer(nn.Module):
@@ -118,7 +118,10 @@ class DeformableDecoder(nn.Module):
             if self.reference_head is not None:
                 positions = self.reference_head(box_sine(level_boxes[:, :, 0], self.width // 2))
             recording = None if trace is None else (trace, index)
-            content = layer(content, positions, level_boxes, memory, pyramid, padding, attention_mask, recording)
+            with stage(trace, f"decoder {index + 1}"):
+                content = layer(content, positions, level_boxes, memory, pyramid, padding, attention_mask, recording)
+            if trace is not None:
+                trace.end_step(content)
             states.append(self.norm(content))
             moved = boxes if box_head is None else move_boxes(boxes, box_head(content), self.eps)
             boxes = moved.detach()

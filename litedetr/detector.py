@@ -17,9 +17,9 @@ from litedetr.detections import Detections, select_best
 from litedetr.encoder import InterleavedEncoder
 from litedetr.families import build_selection
 from litedetr.families.heads import DenseHead, DetectionHeads
-from litedetr.families.selection import Selection
+from litedetr.families.selection import Selection, TokenHeads
 from litedetr.output import DenoisingQueries, DetectorOutput, LayerOutput
-from litedetr.pyramid import PyramidNeck
+from litedetr.pyramid import FeaturePyramid, PyramidNeck
 from litedetr.trace import Trace, stage
 
 BATCH = 8
@@ -133,7 +133,8 @@ class Detector(nn.Module):
             )
             layers = self.heads(states, boxes)
         if trace is not None:
-            _record(trace, selected, boxes[0], layers)
+            proposals = self.selection.every_token(memory, pyramid) if isinstance(self.selection, TokenHeads) else None
+            _record(trace, pyramid, selected, boxes[0], layers, proposals)
         noisy, layers = _split(layers, 0 if denoising is None else denoising.content.shape[1])
         layers, many = (layers, []) if selected.one_to_one is None else _split(layers, selected.one_to_one)
         return DetectorOutput(
@@ -227,8 +228,20 @@ def _put_before(denoising: DenoisingQueries | None, selected: Selection) -> tupl
     )
 
 
-def _record(trace: Trace, selected: Selection, start: Tensor, layers: list[LayerOutput]) -> None:
-    """What the queries were at first and after each layer; a point is a box of no size."""
+def _record(
+    trace: Trace,
+    pyramid: FeaturePyramid,
+    selected: Selection,
+    start: Tensor,
+    layers: list[LayerOutput],
+    proposals: LayerOutput | None,
+) -> None:
+    """The tokens at first, what they proposed, and what the queries were at first and after each layer; a point is a box of no
+    size."""
+    trace.tokens, trace.queries = pyramid.tokens[0].detach().cpu(), selected.content[0].detach().cpu()
+    trace.query_positions = None if selected.positions is None else selected.positions[0].detach().cpu()
+    if proposals is not None:
+        trace.proposal_logits, trace.proposal_boxes = proposals.logits[0].detach().cpu(), proposals.boxes[0].detach().cpu()
     trace.selected_tokens = None if selected.tokens is None else selected.tokens[0].cpu()
     start = functional.pad(start[0], (0, 4 - start.shape[-1]))
     trace.boxes = torch.stack([start, *(layer.boxes[0] for layer in layers)]).detach().cpu()

@@ -9,7 +9,7 @@ from litedetr.attention import DeformableAttention, KeyAwareDeformableAttention
 from litedetr.feedforward import FeedForward
 from litedetr.pyramid import FeaturePyramid
 from litedetr.schedule import EncoderSchedule, EncoderStep
-from litedetr.trace import Trace
+from litedetr.trace import Trace, stage
 
 
 class EncoderLayer(nn.Module):
@@ -78,7 +78,8 @@ class InterleavedEncoder(nn.Module):
         """Pyramid -> memory (B, S, d): the tokens after every step."""
         memory, padding = pyramid.tokens, pyramid.padding
         for step, layer in zip(self.steps, self.layers, strict=True):
-            memory = self.update(layer, step, memory, pyramid, padding, trace)
+            with stage(trace, step.name):
+                memory = self.update(layer, step, memory, pyramid, padding, trace)
         return memory
 
     def update(
@@ -106,4 +107,6 @@ class InterleavedEncoder(nn.Module):
             attended, sampling = attended
             trace.add_encoder_step(step, first, pyramid.reference_points[:, first:], sampling, attended, layer.attention)
         updated = layer.feed_forward(layer.norm(queries + attended), low_tokens)
+        if trace is not None:
+            trace.end_step(updated)
         return torch.cat((memory[:, :first], updated), dim=1) if first else updated

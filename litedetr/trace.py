@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,6 +37,9 @@ class AttentionStep:
         value: (S, M, D) the projected values that were sampled, 0 at padding.
         output: (Q, d) the attention module's own output.
         output_weight, output_bias: its output projection, to rebuild the output from the points.
+        query: (Q, M, D) the projected queries, and key: (S, M, D) what they were compared with, by which KDA made the weights
+            (logit = query . key / sqrt(D)); None with plain deformable attention.
+        tokens: (Q, d) what the queries were when the step was over.
     """
 
     name: str
@@ -51,6 +55,9 @@ class AttentionStep:
     output: Tensor
     output_weight: Tensor
     output_bias: Tensor
+    query: Tensor | None = None
+    key: Tensor | None = None
+    tokens: Tensor | None = None
 
     @property
     def query_scales(self) -> tuple[str, ...]:
@@ -90,7 +97,12 @@ class Trace:
         boxes: (layers + 1, Q, 4) the queries' boxes before the decoder and after each layer, cxcywh in [0, 1] of the photo
             (without padding, unlike the points).
         logits: (layers, Q, K) after each decoder layer.
-        milliseconds: wall-clock of "backbone", "encoder", "decoder", …
+        tokens: (S, d) before the encoder; `memory` gives them after each of its steps.
+        queries: (Q, d) the decoder queries' contents before its first layer, and
+        query_positions: (Q, d) their positions, None where they are made from the boxes.
+        proposal_logits: (S, K) and proposal_boxes: (S, 4) cxcywh in [0, 1], what every token proposed (two-stage models; the box
+            is 1, 1, 1, 1 where a token may propose none: in padding and where its box would leave the picture).
+        milliseconds: wall-clock of "backbone", "neck", "encoder", "selection", "decoder", and of each step by its name.
     """
 
     steps: list[AttentionStep] = field(default_factory=list)
@@ -100,6 +112,11 @@ class Trace:
     selected_tokens: Tensor | None = None
     boxes: Tensor | None = None
     logits: Tensor | None = None
+    tokens: Tensor | None = None
+    queries: Tensor | None = None
+    query_positions: Tensor | None = None
+    proposal_logits: Tensor | None = None
+    proposal_boxes: Tensor | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -113,10 +130,17 @@ class Trace:
     @property
     def nbytes(self) -> int:
         """Bytes held, counting memory that several tensors share once."""
-        tensors = [t for s in self.steps for t in (s.reference_points, s.locations, s.weights, s.value, s.output)]
-        tensors += [t for t in (self.padding, self.selected_tokens, self.boxes, self.logits) if t is not None]
-        storages = [t.untyped_storage() for t in tensors]
+        models = {id(tensor) for step in self.steps for tensor in (step.output_weight, step.output_bias)}
+        held = [value for part in (self, *self.steps) for value in vars(part).values() if isinstance(value, Tensor)]
+        storages = [t.untyped_storage() for t in held if id(t) not in models]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+    def memory(self, step: int) -> Tensor:
+        """(S, d): the tokens of all scales after encoder step `step`, counted from 0; -1 for before the encoder."""
+        tokens = self.tokens
+        for done in self.encoder_steps[: step + 1]:
+            tokens = torch.cat((tokens[: done.first_query], done.tokens))
+        return tokens
 
     def step(self, name: str) -> AttentionStep:
         """The step called `name`."""
@@ -166,8 +190,14 @@ class Trace:
                 output=_keep(output[0]),
                 output_weight=attention.output_proj.weight.detach(),
                 output_bias=attention.output_proj.bias.detach(),
+                query=None if sampling.query is None else _keep(sampling.query[0]),
+                key=None if sampling.key is None else _keep(sampling.key[0]),
             )
         )
+
+    def end_step(self, tokens: Tensor) -> None:
+        """What the last step's queries (1, Q, d) became."""
+        self.steps[-1] = replace(self.steps[-1], tokens=_keep(tokens[0]))
 
 
 def _keep(tensor: Tensor) -> Tensor:

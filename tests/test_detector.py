@@ -10,6 +10,7 @@ from PIL import Image
 
 from litedetr import Detections, Detector, Trace, ops
 from litedetr.image import PhotoError
+from litedetr.ops import reference
 from litedetr.weights import WeightsError
 
 
@@ -98,10 +99,33 @@ def test_trace_is_complete_and_changes_nothing(detector, photo):
     assert trace.logits.shape == (2, detector.config.queries, 80)
     scores = trace.logits[-1].sigmoid()[traced.queries, traced.labels]
     np.testing.assert_allclose(scores.numpy(), traced.scores, atol=1e-6)
-    assert set(trace.milliseconds) == {"backbone", "neck", "encoder", "selection", "decoder"}
+    stages = {"backbone", "neck", "encoder", "selection", "decoder"}
+    assert set(trace.milliseconds) == stages | {step.name for step in trace.steps}
     assert trace.nbytes > 0
     with pytest.raises(KeyError, match="expected one of the steps B1 high"):
         trace.step("B9 all")
+
+
+def test_trace_says_what_went_in_and_came_out(detector, photo):
+    """Weights from queries and keys, tokens between steps, what every token proposed: each agrees with what it explains."""
+    trace = detector.predict(photo, 0.0, trace=True).trace
+    for step in trace.steps:
+        _, weights = reference.key_aware_deformable_attention(
+            step.query[None], step.key[None], step.value[None], step.spatial_shapes, step.locations[None]
+        )
+        torch.testing.assert_close(weights[0], step.weights, atol=1e-5, rtol=1e-4)
+        assert step.tokens.shape == step.output.shape
+    last = len(trace.encoder_steps) - 1
+    memory = trace.memory(last)
+    values = detector.decoder.layers[0].attention.value_proj(memory).unflatten(-1, (detector.config.heads, -1))
+    torch.testing.assert_close(values, trace.decoder_steps[0].value, atol=1e-5, rtol=1e-4)
+    assert torch.equal(trace.memory(-1), trace.tokens)
+    assert torch.equal(memory[: trace.steps[last].first_query], trace.memory(last - 1)[: trace.steps[last].first_query])
+    chosen = trace.selected_tokens
+    assert torch.equal(trace.proposal_logits.amax(-1).topk(len(chosen)).indices, chosen)
+    torch.testing.assert_close(trace.proposal_boxes[chosen], trace.boxes[0], atol=1e-5, rtol=1e-4)
+    assert trace.queries.shape == (len(chosen), detector.config.width)
+    assert trace.query_positions is None
 
 
 def test_trace_on_the_reference_op_sees_the_same(detector, photo):
