@@ -17,6 +17,8 @@ from PIL import Image
 
 from app.models import Models, describe
 from app.run import Run
+from app.state import ViewState
+from app.views import view_of
 from litedetr import Detections, Detector
 from litedetr import image as photos
 from litedetr.cost import gmacs
@@ -32,6 +34,13 @@ MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 
 Progress = Callable[[str], None]
 Download = Callable[[int, int], None]
+
+
+Tell = Callable[[float, str], None]
+
+
+class Cancelled(Exception):
+    """The visitor does not want the result any more."""
 
 
 class ExpiredRun(KeyError):
@@ -51,9 +60,17 @@ class RunStore:
         with self._lock:
             self._runs[run.id] = run
             self._runs.move_to_end(run.id)
-            while len(self._runs) > 1 and self._bytes() > self.limit:
-                self._runs.popitem(last=False)
+            self._trim()
         return run
+
+    def trim(self) -> None:
+        """Make room after a run grew by what was computed from it."""
+        with self._lock:
+            self._trim()
+
+    def _trim(self) -> None:
+        while len(self._runs) > 1 and self._bytes() > self.limit:
+            self._runs.popitem(last=False)
 
     def get(self, run_id: str) -> Run:
         """The run, now the most recently used.
@@ -168,6 +185,29 @@ class Engine:
             example=example,
         )
         return self.store.put(run)
+
+    def compute(self, run: Run, state: ViewState, tell: Tell) -> str | None:
+        """What the state's view needs the model again for, kept with the run.
+
+        Args:
+            tell: told the share that is done, in [0, 1], and what goes on; it raises `Cancelled` where nobody waits any more.
+
+        Returns:
+            The result's key in ``run.extras``; None where the view needs nothing.
+
+        Raises:
+            Cancelled: `tell` raised it.
+            litedetr.weights.WeightsError: a second model cannot be loaded.
+        """
+        view = view_of(state.view)
+        key = view.job(run, state) if hasattr(view, "job") else None
+        if key is None or key in run.extras:
+            return key
+        with self._model_lock:
+            tell(0.0, "")
+            run.extras.put(key, view.work(run, state, self.models.get, tell))
+        self.store.trim()
+        return key
 
     def detect(self, photo: photos.Photo, threshold: float | None = None) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""

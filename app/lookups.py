@@ -16,7 +16,7 @@ from app.state import ViewState
 from app.text import say
 from app.theme import class_colour
 from app.timeline import stops
-from app.views import VIEWS, points, shares
+from app.views import VIEWS, points, shares, view_of
 from app.views.canvas import Drawing
 
 log = logging.getLogger(__name__)
@@ -86,17 +86,24 @@ class Lookups:
 
     def _look(self, run: Run, state: ViewState, request: dict[str, Any]) -> Answer:
         where, step = _pair(request.get("pick")), _pair(request.get("move"))
+        asked = view_of(state.view)
         if where is not None:
-            state = pick(run, state, *where)
+            state = getattr(asked, "pick", pick)(run, state, *where)
         elif step is not None:
-            state = move(run, state, int(step[0]), int(step[1]))
+            state = getattr(asked, "move", move)(run, state, int(step[0]), int(step[1]))
+        if state.view not in VIEWS:
+            state = state.with_(view="detections")
         state = ViewState.from_query(state.to_query())  # what is drawn is what the link says, to the last digit
-        view = VIEWS[state.view]
+        view = view_of(state.view)
+        job = view.job(run, state) if hasattr(view, "job") else None
         answer = {
             "state": state.to_query(),
             "view": state.view,
             "figure": _json(view.drawing(run, state)),
-            "summary": view.summary(run, state),
+            "summary": _plain(view.summary(run, state)),
+            "controls": _plain(view.controls(run, state)) if hasattr(view, "controls") else [],
+            "charts": [_json(chart) for chart in view.charts(run, state)] if hasattr(view, "charts") else [],
+            "job": None if job is None else {"key": job, "done": job in run.extras},
         }
         if view is points:
             answer["shares"] = _json(shares.drawing(run, state))
@@ -105,6 +112,11 @@ class Lookups:
 
 def _json(drawing: Drawing) -> str:
     return orjson.dumps(drawing, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+def _plain(value: Any) -> Any:
+    """The same without NumPy's numbers and arrays, which Gradio cannot send."""
+    return orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
 
 
 def _spent(run: Run) -> dict[str, Any]:

@@ -2,12 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from litedetr import Detections, DetectorConfig, Trace
 from litedetr.cost import Cost
+
+T = TypeVar("T")
+EXTRAS_BYTES = 192 * 1024**2
+
+
+class Extras:
+    """What views computed from a run and keep with it, the least recently used dropped first when the bytes pass the limit."""
+
+    def __init__(self, limit: int = EXTRAS_BYTES):
+        self.limit = limit
+        self._held: OrderedDict[str, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: str | None) -> Any:
+        """The value, or None."""
+        with self._lock:
+            if key not in self._held:
+                return None
+            self._held.move_to_end(key)
+            return self._held[key][0]
+
+    def put(self, key: str, value: T) -> T:
+        """Keep a value; one that is larger than the limit is kept alone."""
+        size = bytes_of(value)
+        with self._lock:
+            self._held[key] = value, size
+            self._held.move_to_end(key)
+            while len(self._held) > 1 and self._bytes() > self.limit:
+                self._held.popitem(last=False)
+        return value
+
+    def memo(self, key: str, make: Callable[[], T]) -> T:
+        """The value, made where it is not there."""
+        return self.get(key) if key in self else self.put(key, make())
+
+    def __contains__(self, key: object) -> bool:
+        with self._lock:
+            return key in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        with self._lock:
+            return self._bytes()
+
+    def _bytes(self) -> int:
+        return sum(size for _, size in self._held.values())
+
+
+def bytes_of(value: Any) -> int:
+    """About how many bytes a value holds: arrays, tensors and texts in lists, tuples, dicts and dataclasses."""
+    if isinstance(value, Tensor):
+        return value.untyped_storage().nbytes()
+    if isinstance(value, np.ndarray | Trace):
+        return value.nbytes
+    if isinstance(value, bytes | str):
+        return len(value)
+    if isinstance(value, dict):
+        return 64 + sum(bytes_of(key) + bytes_of(part) for key, part in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return 64 + sum(map(bytes_of, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return 64 + sum(bytes_of(getattr(value, each.name)) for each in fields(value))
+    return 32
 
 
 @dataclass(frozen=True)
@@ -23,6 +96,7 @@ class Run:
         detections: every one that the model gave, down to score 0, with the trace.
         config, cost: of the model at this photo's size.
         example: name of the example picture, "" for a visitor's own.
+        extras: what views computed from it.
     """
 
     id: str
@@ -34,6 +108,7 @@ class Run:
     cost: Cost
     example: str = ""
     source: str = ""
+    extras: Extras = field(default_factory=Extras, init=False, repr=False, compare=False)
 
     @property
     def trace(self) -> Trace:
@@ -51,6 +126,10 @@ class Run:
 
     @property
     def nbytes(self) -> int:
+        return self._own_bytes + self.extras.nbytes
+
+    @cached_property
+    def _own_bytes(self) -> int:
         return len(self.picture) + self.trace.nbytes
 
     @property
@@ -61,9 +140,12 @@ class Run:
         """The visitor's threshold, or the model's own."""
         return self.config.threshold if chosen is None else chosen
 
-    def shown(self, chosen: float | None) -> np.ndarray:
-        """Indices of the detections at or above the threshold, best first."""
-        return np.flatnonzero(self.detections.scores >= self.threshold(chosen))
+    def shown(self, chosen: float | None, classes: tuple[int, ...] = ()) -> np.ndarray:
+        """Indices of the detections at or above the threshold, best first; of some classes alone where any are given."""
+        kept = self.detections.scores >= self.threshold(chosen)
+        if classes:
+            kept = kept & np.isin(self.detections.labels, classes)
+        return np.flatnonzero(kept)
 
     def to_photo(self, points: np.ndarray) -> np.ndarray:
         """(..., 2) in [0, 1] of the padded image -> the photo's pixels; points outside stay outside."""

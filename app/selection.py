@@ -77,7 +77,7 @@ def move(run: Run, state: ViewState, dx: int, dy: int) -> ViewState:
     """An arrow key: the next token of the scale, or the next detection."""
     chosen = select(run, state)
     if chosen.kind == "object" or state.view == "detections":
-        shown = run.shown(state.threshold)
+        shown = run.shown(state.threshold, state.classes)
         if len(shown) == 0:
             return state
         queries = [int(run.detections.queries[i]) for i in shown]
@@ -101,7 +101,11 @@ def detection_at(run: Run, state: ViewState, point: tuple[float, float]) -> int 
     height, width = run.size
     x, y = point[0] * width, point[1] * height
     boxes = run.detections.boxes
-    inside = [i for i in run.shown(state.threshold) if boxes[i, 0] <= x <= boxes[i, 2] and boxes[i, 1] <= y <= boxes[i, 3]]
+    inside = [
+        i
+        for i in run.shown(state.threshold, state.classes)
+        if boxes[i, 0] <= x <= boxes[i, 2] and boxes[i, 1] <= y <= boxes[i, 3]
+    ]
     areas = [(boxes[i, 2] - boxes[i, 0]) * (boxes[i, 3] - boxes[i, 1]) for i in inside]
     return int(inside[int(np.argmin(areas))]) if inside else None
 
@@ -119,7 +123,7 @@ def _with_choice(run: Run, state: ViewState) -> ViewState:
         return state
     if state.point is not None:
         return state.with_(query=None)
-    shown = run.shown(state.threshold)
+    shown = run.shown(state.threshold, state.classes)
     if len(shown):
         return state.with_(query=int(run.detections.queries[shown[0]]))
     return state.with_(query=None, point=(0.5, 0.5))

@@ -9,13 +9,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-VIEWS = ("detections", "points")
+VIEWS = (
+    "detections", "points", "attended", "desire", "lookers", "film", "onion", "mattered", "missed", "leak", "schedule", "versus",
+)  # fmt: skip
 LANGUAGES = ("en", "ko")
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}\Z", re.ASCII)
 AUTO = "auto"
+FILMS = ("colour", "change")
+TOP = 200
+"""How many of all sampling points are shown where nobody chose."""
 
 _SCALE = re.compile(r"^S[1-9]$")
 _NAME = re.compile(r"^[\w .+-]{1,40}$")
+_PLAN = re.compile(r"^H[1-9]L\d-\([1-9]\d?\+1\)x[1-9]\d?\Z", re.ASCII)
+_MUTED = re.compile(r"^(step|S[1-9]|h[1-9]\d?(\.S[1-9]\.[1-9]\d?)?)\Z", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,15 @@ class ViewState:
         example: name of an example picture, "" for the visitor's own (which no link ever holds).
         lang: language of the texts.
         model: id of a model on the Hub, "" for the page's own.
+        classes: indices of the classes shown; empty for all.
+        heat: footprints of the points are drawn, not the points.
+        top: how many of all sampling points are shown.
+        box: x1, y1, x2, y2 in [0, 1] of the photo, drawn by the visitor.
+        mute: what is switched off: "h3" (a head), "S4" (a scale), "h3.S4.2" (a point, all counted from 1), "step".
+        film: one of `FILMS`: tokens as colours, or their change since the step before.
+        plan: a schedule in the paper's notation, "" for the model's own.
+        other: a second model: a Hub id or a name, "" for none.
+        tour: stop of the lesson, from 1; 0 for none.
     """
 
     view: str = "detections"
@@ -47,6 +63,15 @@ class ViewState:
     example: str = ""
     lang: str = "en"
     model: str = ""
+    classes: tuple[int, ...] = ()
+    heat: bool = False
+    top: int = TOP
+    box: tuple[float, float, float, float] | None = None
+    mute: tuple[str, ...] = ()
+    film: str = FILMS[0]
+    plan: str = ""
+    other: str = ""
+    tour: int = 0
 
     def with_(self, **changes: Any) -> ViewState:
         """The same state with fields replaced."""
@@ -67,8 +92,20 @@ class ViewState:
             "example": self.example or None,
             "lang": self.lang,
             "model": self.model or None,
+            "cls": ",".join(map(str, self.classes)) or None,
+            "heat": "1" if self.heat else None,
+            "n": str(self.top),
+            "box": None if self.box is None else ",".join(f"{value:.4f}" for value in self.box),
+            "mute": ",".join(self.mute) or None,
+            "film": self.film,
+            "plan": self.plan or None,
+            "other": self.other or None,
+            "tour": str(self.tour) if self.tour else None,
         }
-        plain = {"view": default.view, "scale": default.scale, "step": default.step, "lang": default.lang}
+        plain = {
+            "view": default.view, "scale": default.scale, "step": default.step, "lang": default.lang, "n": str(default.top),
+            "film": default.film,
+        }  # fmt: skip
         return {key: text for key, text in texts.items() if text is not None and text != plain.get(key)}
 
     def to_url(self) -> str:
@@ -94,6 +131,15 @@ class ViewState:
             example=text["example"] if _NAME.match(text.get("example", "")) else "",
             lang=_one_of(text.get("lang"), LANGUAGES, "en"),
             model=text["model"] if HUB_ID.match(text.get("model", "")) else "",
+            classes=_integers(text.get("cls"), 0, 9999),
+            heat=text.get("heat") == "1",
+            top=_integer(text.get("n"), 1, 100_000) or TOP,
+            box=_box(text.get("box")),
+            mute=tuple(sorted({part for part in text.get("mute", "")[:4000].split(",") if _MUTED.match(part)})),
+            film=_one_of(text.get("film"), FILMS, FILMS[0]),
+            plan=text["plan"] if _PLAN.match(text.get("plan", "")) else "",
+            other=text["other"] if HUB_ID.match(text.get("other", "")) or _NAME.match(text.get("other", "")) else "",
+            tour=_integer(text.get("tour"), 1, 99) or 0,
         )
 
 
@@ -114,6 +160,20 @@ def _integer(text: str | None, low: int, high: int) -> int | None:
         return None
     value = int(text)
     return value if low <= value <= high else None
+
+
+def _integers(text: str | None, low: int, high: int) -> tuple[int, ...]:
+    values = {_integer(part, low, high) for part in (text or "")[:4000].split(",")}
+    return tuple(sorted(values - {None}))
+
+
+def _box(text: str | None) -> tuple[float, float, float, float] | None:
+    """Two opposite corners -> x1 < x2, y1 < y2."""
+    parts = [_number(part, 0.0, 1.0) for part in (text or "").split(",")]
+    if len(parts) != 4 or None in parts:
+        return None
+    (x1, x2), (y1, y2) = sorted(parts[::2]), sorted(parts[1::2])
+    return (x1, y1, x2, y2) if x2 - x1 >= 5e-4 and y2 - y1 >= 5e-4 else None
 
 
 def _point(text: str | None) -> tuple[float, float] | None:

@@ -16,8 +16,9 @@ from app.lookups import Lookups
 from app.models import offered
 from app.routes import routes
 from app.stage import HEAD, stage
-from app.state import VIEWS, ViewState
+from app.state import ViewState
 from app.text import say
+from app.views import VIEWS
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
 
@@ -55,7 +56,7 @@ def build(engine: Engine) -> gr.Blocks:
             raise gr.Error(str(error), print_exception=False) from None
 
     with gr.Blocks(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
-        viewer = stage([open_run, look], examples=EXAMPLE_NAMES, views=VIEWS, models=offered())
+        viewer = stage([open_run, look], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered())
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
         upload = gr.File(visible=False, type="filepath")
         request = gr.JSON(visible=False)

@@ -1,9 +1,14 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
-from app.engine import EXAMPLE_NAMES, EXAMPLES, ExpiredRun, RunStore
+from app.engine import EXAMPLE_NAMES, EXAMPLES, Cancelled, ExpiredRun, RunStore
+from app.run import Extras
+from app.state import ViewState
+from app.views import VIEWS
 from litedetr.image import PhotoError
 from tests.app.conftest import scene
 
@@ -73,3 +78,57 @@ def test_detect_agrees_with_run(engine, run):
     found = engine.detect(scene(330, 210), threshold=0.0)
     np.testing.assert_allclose(found.scores, run.detections.scores, atol=1e-5)
     assert found.trace is None
+
+
+def test_extras_count_their_bytes_and_are_bounded(run):
+    mine = replace(run)
+    assert mine.extras is not run.extras
+    before = mine.nbytes
+    mine.extras.put("field", {"a": np.zeros(1000, np.float32), "b": [torch.zeros(500, dtype=torch.float64)]})
+    assert 8000 <= mine.nbytes - before < 8400
+    assert mine.extras.memo("field", lambda: 1) is mine.extras.get("field")
+    small = Extras(limit=10_000)
+    for number in range(5):
+        small.put(str(number), np.zeros(1000, np.float32))
+    assert len(small) == 2
+    assert small.nbytes <= small.limit
+    assert small.get("4") is not None
+    assert small.get("0") is None
+
+
+def test_what_is_computed_from_a_run_counts_in_the_store(run):
+    store = RunStore(limit=2 * run.nbytes + 1000)
+    first, second = copies(run, 2)
+    store.put(first)
+    store.put(second)
+    second.extras.put("field", np.zeros(10_000, np.float32))
+    store.trim()
+    assert "run 0" not in store
+    assert "run 1" in store
+
+
+def test_work_is_done_once_kept_and_can_be_cancelled(engine, run, monkeypatch):
+    mine, done, state = replace(run), [], ViewState(view="mattered")
+
+    def work(run, state, detectors, tell):
+        for share in (0.0, 0.5):
+            tell(share, f"part {share}")
+        done.append(detectors().config.family)
+        return np.ones(7)
+
+    monkeypatch.setitem(VIEWS, "mattered", SimpleNamespace(job=lambda *_: "mattered 1", work=work))
+
+    def refuse(share, text):
+        if share:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        engine.compute(mine, state, refuse)
+    assert not done
+    told = []
+    assert engine.compute(mine, state, lambda *news: told.append(news)) == "mattered 1"
+    assert engine.compute(mine, state, lambda *news: told.append(news)) == "mattered 1"
+    assert done == ["dino"]
+    assert told == [(0.0, ""), (0.0, "part 0.0"), (0.5, "part 0.5")]
+    assert mine.extras.get("mattered 1").sum() == 7
+    assert engine.compute(mine, ViewState(view="points"), refuse) is None

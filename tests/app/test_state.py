@@ -10,6 +10,9 @@ STATES = [
     ViewState(view="points", point=(0.25, 1.0), scale="S3", step="B1 high 2", hidden=("S1", "S4"), lang="ko"),
     ViewState(threshold=0.37, example="cat", head=1),
     ViewState(threshold=1.0, point=(0.0, 0.5), hidden=("S2",), query=149),
+    ViewState(view="film", film="change", classes=(0, 17), heat=True, top=4000, tour=3),
+    ViewState(view="missed", box=(0.1, 0.25, 0.5, 1.0), plan="H2L2-(2+1)x3", other="owner/name"),
+    ViewState(view="mattered", mute=("S4", "h12.S1.4", "h3", "step"), other="full"),
 ]
 
 
@@ -43,9 +46,11 @@ JUNK = [
     " ",
 ]
 
+NEWER = ["cls", "heat", "n", "box", "mute", "film", "plan", "other", "tour"]
+
 
 @pytest.mark.parametrize(
-    ("key", "junk"), itertools.product(["view", "t", "q", "at", "scale", "step", "head", "hide", "example", "lang"], JUNK)
+    ("key", "junk"), itertools.product(["view", "t", "q", "at", "scale", "step", "head", "hide", "example", "lang", *NEWER], JUNK)
 )
 def test_junk_counts_as_not_given_or_is_harmless(key, junk):
     state = ViewState.from_query({key: junk})
@@ -63,3 +68,21 @@ def test_other_things_than_a_query_are_the_default(junk):
 def test_numbers_are_kept_in_their_range():
     assert ViewState.from_query({"t": "7"}).threshold == 1.0
     assert ViewState.from_query({"at": "-3,0.5"}).point == (0.0, 0.5)
+
+
+def test_lists_are_sorted_and_what_is_strange_in_them_is_left_out():
+    assert ViewState.from_query({"cls": "7,x,3,7,-1"}).classes == (3, 7)
+    assert ViewState.from_query({"mute": "step,h3,h0,S4,h3.S4.2,h3.S4,x"}).mute == ("S4", "h3", "h3.S4.2", "step")
+
+
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [("0.5,0.6,0.1,0.2", (0.1, 0.2, 0.5, 0.6)), ("-1,0,2,1", (0, 0, 1, 1)), ("0.1,0.1,0.1,0.9", None), ("0,0,1", None)],
+)
+def test_a_box_is_two_opposite_corners(text, box):
+    assert ViewState.from_query({"box": text}).box == box
+
+
+@pytest.mark.parametrize("plan", ["H3L1-(2+1)x3x", "H0L1-(2+1)x3", "H3L1-(0+1)x3", "H3L1-(2+1)x333", "H3L1"])
+def test_a_strange_schedule_is_none(plan):
+    assert ViewState.from_query({"plan": plan}).plan == ""
