@@ -19,7 +19,7 @@ _BLOCKS = (
     + [(6, 160, 2)] + [(6, 160, 1)] * 2
     + [(6, 320, 1)]
 )  # fmt: skip
-_TAPS = (6, 13, 17)
+TAPS = (6, 13, 17)
 
 
 def _same_pad(x: Tensor, stride: int) -> Tensor:
@@ -80,7 +80,7 @@ class MobileNetV2(nn.Module):
         taps = []
         for index in range(1, len(self.features)):
             x = self.features[index](x)
-            if index in _TAPS:
+            if index in TAPS:
                 taps.append(x)
         return taps
 
