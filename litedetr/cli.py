@@ -1,4 +1,4 @@
-"""python -m litedetr detect | convert | push | verify | train | eval | cost | models"""
+"""python -m litedetr detect | convert | push | verify | train | eval | cost | models | bench"""
 
 from __future__ import annotations
 
@@ -81,10 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--size", type=int, help="longer side in pixels (default: the model's own)")
     evaluate.add_argument("--limit", type=int, help="measure on the first N photos only")
     evaluate.add_argument("--json", action="store_true", help="print JSON, per-class AP included")
+    evaluate.add_argument("--calibrate", action="store_true", help="write the threshold of best F1 into the model's config.json, "
+                          "and reliability.svg beside it (the model must be a folder)")  # fmt: skip
     evaluate.set_defaults(command=_evaluate)
 
     cost = commands.add_parser("cost", help="multiply-adds of a model, stage by stage")
-    cost.add_argument("model", nargs="?", help=f"a preset ({', '.join(sorted(presets()))}), a weights folder or \"embedded\"")
+    cost.add_argument("model", nargs="?", help=f'a preset ({", ".join(sorted(presets()))}), a weights folder or "embedded"')
     cost.add_argument("--paper", action="store_true", help="the paper's tables 3 and 4, its figures and what is counted here")
     cost.add_argument("--size", default="800x1066", help="height x width of the network's input (default: 800x1066)")
     cost.add_argument("--json", action="store_true")
@@ -92,6 +94,16 @@ def _parser() -> argparse.ArgumentParser:
 
     models = commands.add_parser("models", help="the table of presets, in Markdown")
     models.set_defaults(command=_models)
+
+    bench = commands.add_parser("bench", help="time attention, encoder and detectors side by side with what else there is")
+    bench.add_argument("--rows", help="only these, e.g. core,encoder (default: core,encoder,detector,embedded,memory,cuda)")
+    bench.add_argument("--quick", action="store_true", help="640x640 only, and 2 rounds")
+    bench.add_argument("--rounds", type=int, help="turns of each contestant (default: 5)")
+    bench.add_argument("--threads", type=int, default=1, help="of each contestant (default: 1)")
+    bench.add_argument("--json", type=Path, help="write the figures to this file, too")
+    bench.add_argument("--from", dest="report", type=Path, help="measure nothing: take the figures from such a file")
+    bench.add_argument("--markdown", type=Path, nargs="+", default=[], help="put the table into these documents, at its marks")
+    bench.set_defaults(command=_bench)
     return parser
 
 
@@ -178,6 +190,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from litedetr.detector import Detector
+    from litedetr.training.calibration import write_calibration
     from litedetr.training.evaluation import coco_paths, evaluate
     from litedetr.training.processes import choose_device, join, leave
 
@@ -185,6 +198,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         annotations, images = coco_paths(options.coco, options.split)
     else:
         annotations, images = options.data / f"{options.split}.json", options.data / options.split
+    if options.calibrate and not (Path(options.model) / "config.json").is_file():
+        raise ValueError(f"expected a weights folder to write the threshold to, got {options.model}; leave --calibrate out")
     processes = join(options.device)
     try:
         detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
@@ -196,6 +211,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         leave()
     if processes.first:
         print(json.dumps(result.to_dict(), indent=2) if options.json else result.table())
+        if options.calibrate:
+            write_calibration(Path(options.model), result.calibration)
     return 0
 
 
@@ -233,6 +250,27 @@ def _models(options: argparse.Namespace) -> int:
     from litedetr import catalogue
 
     print(catalogue.markdown())
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from litedetr.bench import table
+    from litedetr.bench.report import Report
+    from litedetr.bench.rows import Plan, measure
+
+    if options.report:
+        report = Report.load(options.report)
+    else:
+        chosen = {"groups": tuple(options.rows.split(","))} if options.rows else {}
+        rounds = options.rounds or (2 if options.quick else Plan.rounds)
+        sizes = {"sizes": ((640, 640),)} if options.quick else {}
+        plan = Plan(rounds=rounds, threads=options.threads, **chosen, **sizes)
+        report = measure(plan, lambda line: print(line, file=sys.stderr))
+    print(table.markdown(report), end="")
+    if options.json:
+        report.save(options.json)
+    for document in options.markdown:
+        table.write_into(document, report)
     return 0
 
 

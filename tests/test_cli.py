@@ -1,6 +1,9 @@
 """The command line, run as a user runs it."""
 
 import json
+import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,6 +71,17 @@ def test_eval(model, photo, tmp_path, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["images"] == 1
     assert 0 <= result["figures"]["AP"] <= 1
+    before = json.loads((model / "config.json").read_text())
+    copy = Path(shutil.copytree(model, tmp_path / "copy"))
+    assert main(["eval", str(copy), "--data", str(tmp_path), "--json", "--calibrate"]) == 0
+    threshold = json.loads(capsys.readouterr().out)["calibration"]["threshold"]
+    after = json.loads((copy / "config.json").read_text())
+    assert after == before | {"threshold": math.floor(100 * threshold) / 100}
+    assert (copy / "reliability.svg").read_text().startswith("<svg")
+    assert main(["eval", "embedded", "--data", str(tmp_path), "--calibrate"]) == 2
+    assert capsys.readouterr().err == (
+        "litedetr: expected a weights folder to write the threshold to, got embedded; leave --calibrate out\n"
+    )
 
 
 def test_a_wrong_model_is_a_sentence(capsys):

@@ -7,7 +7,7 @@ import hashlib
 import io
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from litedetr.image import resize, resized_size
 from litedetr.training.augment import Sample
+from litedetr.training.calibration import Calibration, calibrate
 from litedetr.training.data import DataError, PhotoSet, collate, read_annotations
 from litedetr.training.precision import autocast, normalise
 from litedetr.training.processes import ALONE, Processes
@@ -36,7 +37,8 @@ class Evaluation:
     """COCO's twelve figures (0..1; -1 where nothing of that kind exists) and two per class.
 
     figures: by the names in `FIGURES`; per_class: class name -> {"AP": …, "AP50": …}; person_ap50: AP50 of the class
-    called person, None without one; images: how many were measured; seconds: the detector's time.
+    called person, None without one; images: how many were measured; seconds: the detector's time; calibration: what the
+    scores mean; per_group: the classes' means over the file's supercategories, {} where it names none.
     """
 
     figures: dict[str, float]
@@ -44,6 +46,8 @@ class Evaluation:
     person_ap50: float | None
     images: int
     seconds: float
+    calibration: Calibration | None = None
+    per_group: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -52,6 +56,8 @@ class Evaluation:
             "person_ap50": self.person_ap50,
             "images": self.images,
             "seconds": round(self.seconds, 2),
+            "per_group": self.per_group,
+            "calibration": None if self.calibration is None else asdict(self.calibration),
         }
 
     def summary(self) -> str:
@@ -64,6 +70,8 @@ class Evaluation:
         """The twelve figures in per cent, one a line ("-" where nothing of that kind exists), and how many pictures."""
         shown = {name: "-" if value < 0 else f"{100 * value:.1f}" for name, value in self.figures.items()}
         lines = [f"{name:10} {value:>5}" for name, value in shown.items()]
+        lines += [f"{name:14} AP50 {100 * group['AP50']:5.1f}" for name, group in self.per_group.items()]
+        lines += [] if self.calibration is None else [self.calibration.table()]
         return "\n".join([*lines, f"{self.images} pictures, {self.seconds:.0f} s"])
 
 
@@ -255,7 +263,18 @@ def measure(content: dict[str, Any], results: list[dict[str, Any]], image_ids: S
         person_ap50=per_class.get("person", {}).get("AP50"),
         images=len(image_ids),
         seconds=seconds,
+        calibration=calibrate(content, results, image_ids),
+        per_group=_groups(content, per_class),
     )
+
+
+def _groups(content: dict[str, Any], per_class: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Means over the classes of each supercategory, in the file's order."""
+    members: dict[str, list[dict[str, float]]] = {}
+    for category in content["categories"]:
+        if category.get("supercategory") and category["name"] in per_class:
+            members.setdefault(category["supercategory"], []).append(per_class[category["name"]])
+    return {name: {key: float(np.mean([m[key] for m in items])) for key in ("AP", "AP50")} for name, items in members.items()}
 
 
 def _complete(content: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""What a detector's scores mean: the threshold of best F1, how often a score is right, and how many boxes are doubled."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask
+
+RIGHT = 0.5
+"""IoU with an object of its class from which on a detection is right."""
+DOUBLED = 0.7
+"""IoU with a better detection of its class from which on a detection is a near-duplicate."""
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Detections whose scores lie in ``low`` … ``high``: how many, their mean score, and the share of them that are right."""
+
+    low: float
+    high: float
+    count: int
+    score: float
+    right: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Over all classes together, at IoU 0.5.
+
+    threshold: the score of best F1; f1, precision, recall: there; bins: ten bins of score, empty ones left out;
+    error: expected calibration error, the bins' |mean score - share right| weighted by their counts, of detections with a score
+    of at least 0.05 (below lie nearly all of the ones kept, and hardly anybody looks); doubled: share of the detections at or
+    above the threshold that are near-duplicates of a better one.
+    """
+
+    threshold: float
+    f1: float
+    precision: float
+    recall: float
+    bins: tuple[Bin, ...]
+    error: float
+    doubled: float
+
+    def table(self) -> str:
+        """For reading: the threshold, then the bins."""
+        lines = [
+            f"best F1 {self.f1:.3f} at score {self.threshold:.2f} (precision {self.precision:.2f}, recall {self.recall:.2f})",
+            f"calibration error {self.error:.3f}, near-duplicates at that score {100 * self.doubled:.1f} %",
+            "score        detections  mean score  share right",
+        ]
+        return "\n".join(
+            lines + [f"{b.low:.1f} to {b.high:.1f}   {b.count:10d}  {b.score:10.2f}  {b.right:11.2f}" for b in self.bins]
+        )
+
+
+def calibrate(content: dict[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int]) -> Calibration:
+    """From a COCO-format file's ``content`` and COCO-format ``results`` on its pictures ``image_ids``.
+
+    A detection is right where it is the best one left for an object of its class at IoU 0.5; one that lies at least half in
+    a crowd region of its class counts for nothing.
+    """
+    chosen = set(image_ids)
+    truth, crowds, found = (defaultdict(list) for _ in range(3))
+    for entry in content["annotations"]:
+        if entry["image_id"] in chosen:
+            (crowds if entry.get("iscrowd") else truth)[entry["image_id"], entry["category_id"]].append(entry["bbox"])
+    for entry in results:
+        found[entry["image_id"], entry["category_id"]].append((entry["score"], entry["bbox"]))
+    parts = [_judge(items, truth.get(key, []), crowds.get(key, [])) for key, items in found.items()]
+    scores, right, doubled = (np.concatenate([part[i] for part in parts] or [np.zeros(0)]) for i in range(3))
+    right, doubled = right.astype(bool), doubled.astype(bool)
+    objects = sum(map(len, truth.values()))
+    threshold, f1, precision, recall = _best_f1(scores, right, objects)
+    bins = _bins(scores, right)
+    seen = _bins(scores[scores >= 0.05], right[scores >= 0.05])
+    total = max(sum(b.count for b in seen), 1)
+    shown = scores >= threshold
+    return Calibration(
+        threshold=threshold,
+        f1=f1,
+        precision=precision,
+        recall=recall,
+        bins=bins,
+        error=sum(b.count * abs(b.score - b.right) for b in seen) / total,
+        doubled=float(doubled[shown].mean()) if shown.any() else 0.0,
+    )
+
+
+def _judge(items: list[tuple[float, list[float]]], truth: list, crowds: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One picture's detections of one class -> scores, whether right, whether doubled, best first; those in crowds left out."""
+    items = sorted(items, key=lambda item: -item[0])
+    scores, boxes = np.array([score for score, _ in items]), [box for _, box in items]
+    right, doubled, ignored = (np.zeros(len(items), bool) for _ in range(3))
+    overlap, free = _iou(boxes, truth), np.ones(len(truth), bool)
+    among, inside = _iou(boxes, boxes), _iou(boxes, crowds, crowd=True)
+    for place in range(len(items)):
+        candidates = np.where(free, overlap[place], 0.0)
+        if len(truth) and candidates.max() >= RIGHT:
+            right[place] = True
+            free[candidates.argmax()] = False
+        elif len(crowds) and inside[place].max() >= RIGHT:
+            ignored[place] = True
+        doubled[place] = place > 0 and among[place, :place].max() >= DOUBLED
+    return scores[~ignored], right[~ignored], doubled[~ignored]
+
+
+def _iou(boxes: list[list[float]], others: list[list[float]], crowd: bool = False) -> np.ndarray:
+    """(N, R) of boxes as x, y, width, height; with `crowd` the share of each box that lies in each of the others."""
+    if not others:
+        return np.zeros((len(boxes), 0))
+    return mask.iou(np.array(boxes, np.float64), np.array(others, np.float64), [crowd] * len(others))
+
+
+def _best_f1(scores: np.ndarray, right: np.ndarray, objects: int) -> tuple[float, float, float, float]:
+    """The score of best F1, and F1, precision and recall there; 1 and zeros without anything right."""
+    if not right.any():
+        return 1.0, 0.0, 0.0, 0.0
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(right[order])
+    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + objects)
+    last = np.append(scores[1:] < scores[:-1], True)  # equal scores are kept or dropped together
+    best = int(np.where(last, f1, -1.0).argmax())
+    return float(scores[best]), float(f1[best]), float(hits[best] / (best + 1)), float(hits[best] / objects)
+
+
+def _bins(scores: np.ndarray, right: np.ndarray) -> tuple[Bin, ...]:
+    place = np.minimum((scores * BINS).astype(int), BINS - 1)
+    kept = ((number, place == number) for number in range(BINS))
+    return tuple(
+        Bin(number / BINS, (number + 1) / BINS, int(rows.sum()), float(scores[rows].mean()), float(right[rows].mean()))
+        for number, rows in kept
+        if rows.any()
+    )
+
+
+def reliability_svg(calibration: Calibration) -> str:
+    """The bins as a picture: share right against mean score, the diagonal where both are equal, counts as numbers."""
+    side, room = 320, 46
+    at = [(room + side * b.score, side + 16 - side * b.right, b) for b in calibration.bins]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in at)
+    ticks = [number / 5 for number in range(6)]
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side + room + 24} {side + 64}" width="{side + room + 24}" '
+        'font-family="sans-serif" font-size="12" role="img" aria-label="Reliability: share right against score">',
+        '<rect width="100%" height="100%" fill="#ffffff"/>',
+        f'<rect x="{room}" y="16" width="{side}" height="{side}" fill="#f4f6f9"/>',
+        f'<path d="M{room} {side + 16}L{room + side} 16" stroke="#8a93a3" stroke-dasharray="5 4"/>',
+        *(f'<text x="{room + side * t:.0f}" y="{side + 34}" text-anchor="middle">{t:.1f}</text>' for t in ticks),
+        *(f'<text x="{room - 8}" y="{side + 20 - side * t:.0f}" text-anchor="end">{t:.1f}</text>' for t in ticks),
+        f'<text x="{room + side / 2:.0f}" y="{side + 54}" text-anchor="middle">mean score</text>',
+        f'<text transform="translate(14 {side / 2 + 16:.0f}) rotate(-90)" text-anchor="middle">share right (IoU 0.5)</text>',
+        f'<polyline points="{line}" fill="none" stroke="#0072b2" stroke-width="2.5"/>',
+    ]
+    for x, y, b in at:
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="#0072b2"/>')
+        parts.append(f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle" fill="#3a4252">{b.count:,}</text>')
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def write_calibration(folder: Path, calibration: Calibration) -> None:
+    """Put the threshold (down to two places) into a weights folder's config.json, and the reliability picture beside it."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"threshold": math.floor(100 * calibration.threshold) / 100}
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "reliability.svg").write_text(reliability_svg(calibration), encoding="utf-8")
