@@ -92,12 +92,33 @@ class InterleavedEncoder(nn.Module):
         trace: Trace | None = None,
     ) -> Tensor:
         """One step: the tokens of the step's scales query the whole memory and are replaced; the others stay."""
+        first, low_tokens = self.queries(step, pyramid)
+        attended = self.attend(layer, step, memory, pyramid, padding, trace)
+        updated = layer.feed_forward(layer.norm(memory[:, first:] + attended), low_tokens)
+        if trace is not None:
+            trace.end_step(updated)
+        return torch.cat((memory[:, :first], updated), dim=1) if first else updated
+
+    def queries(self, step: EncoderStep, pyramid: FeaturePyramid) -> tuple[int, int]:
+        """Index of the first token that is a query in a step (all behind it are, too), and how many of these are low-level."""
         first = pyramid.first_token(step.query_levels[0])
-        low_tokens = max(pyramid.first_token(self.schedule.low) - first, 0)
-        queries, positions = memory[:, first:], pyramid.positions[:, first:]
+        return first, max(pyramid.first_token(self.schedule.low) - first, 0)
+
+    def attend(
+        self,
+        layer: EncoderLayer,
+        step: EncoderStep,
+        memory: Tensor,
+        pyramid: FeaturePyramid,
+        padding: Tensor | None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """What the step's queries (B, Q, d) get from the whole memory."""
+        first, _ = self.queries(step, pyramid)
+        reference_points = pyramid.reference_points[:, first:]
         attended = layer.attention(
-            queries + positions,
-            pyramid.reference_points[:, first:],
+            memory[:, first:] + pyramid.positions[:, first:],
+            reference_points,
             memory,
             pyramid.shapes,
             padding,
@@ -105,8 +126,5 @@ class InterleavedEncoder(nn.Module):
         )
         if trace is not None:
             attended, sampling = attended
-            trace.add_encoder_step(step, first, pyramid.reference_points[:, first:], sampling, attended, layer.attention)
-        updated = layer.feed_forward(layer.norm(queries + attended), low_tokens)
-        if trace is not None:
-            trace.end_step(updated)
-        return torch.cat((memory[:, :first], updated), dim=1) if first else updated
+            trace.add_encoder_step(step, first, reference_points, sampling, attended, layer.attention)
+        return attended

@@ -1,0 +1,119 @@
+"""Detectors for inference alone: the same results from the same weights, sooner. `Detector.optimize` is the way in."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from litedetr.detector import Detector
+from litedetr.fast.backbone import fast_backbone, fast_neck
+from litedetr.fast.encoder import FastEncoder
+from litedetr.fast.parts import fast_copy
+from litedetr.output import DenoisingQueries, DetectorOutput
+from litedetr.trace import Trace
+
+__all__ = ["FastDetector", "optimize"]
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+class FastDetector(Detector):
+    """A detector for inference, made from another one, with which it shares nothing.
+
+    `predict`, `predict_batch`, traces and `forward` without training's arguments are those of `Detector`. It cannot be trained,
+    saved or moved: those raise `RuntimeError` and say what to do.
+
+    Args:
+        detector: it stays as it is.
+        dtype: of the layers' weights and of what flows between them, float32 or bfloat16; photos, places and boxes stay float32.
+    """
+
+    def __init__(self, detector: Detector, dtype: torch.dtype):
+        nn.Module.__init__(self)
+        self.config, self.dtype = detector.config, dtype
+        self.backbone = fast_backbone(detector.backbone, dtype)
+        self.neck = fast_neck(detector.neck, dtype)
+        self.encoder = FastEncoder(detector.encoder, dtype)
+        self.selection = fast_copy(detector.selection, dtype)
+        self.decoder = fast_copy(detector.decoder, dtype)
+        self.heads = fast_copy(detector.heads, torch.float32)
+        self.dense_head = None
+        self.training = False
+
+    @torch.inference_mode()
+    def forward(
+        self,
+        pixels: Tensor,
+        mask: Tensor | None = None,
+        *,
+        denoising: DenoisingQueries | None = None,
+        one_to_many: bool = False,
+        dense: bool = False,
+        trace: Trace | None = None,
+    ) -> DetectorOutput:
+        """As `Detector.forward` without the arguments that only training has."""
+        if denoising is not None or one_to_many or dense:
+            self._refuse("trained")
+        return super().forward(pixels, mask, trace=trace)
+
+    def optimize(self, dtype: str | torch.dtype = "auto") -> Detector:
+        """Itself: it is already."""
+        if dtype not in ("auto", self.dtype, str(self.dtype).removeprefix("torch.")):
+            self._refuse(f"turned into {dtype}")
+        return self
+
+    def train(self, mode: bool = True) -> Detector:
+        if mode:
+            self._refuse("trained")
+        return self
+
+    def state_dict(self, *args, **kwargs) -> NoReturn:
+        self._refuse("saved")
+
+    def save_pretrained(self, folder, dtype: torch.dtype | None = None) -> NoReturn:
+        self._refuse("saved")
+
+    def _apply(self, fn, recurse: bool = True) -> NoReturn:
+        self._refuse("moved to another device or dtype")
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise RuntimeError(
+            f"expected an ordinary detector, got one that was optimized for inference, which cannot be {what}: do that with the "
+            "detector on which optimize() was called; it is unchanged"
+        )
+
+
+def optimize(detector: Detector, dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto") -> FastDetector:
+    """See `Detector.optimize`."""
+    names = {str(known).removeprefix("torch."): known for known in DTYPES}
+    chosen = names.get(dtype, dtype)
+    if chosen in DTYPES:
+        return FastDetector(detector, chosen)
+    if dtype != "auto":
+        raise ValueError(f'expected a dtype out of "auto", {", ".join(names)}, got {dtype!r}')
+    exact = FastDetector(detector, torch.float32)
+    if not bfloat16_is_native():
+        return exact
+    short = FastDetector(detector, torch.bfloat16)
+    return short if _seconds(short) < 0.9 * _seconds(exact) else exact
+
+
+def bfloat16_is_native() -> bool:
+    """Whether this CPU multiplies bfloat16 by itself; where it does not, bfloat16 is slower than float32."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # no public name says it
+    return supported is not None and supported()
+
+
+def _seconds(detector: Detector) -> float:
+    """Processor time of one picture of the size that the model is made for, better of two after a first one."""
+    side = detector.config.short_side
+    pixels = torch.zeros(1, 3, side, side)
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        detector(pixels)
+        times.append(time.process_time() - start)
+    return min(times[1:])
