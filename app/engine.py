@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 
 from app.models import Models, describe
+from app.orders import Cancelled as Cancelled
+from app.orders import Orders
 from app.run import Run
 from app.state import ViewState
 from app.views import view_of
@@ -37,10 +39,6 @@ Download = Callable[[int, int], None]
 
 
 Tell = Callable[[float, str], None]
-
-
-class Cancelled(Exception):
-    """The visitor does not want the result any more."""
 
 
 class ExpiredRun(KeyError):
@@ -113,6 +111,7 @@ class Engine:
     def __init__(self, source: str = MODEL, store: RunStore | None = None):
         self.models = Models(source)
         self.store = RunStore() if store is None else store
+        self.orders = Orders()
         self._model_lock = threading.Lock()
         self._examples_lock = threading.Lock()
         self._examples: dict[tuple[str, str], str] = {}

@@ -11,9 +11,9 @@ from app.run import Run
 from app.theme import class_colour, ink_on
 
 
-def coco_json(run: Run, threshold: float | None = None) -> str:
+def coco_json(run: Run, threshold: float | None = None, classes: tuple[int, ...] = ()) -> str:
     """COCO's format: one image, the categories that occur, one annotation per detection with its score."""
-    found = run.detections[run.shown(threshold)]
+    found = run.detections[run.shown(threshold, classes)]
     height, width = run.size
     results = [
         {"id": number, **entry, "area": round(entry["bbox"][2] * entry["bbox"][3], 2), "iscrowd": 0}
@@ -29,7 +29,7 @@ def coco_json(run: Run, threshold: float | None = None) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False)
 
 
-def png(run: Run, threshold: float | None = None) -> bytes:
+def png(run: Run, threshold: float | None = None, classes: tuple[int, ...] = ()) -> bytes:
     """The photo as shown in the page with its boxes and labels."""
     picture = Image.open(io.BytesIO(run.picture)).convert("RGB")
     scale = picture.width / run.size[1]
@@ -38,7 +38,7 @@ def png(run: Run, threshold: float | None = None) -> bytes:
     line = max(2, round(side / 320))
     font = ImageFont.load_default(size=max(12, round(side / 52)))
     found = run.detections
-    shown = run.shown(threshold)
+    shown = run.shown(threshold, classes)
     for index in reversed(shown):
         colour = class_colour(int(found.labels[index]))
         draw.rectangle([float(value) * scale for value in found.boxes[index]], outline=colour, width=line)

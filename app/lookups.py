@@ -69,6 +69,7 @@ class Lookups:
             "detections": [
                 {
                     "name": name,
+                    "label": int(label),
                     "score": round(float(score), 4),
                     "box": [round(float(value), 1) for value in box],
                     "query": int(query),

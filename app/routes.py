@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 from functools import cache
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from starlette.staticfiles import StaticFiles
 
 from app.engine import EXAMPLES, ExpiredRun, RunStore
 from app.exports import coco_json, png
+from app.figure import standalone
 from app.run import Run
+from app.state import ViewState
 
 STAGE = Path(__file__).resolve().parent / "stage"
 PLOTLY = f"lite/plotly-{plotly.__version__}.min.js"
@@ -50,19 +51,29 @@ def routes(store: RunStore) -> list[BaseRoute]:
         run = find(request)
         if run is None:
             return _gone()
-        return _download(coco_json(run, _threshold(request)), "application/json", f"{_plain(run.name)}.json")
+        state = _state(request)
+        return _download(coco_json(run, state.threshold, state.classes), "application/json", f"{_plain(run.name)}.json")
 
     def result_png(request: Request) -> Response:
         run = find(request)
         if run is None:
             return _gone()
-        return _download(png(run, _threshold(request)), "image/png", f"{_plain(run.name)}.png")
+        state = _state(request)
+        return _download(png(run, state.threshold, state.classes), "image/png", f"{_plain(run.name)}.png")
+
+    def figure_html(request: Request) -> Response:
+        run = find(request)
+        if run is None:
+            return _gone()
+        state = _state(request).with_(example=run.example)
+        return _download(standalone(run, state), "text/html; charset=utf-8", f"{_plain(run.name)}-{state.view}.html")
 
     return [
         Route(f"/{PLOTLY}", _plotly),
         Route("/lite/run/{run}/photo.jpg", picture),
         Route("/lite/run/{run}/detections.json", result_json),
         Route("/lite/run/{run}/detections.png", result_png),
+        Route("/lite/run/{run}/figure.html", figure_html),
         Mount("/lite/stage", Fresh(directory=STAGE)),
         Mount("/lite/examples", Fresh(directory=EXAMPLES)),
     ]
@@ -85,12 +96,8 @@ def _plotly_gzip() -> bytes:
     return gzip.compress(_plotly_file().read_bytes(), compresslevel=6)
 
 
-def _threshold(request: Request) -> float | None:
-    try:
-        value = float(request.query_params.get("t", ""))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+def _state(request: Request) -> ViewState:
+    return ViewState.from_query(dict(request.query_params))
 
 
 def _gone() -> Response:

@@ -64,13 +64,40 @@ def pick(run: Run, state: ViewState, x: float, y: float) -> ViewState:
 
     A detection is picked where objects ask (decoder layers, or no step chosen yet); in an encoder update every point is a token.
     """
-    point = (float(np.clip(x, 0.0, 1.0)), float(np.clip(y, 0.0, 1.0)))
     chosen = _named_step(run, state.step)
     if chosen is None or chosen.kind == "decoder":
-        hit = detection_at(run, state, point)
+        hit = detection_at(run, state, _within(x, y))
         if hit is not None:
-            return state.with_(view="points", query=int(run.detections.queries[hit]), point=None)
-    return state.with_(view="points", query=None, point=point)
+            return _leave_overview(state).with_(query=int(run.detections.queries[hit]), point=None)
+    return pick_point(run, state, x, y)
+
+
+def pick_point(run: Run, state: ViewState, x: float, y: float) -> ViewState:
+    """A click that always means the point itself."""
+    return _leave_overview(state).with_(query=None, point=_within(x, y))
+
+
+def pick_object(run: Run, state: ViewState, x: float, y: float) -> ViewState:
+    """A click that always means a detection: the smallest that holds the point, else the one with the nearest centre."""
+    point = _within(x, y)
+    hit, shown = detection_at(run, state, point), run.shown(state.threshold, state.classes)
+    if hit is None and len(shown):
+        height, width = run.size
+        boxes = run.detections.boxes[shown]
+        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+        hit = int(shown[np.linalg.norm(centres - np.array([point[0] * width, point[1] * height]), axis=1).argmin()])
+    if hit is None:
+        return pick_point(run, state, x, y)
+    return _leave_overview(state).with_(query=int(run.detections.queries[hit]), point=None)
+
+
+def _within(x: float, y: float) -> tuple[float, float]:
+    return float(np.clip(x, 0.0, 1.0)), float(np.clip(y, 0.0, 1.0))
+
+
+def _leave_overview(state: ViewState) -> ViewState:
+    """From the detections a choice leads to where its query looked; every other view shows it itself."""
+    return state.with_(view="points") if state.view == "detections" else state
 
 
 def move(run: Run, state: ViewState, dx: int, dy: int) -> ViewState:
@@ -93,7 +120,7 @@ def move(run: Run, state: ViewState, dx: int, dy: int) -> ViewState:
     centre = run.to_photo(np.array([(column + 0.5) / width, (row + 0.5) / height]))
     photo_height, photo_width = run.size
     point = (float(np.clip(centre[0] / photo_width, 0, 1)), float(np.clip(centre[1] / photo_height, 0, 1)))
-    return state.with_(view="points", query=None, point=point, scale=chosen.scale)
+    return _leave_overview(state).with_(query=None, point=point, scale=chosen.scale)
 
 
 def detection_at(run: Run, state: ViewState, point: tuple[float, float]) -> int | None:

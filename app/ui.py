@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import queue
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from app.engine import EXAMPLE_NAMES, Engine
+from app.engine import EXAMPLE_NAMES, Engine, ExpiredRun
 from app.lookups import Lookups
 from app.models import offered
+from app.orders import follow
 from app.routes import routes
 from app.stage import HEAD, stage
 from app.state import ViewState
@@ -22,8 +20,6 @@ from app.views import VIEWS
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
 
-log = logging.getLogger(__name__)
-
 MAX_FILE = "20mb"
 _ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "model"}
 _PRIVATE = {"api_visibility": "private", "queue": True, "show_progress": "hidden"}
@@ -31,7 +27,7 @@ _PRIVATE = {"api_visibility": "private", "queue": True, "show_progress": "hidden
 
 def build(engine: Engine) -> gr.Blocks:
     """The page over an engine. Start it with ``page.launch(**launch_options(engine))``."""
-    lookups = Lookups(engine.store)
+    lookups, orders = Lookups(engine.store), engine.orders
 
     def open_run(request: Any) -> dict[str, Any]:
         return lookups.open(request)
@@ -39,12 +35,28 @@ def build(engine: Engine) -> gr.Blocks:
     def look(request: Any) -> dict[str, Any]:
         return lookups.look(request)
 
+    def cancel(request: Any) -> dict[str, Any]:
+        """End a visitor's orders up to ``ticket``."""
+        request = _given(request)
+        orders.cancel(request.get("visitor"), request.get("ticket"))
+        return {}
+
     def analyse(file: str | None, request: Any) -> Iterator[Any]:
         """Run the model on a photo or an example, telling each stage as it begins."""
-        request = request if isinstance(request, dict) else {}
-        ticket = request.get("ticket")
-        for news in _follow(engine, file, str(request.get("example") or ""), _lang(request), str(request.get("model") or "")):
+        request = _given(request)
+        ticket, visitor = request.get("ticket"), request.get("visitor")
+        example, model = str(request.get("example") or ""), str(request.get("model") or "")
+        lang = ViewState.from_query({"lang": request.get("lang")}).lang
+        for news in _detect_news(engine, file, example, lang, model, lambda: orders.ended(visitor, ticket)):
             yield gr.HTML(news={"ticket": ticket, **news})
+
+    def work(request: Any) -> Iterator[Any]:
+        """Compute what a view needs the model for again, telling how it goes on."""
+        request = _given(request)
+        ticket, visitor = request.get("ticket"), request.get("visitor")
+        state = ViewState.from_query(request.get("state"))
+        for news in _work_news(engine, request.get("run"), state, lambda: orders.ended(visitor, ticket)):
+            yield gr.HTML(told={"ticket": ticket, **news})
 
     def detect(photo: str, threshold: float) -> dict[str, Any]:
         """Find objects in a photo: their names, scores and boxes (xyxy in the photo's pixels), best first."""
@@ -56,7 +68,7 @@ def build(engine: Engine) -> gr.Blocks:
             raise gr.Error(str(error), print_exception=False) from None
 
     with gr.Blocks(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
-        viewer = stage([open_run, look], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered())
+        viewer = stage([open_run, look, cancel], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered())
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
         upload = gr.File(visible=False, type="filepath")
         request = gr.JSON(visible=False)
@@ -65,6 +77,16 @@ def build(engine: Engine) -> gr.Blocks:
             inputs=[upload, request],
             outputs=[viewer],
             js="() => window.liteDetr.order()",
+            trigger_mode="multiple",
+            **_ONE_AT_A_TIME,
+            **_PRIVATE,
+        )
+        wanted = gr.JSON(visible=False)
+        viewer.work(
+            work,
+            inputs=[wanted],
+            outputs=[viewer],
+            js="() => window.liteDetr.work.order()",
             trigger_mode="multiple",
             **_ONE_AT_A_TIME,
             **_PRIVATE,
@@ -90,47 +112,58 @@ def launch_options(engine: Engine) -> dict[str, Any]:
     }
 
 
-def _lang(request: dict[str, Any]) -> str:
-    return ViewState.from_query({"lang": request.get("lang")}).lang
+def _given(request: Any) -> dict[str, Any]:
+    return request if isinstance(request, dict) else {}
 
 
-def _follow(engine: Engine, file: str | None, example: str, lang: str, model: str = "") -> Iterator[dict[str, Any]]:
-    """Run in a thread and tell how it goes on.
+def _detect_news(
+    engine: Engine, file: str | None, example: str, lang: str, model: str, ended: Callable[[], bool] = lambda: False
+) -> Iterator[dict[str, Any]]:
+    """Run the model and tell how it goes on.
 
     Yields ``{"download": [bytes done, bytes in all]}``, ``{"stage": name}``, and ``{"run": id}`` or ``{"error": sentence}`` at
     the end; ``{"refused": sentence}`` where a model cannot be had, and the page's own goes on in its place.
     """
-    news: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     refused: dict[str, Any] = {}  # goes with all later news, because the page sees only the newest of what comes fast
 
-    def run(source: str) -> None:
-        told = (lambda name: news.put({"stage": name}), lambda done, total: news.put({"download": [done, total]}))
+    def run(source: str, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        told = (lambda name: tell({"stage": name} | refused), lambda done, total: tell({"download": [done, total]}))
         if file:
             made = engine.run(file, Path(file).name, told[0], model=source, download=told[1])
         elif example:
             made = engine.example(example, told[0], source, told[1])
         else:
             raise PhotoError(say(lang, "error.no_photo"))
-        news.put({"run": made.id})
+        return {"run": made.id} | refused
 
-    def work() -> None:
+    def act(tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         try:
             try:
-                run(model)
+                return run(model, tell)
             except WeightsError as error:
                 if not model:
                     raise
                 refused["refused"] = str(error)
-                run("")
+                return run("", tell)
         except (PhotoError, WeightsError) as error:
-            news.put({"error": str(error)})
-        except Exception:
-            log.exception("A run failed")
-            news.put({"error": say(lang, "error.inside")})
+            return {"error": str(error)} | refused
 
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        item = news.get()
-        yield item | refused
-        if "run" in item or "error" in item:
-            return
+    yield from follow(act, ended, say(lang, "error.inside"))
+
+
+def _work_news(engine: Engine, run_id: Any, state: ViewState, ended: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+    """Compute what a view needs the model for, and tell how it goes on.
+
+    Yields ``{"share": 0 to 1, "text": what}``, and ``{"done": key}`` or ``{"error": sentence}`` at the end.
+    """
+
+    def act(tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        try:
+            run = engine.store.get(run_id)
+            return {"done": engine.compute(run, state, lambda share, text: tell({"share": share, "text": text}))}
+        except ExpiredRun:
+            return {"error": say(state.lang, "error.expired")}
+        except WeightsError as error:
+            return {"error": str(error)}
+
+    yield from follow(act, ended, say(state.lang, "error.inside"))

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).resolve().parent
 HEAD = f"""
 <meta name="color-scheme" content="light dark">
 <link rel="stylesheet" href="lite/stage/stage.css">
+<link rel="stylesheet" href="lite/stage/views.css">
 <link rel="modulepreload" href="lite/stage/js/main.js">
 <link rel="preload" href="{PLOTLY}" as="script">
 """
@@ -26,7 +27,8 @@ HEAD = f"""
 def stage(
     server_functions: Sequence[Callable], examples: Sequence[str], views: Sequence[str], models: Sequence[dict[str, str]]
 ) -> gr.HTML:
-    """The component. Its JavaScript calls `server_functions`, triggers "analyse" and watches the prop ``news``."""
+    """The component. Its JavaScript calls `server_functions`, triggers "analyse" and "work", and watches the props ``news`` and
+    ``told``."""
     return gr.HTML(
         value="",
         html_template=(FOLDER / "stage.html").read_text(encoding="utf-8"),
@@ -37,6 +39,7 @@ def stage(
         padding=False,
         elem_id="lite-detr",
         news={},
+        told={},
         page={
             "plotly": PLOTLY,
             "examples": list(examples),
@@ -48,10 +51,10 @@ def stage(
     )
 
 
-# "analyse" stands here in quotes because Gradio looks for the names of custom events in this text.
+# "analyse" and "work" stand here in quotes because Gradio looks for the names of custom events in this text.
 _START = """
 const start = (name) => trigger(name);
 import(new URL('lite/stage/js/main.js', document.baseURI).href).then(
-  ({ mount }) => mount(element, { analyse: () => start('analyse'), props, server, upload, watch })
+  ({ mount }) => mount(element, { analyse: () => start('analyse'), work: () => start('work'), props, server, upload, watch })
 );
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from html import escape
 from typing import Any
 
@@ -11,6 +12,7 @@ import plotly.graph_objects as go
 from app.run import Run
 from app.selection import detection_of
 from app.state import ViewState
+from app.text import say
 from app.theme import FONT, class_colour, ink_on
 from app.views.canvas import Drawing, canvas, outline
 
@@ -26,7 +28,7 @@ def figure(run: Run, state: ViewState) -> go.Figure:
 def drawing(run: Run, state: ViewState) -> Drawing:
     """Boxes over the photo; large ones first, so that the small ones are on top and can be pointed at."""
     found = run.detections
-    shown = run.shown(state.threshold)
+    shown = run.shown(state.threshold, state.classes)
     areas = np.prod(found.boxes[shown, 2:] - found.boxes[shown, :2], axis=1)
     chosen = detection_of(run, state.query)
     traces = [_box(run, int(index), int(index) == chosen) for index in shown[np.argsort(-areas, kind="stable")]]
@@ -34,14 +36,20 @@ def drawing(run: Run, state: ViewState) -> Drawing:
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
-    """How many are shown, and of which class."""
-    shown = run.shown(state.threshold)
-    names = [run.detections.names[index] for index in shown]
+    """How many are shown, and how many of each class there are, the class filter aside; best first."""
+    found, everything = run.detections, run.shown(state.threshold)
+    counts = Counter(int(label) for label in found.labels[everything])  # in the order in which they come
+    # A class that is chosen stays in sight where the threshold leaves none of it.
+    counts.update({label: 0 for label in state.classes if label < len(found.class_names)})
     return {
         "threshold": run.threshold(state.threshold),
-        "shown": len(shown),
-        "classes": {name: names.count(name) for name in dict.fromkeys(names)},
+        "shown": len(run.shown(state.threshold, state.classes)),
+        "classes": [
+            {"label": label, "name": found.class_names[label], "count": count, "colour": class_colour(label)}
+            for label, count in counts.items()
+        ],
         "chosen": detection_of(run, state.query),
+        "caption": say(state.lang, "hint.detections"),
     }
 
 

@@ -5,7 +5,7 @@ import pytest
 from app import models as models_module
 from app.models import Models, describe, offered
 from app.state import HUB_ID, ViewState
-from app.ui import _follow
+from app.ui import _detect_news
 from litedetr.config import preset
 from litedetr.weights import WeightsError
 
@@ -92,7 +92,7 @@ def test_the_own_model_takes_over(engine, monkeypatch):
 
     detector = engine.detector
     monkeypatch.setattr(engine.models, "get", get)
-    news = list(_follow(engine, None, "cat", "en", "owner/none"))
+    news = list(_detect_news(engine, None, "cat", "en", "owner/none"))
     assert news[0]["download"] == [5, 10]
     assert news[-1]["refused"] == "There is none."
     run = engine.store.get(news[-1]["run"])

@@ -70,7 +70,7 @@ def test_a_click_on_a_detection_picks_it_and_the_table_too(page, url):
     row.click()
     settle(page)
     assert current(page)[1].query == run.detections.queries[5]
-    assert row.get_attribute("aria-selected") == "true"
+    assert row.get_attribute("aria-current") == "true"
     assert_drawn(page)
 
 

@@ -92,26 +92,52 @@ export class Inspector {
     }
   }
 
-  // What is shown, by class, from the detections view's summary.
-  overview({ classes }, info) {
-    const colours = Object.fromEntries(info.detections.map((entry) => [entry.name, entry.colour]));
-    const chip = ([name, count]) =>
-      make('span', { class: 'ld-class' }, make('i', { class: 'ld-swatch', style: { background: colours[name] } }), name, make('b', {}, String(count)));
-    const chips = Object.entries(classes).map(chip);
-    this.part('classes').replaceChildren(...(chips.length ? chips : [make('p', { class: 'ld-small' }, this.page.say('detections.none'))]));
+  // What is shown, by class: chips that filter. From the detections view's summary.
+  overview({ classes }, state) {
+    const chosen = chosenClasses(state);
+    const toggle = (label) => {
+      const now = chosenClasses(this.page.state);
+      this.page.change({ cls: (now.includes(label) ? now.filter((each) => each !== label) : [...now, label]).join() });
+    };
+    const chip = ({ label, name, count, colour }) =>
+      make(
+        'button',
+        { type: 'button', class: 'ld-class', 'data-class': label, 'aria-pressed': String(chosen.includes(String(label))), on: { click: () => toggle(String(label)) } },
+        make('i', { class: 'ld-swatch', style: { background: colour } }),
+        name,
+        make('b', {}, String(count)),
+      );
+    const box = this.part('classes');
+    const focused = document.activeElement?.dataset?.class;
+    const none = make('p', { class: 'ld-small' }, this.page.say('detections.none'));
+    const all = chosen.length ? [make('button', { type: 'button', class: 'ld-class', 'data-class': 'all', on: { click: () => this.page.change({ cls: '' }) } }, this.page.say('classes.all'))] : [];
+    box.replaceChildren(...(classes.length ? [...classes.map(chip), ...all] : [none]));
+    if (focused !== undefined) box.querySelector(`[data-class="${focused}"]`)?.focus();
+  }
+
+  // The detection under the pointer is lit in the table too.
+  light(index) {
+    for (const row of this.part('rows').children) row.classList.toggle('hover', row.dataset.index === String(index));
   }
 
   table(info, threshold, state) {
-    const shown = info.detections.filter((entry) => entry.score >= threshold);
-    const pick = (query) => this.page.change({ q: String(query), at: '', view: 'points' });
-    const row = (entry, index) => {
+    const classes = chosenClasses(state);
+    const listed = info.detections.map((entry, index) => ({ ...entry, index }));
+    const shown = listed.filter((entry) => entry.score >= threshold && (!classes.length || classes.includes(String(entry.label))));
+    const pick = (query) => {
+      const view = this.page.root.dataset.view === 'detections' ? 'points' : this.page.root.dataset.view;
+      this.page.change({ q: String(query), at: '', view });
+    };
+    const row = (entry) => {
       const node = make(
         'tr',
-        { tabindex: 0, 'data-query': entry.query, 'data-index': index, 'aria-selected': String(state.q === String(entry.query)) },
+        { tabindex: 0, 'data-query': entry.query, 'data-index': entry.index, 'aria-current': String(state.q === String(entry.query)) },
         make('td', {}, make('i', { class: 'ld-swatch', style: { background: entry.colour } }), entry.name),
         make('td', {}, make('i', { class: 'ld-meter', style: { '--w': entry.score, '--c': entry.colour } }), entry.score.toFixed(2)),
       );
-      node.addEventListener('click', () => pick(entry.query));
+      const frame = (box) => () => this.page.plot.frame(box);
+      const events = { click: () => pick(entry.query), pointerenter: frame(entry.box), pointerleave: frame(null), focus: frame(entry.box), blur: frame(null) };
+      for (const [name, act] of Object.entries(events)) node.addEventListener(name, act);
       node.addEventListener('keydown', (event) => {
         if (event.key !== 'Enter' && event.key !== ' ') return;
         event.preventDefault();
@@ -119,10 +145,17 @@ export class Inspector {
       });
       return node;
     };
-    this.part('rows').replaceChildren(...shown.map(row));
+    // Rows are made anew only when they are others, so that the keyboard's focus stays in the table.
+    const box = this.part('rows');
+    const key = JSON.stringify([info.run, shown.map(({ index }) => index)]);
+    if (box.dataset.key !== key) {
+      box.dataset.key = key;
+      box.replaceChildren(...shown.map(row));
+    }
+    for (const node of box.children) node.setAttribute('aria-current', String(state.q === node.dataset.query));
     this.part('empty').hidden = shown.length > 0;
     this.part('count').textContent = this.page.say('detections.more', { shown: shown.length, all: info.detections.length });
-    for (const kind of ['json', 'png']) this.part(kind).href = `lite/run/${info.run}/detections.${kind}?t=${threshold}`;
+    for (const kind of ['json', 'png']) this.part(kind).href = `lite/run/${info.run}/detections.${kind}?t=${threshold}&cls=${classes.join()}`;
   }
 
   spent({ spent }) {
@@ -150,6 +183,10 @@ export class Inspector {
       make('p', { class: 'ld-small' }, say('spent.input', { width: spent.input[1], height: spent.input[0] })),
     );
   }
+}
+
+function chosenClasses(state) {
+  return (state.cls ?? '').split(',').filter(Boolean);
 }
 
 function superscript(digits) {

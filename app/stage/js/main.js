@@ -1,13 +1,19 @@
 // The page: one run, one state. Every change asks the server for the figure of the new state; late answers are dropped.
-import { fill, make, part } from './dom.js';
+import { Box } from './box.js';
+import { Card } from './card.js';
+import { fill, part } from './dom.js';
 import { Inspector } from './inspector.js';
 import { intake } from './intake.js';
+import { clean, difference, readLink, writeLink } from './link.js';
 import { models } from './models.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
+import { Tabs } from './tabs.js';
+import { TakeAway } from './takeaway.js';
+import { Work } from './work.js';
 
+const NOTHING_CHOSEN = { view: '', q: '', at: '', box: '', mute: '' };
 const PATIENCE = 90_000; // milliseconds without news of a run, after which the page says so
-const KEYS = ['view', 't', 'q', 'at', 'scale', 'step', 'head', 'hide', 'example', 'lang', 'model'];
 
 export async function mount(element, gradio) {
   const page = new Page(element.querySelector('.ld'), gradio, await plotly(gradio.props.page.plotly));
@@ -26,18 +32,27 @@ async function plotly(address) {
 }
 
 class Page {
-  constructor(root, { analyse, props, server, upload, watch }, Plotly) {
+  constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
     const { examples, views, models, texts, colours } = JSON.parse(JSON.stringify(props.page));
     Object.assign(this, { root, server, upload, examples, models, texts, colours, Plotly, trigger: analyse });
     Object.assign(this, { info: null, state: readLink(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
     if (!this.state.lang && navigator.language?.startsWith('ko')) this.state.lang = 'ko';
     this.times = []; // of the last look-ups, in milliseconds
-    this.plot = new Plot(part(root, 'plot'), Plotly, (place) => this.look({ pick: place }));
+    this.visitor = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
+    this.plot = new Plot(part(root, 'plot'), part(root, 'frame'), Plotly, {
+      pick: (place) => this.look({ pick: place }),
+      set: (changes) => this.change(changes),
+      over: (index) => this.inspector.light(index),
+    });
     this.rail = new Rail(root, this);
     this.inspector = new Inspector(root, this);
+    this.card = new Card(root, this, Plotly);
+    this.tabs = new Tabs(root, this, views);
+    this.box = new Box(root, this, this.plot);
+    this.takeAway = new TakeAway(root, this, Plotly);
+    this.work = new Work(root, this, work);
     watch('news', () => this.hear(JSON.parse(JSON.stringify(props.news ?? {}))));
-    const tab = (name) => make('button', { type: 'button', role: 'tab', 'data-view': name, 'data-text': `view.${name}` });
-    part(root, 'views').replaceChildren(...views.map(tab));
+    watch('told', () => this.work.hear(JSON.parse(JSON.stringify(props.told ?? {}))));
     this.wire();
   }
 
@@ -63,13 +78,16 @@ class Page {
 
   // order: {file} or {example}; keep: the state came from a link and holds for the run to come.
   analyse(order, keep = false) {
-    this.ticket += 1;
+    this.cancel(this.ticket);
+    this.work.stop();
+    this.nextTicket();
+    this.running = this.ticket;
     this.last = order;
     this.refused = '';
     const example = order.example ?? '';
-    this.request = [order.file ?? null, { ticket: this.ticket, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
+    this.request = [order.file ?? null, { ticket: this.ticket, visitor: this.visitor, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
     const next = { ...this.state, example };
-    this.next = keep ? next : { ...next, view: '', q: '', at: '' };
+    this.next = keep ? next : { ...next, ...NOTHING_CHOSEN };
     this.rail.halt();
     this.busy(this.say('status.waiting'));
     this.wait();
@@ -82,6 +100,16 @@ class Page {
     this.analyse(this.last);
   }
 
+  nextTicket() {
+    this.ticket += 1;
+    return this.ticket;
+  }
+
+  // Nobody waits any more for the orders up to this one: the model is free for the next.
+  cancel(ticket) {
+    if (ticket > 0) this.ask('cancel', { visitor: this.visitor, ticket });
+  }
+
   wait() {
     clearTimeout(this.patience);
     this.patience = setTimeout(() => this.fail(this.say('error.server')), PATIENCE);
@@ -92,7 +120,7 @@ class Page {
   }
 
   async hear(news) {
-    if (news.ticket !== this.ticket) return;
+    if (news.ticket !== this.running || news.cancelled) return;
     clearTimeout(this.patience);
     if (news.refused) { // the model cannot be had, and the page's own goes on in its place
       this.refused = `${news.refused} ${this.say('models.back')}`;
@@ -119,12 +147,11 @@ class Page {
 
   async open(run) {
     this.busy(this.say('status.drawing'));
-    const ticket = this.ticket;
+    const ticket = this.running;
     const info = await this.ask('open_run', { run, state: { lang: this.state.lang } });
-    if (ticket !== this.ticket) return;
+    if (ticket !== this.running) return;
     if (info.error) { this.fail(info.error); return; }
     Object.assign(this, { info, state: clean(this.next) });
-    this.root.style.setProperty('--tall', String(info.height / info.width + 0.04)); // of the stage on a phone
     this.rail.build(info.stops);
     part(this.root, 'model').textContent = info.source || info.model;
     part(this.root, 'model').title = info.model;
@@ -195,17 +222,21 @@ class Page {
   async show(answer, asked) {
     // What was changed while the answer was under way holds, and is asked for next.
     this.state = this.state === asked ? answer.state : { ...answer.state, ...difference(asked, this.state) };
-    const { summary } = answer;
-    const points = answer.view === 'points';
-    this.root.dataset.view = answer.view;
-    await this.plot.draw(answer.figure, this.info, this.ink);
-    this.current = points ? summary.step : 'boxes';
-    this.rail.light(this.current);
+    const { summary, view } = answer;
+    const points = view === 'points';
+    this.root.dataset.view = view;
     this.summary = summary;
+    this.tabs.show(view);
+    this.box.show(view);
+    await this.plot.draw(answer.figure, this.info, this.ink);
+    this.current = summary.step ?? (view === 'detections' ? 'boxes' : this.state.step);
+    this.rail.light(this.current);
     if (points) {
       this.inspector.show(summary, this.state);
       await this.inspector.bars(answer.shares, this.ink, this.Plotly);
-    } else this.inspector.overview(summary, this.info);
+    } else if (view === 'detections') this.inspector.overview(summary, this.state);
+    this.work.show(answer.job);
+    await this.card.show(answer, this.state);
     this.furnish();
     writeLink(this.state);
   }
@@ -218,8 +249,7 @@ class Page {
     if (document.activeElement !== slider) slider.value = String(threshold);
     part(this.root, 'threshold-value').textContent = threshold.toFixed(2);
     const view = this.root.dataset.view;
-    for (const tab of this.root.querySelectorAll('[role="tab"]')) tab.setAttribute('aria-selected', String(tab.dataset.view === view));
-    part(this.root, 'line').textContent = view === 'points' ? this.pointsLine() : this.hint();
+    part(this.root, 'line').textContent = { points: () => this.pointsLine(), detections: () => this.hint() }[view]?.() ?? this.summary.caption ?? '';
     part(this.root, 'all-points').hidden = !(view === 'points' && this.plot.pointsBeyond() > 0);
   }
 
@@ -247,7 +277,6 @@ class Page {
       part(root, 'threshold-value').textContent = Number(slider.value).toFixed(2);
       this.change({ t: slider.value });
     });
-    for (const tab of root.querySelectorAll('[role="tab"]')) tab.addEventListener('click', () => this.change({ view: tab.dataset.view }));
     const zooms = { in: () => this.plot.zoom(0.7), out: () => this.plot.zoom(1 / 0.7), reset: () => this.plot.reset(), points: () => this.plot.showAllPoints() };
     for (const button of root.querySelectorAll('[data-zoom]')) button.addEventListener('click', zooms[button.dataset.zoom]);
     part(root, 'error-close').addEventListener('click', () => { part(root, 'error').hidden = true; });
@@ -259,6 +288,7 @@ class Page {
 
   key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (this.box.key(event)) { event.preventDefault(); return; }
     const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
     const acts = {
       '[': () => this.rail.step(-1),
@@ -267,7 +297,7 @@ class Page {
       '-': () => this.plot.zoom(1 / 0.7),
       0: () => this.plot.reset(),
       Escape: () => this.change({ view: 'detections' }),
-      Enter: () => this.change({ view: 'points' }),
+      Enter: () => { if (this.root.dataset.view === 'detections') this.change({ view: 'points' }); },
     };
     const act = moves[event.key] ? () => this.look({ move: moves[event.key] }) : acts[event.key];
     if (!act) return;
@@ -278,6 +308,7 @@ class Page {
   async recolour() {
     if (!this.info) return;
     await this.plot.render(this.ink);
+    await this.card.draw();
     if (this.inspector.figure) await this.inspector.bars(JSON.stringify(this.inspector.figure), this.ink, this.Plotly);
   }
 
@@ -302,28 +333,4 @@ class Page {
     for (const button of this.root.querySelectorAll('[data-lang]')) button.setAttribute('aria-pressed', String(button.dataset.lang === lang));
     part(this.root, 'line').textContent = this.hint();
   }
-}
-
-function clean(state) {
-  return Object.fromEntries(Object.entries(state).filter(([, value]) => value !== '' && value != null));
-}
-
-function difference(before, after) {
-  const keys = new Set([...Object.keys(before), ...Object.keys(after)]);
-  return Object.fromEntries([...keys].filter((key) => before[key] !== after[key]).map((key) => [key, after[key]]));
-}
-
-function readLink() {
-  const given = new URLSearchParams(window.location.search);
-  return clean(Object.fromEntries(KEYS.map((key) => [key, given.get(key)])));
-}
-
-// What is selected in somebody's own photo is no part of a link: nobody else has that photo.
-function writeLink(state) {
-  const link = new URL(window.location.href);
-  for (const key of KEYS) link.searchParams.delete(key);
-  for (const [key, value] of Object.entries(state)) {
-    if (value !== undefined && (state.example || !['q', 'at', 'view'].includes(key))) link.searchParams.set(key, value);
-  }
-  window.history.replaceState(window.history.state, '', link);
 }

@@ -1,25 +1,40 @@
-// The photo with a figure over it: drawing, zoom, and where a click falls. Zoom and pan stay while figures change.
+// The stage's figure: one photo or several, or none. Drawing, zoom, and where a click falls. Zoom and pan stay while figures change.
+import { settings } from './card.js';
 
 const CONFIG = { displayModeBar: false, scrollZoom: true, doubleClick: false, responsive: false, showTips: false };
 const STILL = 6; // pixels a pointer may move and still be a click
+const SOON = 60; // milliseconds in which Plotly says what mark a click hit
 
 export class Plot {
-  constructor(node, Plotly, pick) {
-    Object.assign(this, { node, Plotly, pick, figure: null, zoomed: false, size: null });
+  // pick: told [x, y] in [0, 1] of the photo; set: told the state parameters that a clicked mark carries; over: told the index of
+  // the detection under the pointer, or null.
+  constructor(node, overlay, Plotly, { pick, set, over }) {
+    Object.assign(this, { node, overlay, Plotly, pick, set, over, figure: null, zoomed: false, boxing: false, size: null });
     this.touch = window.matchMedia('(pointer: coarse)').matches;
     this.watchPointer();
     new ResizeObserver(() => this.fitToRoom()).observe(node);
-    node.addEventListener('wheel', () => this.setZoomed(true), { passive: true });
+    node.addEventListener('wheel', () => { if (this.panels.length) this.setZoomed(true); }, { passive: true });
     node.addEventListener('dblclick', () => this.reset());
   }
 
   async draw(json, size, ink) {
     const figure = JSON.parse(json);
-    const fresh = this.figure?.layout.uirevision !== figure.layout.uirevision;
+    const fresh = this.figure?.layout.uirevision !== figure.layout.uirevision || this.kind !== kind(figure);
+    this.kind = kind(figure);
     this.figure = figure;
     this.size = size;
     if (fresh) this.zoomed = false;
+    const root = this.node.closest('.ld');
+    root.dataset.photo = this.panels.length ? 'yes' : 'no';
+    const { meta, height } = figure.layout;
+    const tall = meta?.tall ?? (this.panels.length ? size.height / size.width : (height ?? 420) / this.node.clientWidth);
+    root.style.setProperty('--tall', String(tall + (this.panels.length ? 0.04 : 0))); // of the stage on a phone
     await this.render(ink);
+  }
+
+  // Axes of the photos: [{x: 'x', y: 'y'}, …]; one photo where the figure does not say.
+  get panels() {
+    return this.figure?.layout.meta?.panels ?? [{ x: 'x', y: 'y' }];
   }
 
   async render(ink) {
@@ -27,50 +42,94 @@ export class Plot {
     if (ink) this.ink = ink;
     const { data, layout } = this.figure;
     const font = { ...layout.font, color: this.ink };
-    // A finger scrolls the page until the photo is zoomed in; a mouse always pans.
-    const dragmode = this.touch && !this.zoomed ? false : 'pan';
     const width = this.node.clientWidth;
-    const height = this.node.clientHeight;
+    const height = this.panels.length ? this.node.clientHeight : Math.max(this.node.clientHeight, layout.height ?? 0);
     // Plotly keeps what it is given and writes into it.
-    const copy = structuredClone({ data, layout: { ...layout, font, dragmode, width, height } });
+    const copy = structuredClone({ data, layout: { ...layout, font, dragmode: this.dragmode, width, height } });
+    this.join(copy.layout);
     if (this.zoomed) { // said here, because Plotly's own memory of a zoom holds for the mouse alone, not for buttons
-      for (const axis of ['xaxis', 'yaxis']) copy.layout[axis].range = [...this.node._fullLayout[axis].range];
+      for (const axis of this.axes) copy.layout[axis].range = [...this.node._fullLayout[axis].range];
     }
     await this.Plotly.react(this.node, copy.data, copy.layout, CONFIG);
+    this.listen();
+  }
+
+  // Several photos zoom and pan as one; what is no photo stays still.
+  join(layout) {
+    if (!this.panels.length) {
+      for (const [name, axis] of Object.entries(layout)) if (/^[xy]axis\d*$/.test(name)) axis.fixedrange = true;
+      return;
+    }
+    const [first, ...others] = this.panels;
+    for (const { x, y } of others) {
+      Object.assign(layout[long(x)], { matches: first.x });
+      Object.assign(layout[long(y)], { matches: first.y });
+      delete layout[long(y)].scaleanchor;
+      delete layout[long(x)].scaleanchor;
+    }
+  }
+
+  get axes() {
+    return this.panels.flatMap(({ x, y }) => [long(x), long(y)]);
+  }
+
+  // A finger scrolls the page until the photo is zoomed in; a mouse pans, or draws a box.
+  get dragmode() {
+    return this.boxing || !this.panels.length || (this.touch && !this.zoomed) ? false : 'pan';
+  }
+
+  setBoxing(on) {
+    this.boxing = on;
+    this.node.classList.toggle('boxing', on);
+    this.frame(null);
+    if (this.node._fullLayout) this.Plotly.relayout(this.node, { dragmode: this.dragmode });
+  }
+
+  listen() {
+    if (this.listening) return;
+    this.listening = true;
+    this.node.on('plotly_click', (event) => {
+      const set = settings(event);
+      if (!set) return;
+      clearTimeout(this.waiting);
+      this.set(set);
+    });
+    this.node.on('plotly_hover', ({ points }) => this.over(points.find(({ data }) => Number.isInteger(data.meta))?.data.meta ?? null));
+    this.node.on('plotly_unhover', () => this.over(null));
+    this.node.on('plotly_relayout', () => { if (this.framed) this.frame(...this.framed); });
   }
 
   fitToRoom() {
     if (!this.figure || !this.node.clientWidth || !this.node.clientHeight) return;
+    if (!this.panels.length) { this.render(); return; }
     const size = { width: this.node.clientWidth, height: this.node.clientHeight };
     this.Plotly.relayout(this.node, this.zoomed ? size : { ...size, ...this.home() });
   }
 
   home() {
-    const { xaxis, yaxis } = this.figure.layout;
-    return { 'xaxis.range': [...xaxis.range], 'yaxis.range': [...yaxis.range] };
+    return Object.fromEntries(this.axes.map((axis) => [`${axis}.range`, [...this.figure.layout[axis].range]]));
   }
 
   setZoomed(zoomed) {
     if (this.zoomed === zoomed) return;
     this.zoomed = zoomed;
-    if (this.touch && this.figure) this.Plotly.relayout(this.node, { dragmode: zoomed ? 'pan' : false });
+    if (this.touch && this.figure) this.Plotly.relayout(this.node, { dragmode: this.dragmode });
   }
 
   reset() {
-    if (!this.figure) return;
+    if (!this.figure || !this.panels.length) return;
     this.setZoomed(false);
     this.Plotly.relayout(this.node, this.home());
   }
 
   zoom(factor) {
-    if (!this.figure) return;
+    if (!this.figure || !this.panels.length) return;
     this.setZoomed(true);
     const around = ({ range }) => {
       const [middle, half] = [(range[0] + range[1]) / 2, ((range[1] - range[0]) / 2) * factor];
       return [middle - half, middle + half];
     };
-    const { xaxis, yaxis } = this.node._fullLayout;
-    this.Plotly.relayout(this.node, { 'xaxis.range': around(xaxis), 'yaxis.range': around(yaxis) });
+    this.Plotly.relayout(this.node, Object.fromEntries(this.axes.map((axis) => [`${axis}.range`, around(this.node._fullLayout[axis])])));
   }
 
   // Sampling points of the present figure, in the photo's pixels.
@@ -101,28 +160,76 @@ export class Plot {
     });
   }
 
-  // Page coordinates -> [x, y] in [0, 1] of the photo; may lie outside.
+  // A frame over the first photo around a box (xyxy in its pixels); null takes it away.
+  frame(box, drawn = false) {
+    this.framed = box ? [box, drawn] : null;
+    this.overlay.hidden = !box || !this.panels.length;
+    if (this.overlay.hidden) return;
+    const layout = this.node._fullLayout;
+    const [xaxis, yaxis] = [layout[long(this.panels[0].x)], layout[long(this.panels[0].y)]];
+    const [left, right] = [xaxis.d2p(box[0]), xaxis.d2p(box[2])];
+    const [top, bottom] = [yaxis.d2p(box[1]), yaxis.d2p(box[3])];
+    const place = { left: xaxis._offset + left, top: yaxis._offset + top, width: right - left, height: bottom - top };
+    for (const [name, value] of Object.entries(place)) this.overlay.style[name] = `${value}px`;
+    this.overlay.classList.toggle('drawn', drawn);
+  }
+
+  // Page coordinates -> [x, y] in [0, 1] of the photo, from the photo that they are nearest to; may lie outside.
   locate(clientX, clientY) {
-    const layer = this.node.querySelector('.nsewdrag');
-    if (!layer || !this.size) return null;
-    const box = layer.getBoundingClientRect();
-    const { xaxis, yaxis } = this.node._fullLayout;
-    return [xaxis.p2d(clientX - box.left) / this.size.width, yaxis.p2d(clientY - box.top) / this.size.height];
+    const layout = this.node._fullLayout;
+    if (!layout || !this.size || !this.panels.length) return null;
+    const box = this.node.getBoundingClientRect();
+    const [px, py] = [clientX - box.left, clientY - box.top];
+    const beyond = (axis, at) => Math.max(axis._offset - at, at - axis._offset - axis._length, 0);
+    const places = this.panels.map(({ x, y }) => ({ xaxis: layout[long(x)], yaxis: layout[long(y)] }));
+    const far = ({ xaxis, yaxis }) => beyond(xaxis, px) + beyond(yaxis, py);
+    const { xaxis, yaxis } = places.reduce((best, place) => (far(place) < far(best) ? place : best));
+    return [xaxis.p2d(px - xaxis._offset) / this.size.width, yaxis.p2d(py - yaxis._offset) / this.size.height];
   }
 
   watchPointer() {
     // Plotly lays a cover over the page while the button is down: so the release is heard from the window.
     let start = null;
+    const moved = (event) => Math.hypot(event.clientX - start.clientX, event.clientY - start.clientY) > STILL;
+    const from = () => this.locate(start.clientX, start.clientY);
     this.node.addEventListener('pointerdown', (event) => { start = event.button === 0 ? event : null; }, true);
     window.addEventListener('pointercancel', () => { start = null; }, true);
+    window.addEventListener('pointermove', (event) => {
+      if (!this.boxing) return;
+      const place = this.locate(event.clientX, event.clientY);
+      if (!place) return;
+      if (start && moved(event)) this.box.dragged(from(), place, false);
+      else if (!start) this.box.hovered(place);
+    }, true);
     window.addEventListener('pointerup', (event) => {
       if (!start) return;
-      const moved = Math.hypot(event.clientX - start.clientX, event.clientY - start.clientY);
-      start = null;
-      if (moved > STILL) { this.setZoomed(true); return; }
       const place = this.locate(event.clientX, event.clientY);
+      const [far, begun] = [moved(event), from()];
+      start = null;
+      if (!place) return;
+      if (far) {
+        if (this.boxing) this.box.dragged(begun, place, true);
+        else this.setZoomed(true);
+        return;
+      }
       const near = (value) => value > -0.02 && value < 1.02;
-      if (place && place.every(near)) this.pick(place);
+      if (!place.every(near)) return;
+      if (this.boxing) this.box.clicked(place);
+      else if (this.hasSettings()) this.waiting = setTimeout(() => this.pick(place), SOON); // a mark that was hit comes before the photo
+      else this.pick(place);
     }, true);
   }
+
+  hasSettings() {
+    return this.figure.data.some(({ meta, customdata }) => meta?.set || (Array.isArray(customdata) && customdata.some((each) => each?.set)));
+  }
+}
+
+function long(axis) {
+  return `${axis[0]}axis${axis.slice(1)}`;
+}
+
+// Figures of one kind keep the visitor's zoom.
+function kind({ layout }) {
+  return JSON.stringify(layout.meta?.panels ?? null);
 }

@@ -2,6 +2,7 @@
 import { make, part } from './dom.js';
 
 const BEAT = 1100; // milliseconds per step while it plays
+const STEPLESS = ['detections', 'missed', 'schedule', 'versus']; // views in which no step is looked at
 const PLAY = 'M8 5v14l11-7z';
 const STOP = 'M7 6h4v12H7zM13 6h4v12h-4z';
 
@@ -74,8 +75,9 @@ export class Rail {
 
   go(stop) {
     if (stop.kind === 'backbone') return;
+    const { view } = this.page.root.dataset;
     if (stop.kind === 'boxes') this.page.change({ view: 'detections' });
-    else this.page.change({ view: 'points', step: stop.name });
+    else this.page.change({ view: STEPLESS.includes(view) ? 'points' : view, step: stop.name });
   }
 
   step(by) {

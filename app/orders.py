@@ -1,0 +1,88 @@
+"""Who waits for the model: one order a visitor. A newer one, a press on Cancel or a closed tab ends the one before."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+VISITORS = 4096
+"""So many are remembered, the last ones."""
+_VISITOR = re.compile(r"^[a-z0-9]{8,40}\Z")
+
+News = dict[str, Any]
+
+
+class Cancelled(Exception):
+    """The visitor does not want the result any more."""
+
+
+class Orders:
+    """Up to which number each visitor's orders are cancelled. A visitor counts orders up and names itself by chance."""
+
+    def __init__(self) -> None:
+        self._ended: OrderedDict[str, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def cancel(self, visitor: Any, ticket: Any) -> None:
+        """End a visitor's orders up to this number, running or waiting; anything strange is ignored."""
+        if not isinstance(visitor, str) or not _VISITOR.match(visitor) or not isinstance(ticket, int):
+            return
+        with self._lock:
+            self._ended[visitor] = max(ticket, self._ended.get(visitor, ticket))
+            self._ended.move_to_end(visitor)
+            while len(self._ended) > VISITORS:
+                self._ended.popitem(last=False)
+
+    def ended(self, visitor: Any, ticket: Any) -> bool:
+        """Whether nobody waits for this order any more."""
+        with self._lock:
+            return isinstance(visitor, str) and isinstance(ticket, int) and ticket <= self._ended.get(visitor, -1)
+
+
+def follow(act: Callable[[Callable[[News], None]], News], ended: Callable[[], bool], sorry: str) -> Iterator[News]:
+    """Do something in a thread and give its news as they come.
+
+    Args:
+        act: does it, and gives the last piece of news; it calls its argument with each piece before that, and that raises
+            `Cancelled` where nobody waits any more.
+        ended: whether the order was cancelled.
+        sorry: the sentence for a failure that nobody foresaw.
+
+    Yields:
+        What `act` told; at the end what it gave, ``{"cancelled": True}``, or ``{"error": sorry}``.
+    """
+    news: queue.SimpleQueue[tuple[News, bool]] = queue.SimpleQueue()
+    left = threading.Event()  # nobody reads the news any more: the connection is gone
+
+    def tell(item: News) -> None:
+        if left.is_set() or ended():
+            raise Cancelled
+        news.put((item, False))
+
+    def work() -> None:
+        try:
+            if ended():
+                raise Cancelled
+            last = act(tell)
+        except Cancelled:
+            last = {"cancelled": True}
+        except Exception:
+            log.exception("An order failed")
+            last = {"error": sorry}
+        news.put((last, True))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        last = False
+        while not last:
+            item, last = news.get()
+            yield item
+    finally:
+        left.set()

@@ -1,0 +1,161 @@
+// What any view says beside the figure: notes, things to set, facts, further charts and a table. All of it comes from the server.
+import { make, part, segments } from './dom.js';
+
+const SHORT = 34; // letters that fit into a row of buttons beside their label
+const CONFIG = { displayModeBar: false, responsive: false };
+
+export class Card {
+  constructor(root, page, Plotly) {
+    Object.assign(this, { root, page, Plotly, figures: [] });
+  }
+
+  part(name) {
+    return part(this.root, `view-${name}`);
+  }
+
+  // answer: {view, summary, controls, charts, job}.
+  async show({ view, summary, controls, charts }, state) {
+    const known = view === 'points'; // its notes stand beside its query
+    this.part('title').textContent = this.page.say(`view.${view}`);
+    this.part('notes').replaceChildren(...(known ? [] : (summary.notes ?? []).map((text) => make('p', { class: 'ld-note' }, text))));
+    this.part('facts').replaceChildren(...(summary.facts ?? []).flatMap(([label, text]) => [make('dt', {}, label), make('dd', {}, text)]));
+    this.part('badge').textContent = summary.badge ?? '';
+    this.controls(controls, view);
+    this.table(summary.table, state);
+    await this.charts(charts);
+    const said = [...this.root.querySelectorAll('[data-part="view-card"] > :not(h2)')];
+    part(this.root, 'view-card').hidden = !said.some((node) => !node.hidden && node.childNodes.length > 0 && (node.dataset.part !== 'work' || !node.hidden));
+  }
+
+  // ---- things to set ----
+
+  // Built anew only when they are others, so that the keyboard's focus and a dragged slider stay.
+  controls(controls, view) {
+    const box = this.part('controls');
+    const key = JSON.stringify([view, this.page.state.lang, controls.map(({ value, ...rest }) => rest)]);
+    if (box.dataset.key !== key) {
+      box.dataset.key = key;
+      box.replaceChildren(...controls.map((control) => this.control(control)));
+    }
+    controls.forEach((control, index) => box.children[index].put(control.value));
+  }
+
+  control(control) {
+    const { key, kind, label, options = [] } = control;
+    const set = (value) => this.page.change({ [key]: String(value) });
+    const row = make('div', { class: 'ld-control', 'data-control': key }, make('span', {}, label));
+    if (kind === 'range') this.slider(row, control, set);
+    else if (kind === 'toggle') this.toggle(row, control, set);
+    else if (kind === 'text') this.field(row, control, set);
+    else if (options.length > 8) this.list(row, control, set);
+    else {
+      const choices = options.map(([value, name]) => ({ value: String(value), label: name }));
+      const seg = make('div', { class: 'ld-seg', role: 'group', 'aria-label': label });
+      row.classList.toggle('wide', label.length + choices.reduce((sum, choice) => sum + choice.label.length + 3, 0) > SHORT);
+      row.append(seg);
+      row.put = (value) => segments(seg, choices, String(value ?? ''), set);
+    }
+    return row;
+  }
+
+  slider(row, { label, min, max, step }, set) {
+    const output = make('output', {});
+    const input = make('input', { type: 'range', min, max, step: step ?? 1, 'aria-label': label });
+    input.addEventListener('input', () => { output.textContent = input.value; set(input.value); });
+    row.append(output, input);
+    row.put = (value) => {
+      output.textContent = String(value);
+      if (document.activeElement !== input) input.value = String(value);
+    };
+  }
+
+  toggle(row, { label }, set) {
+    const button = make('button', { type: 'button', class: 'ld-switch', role: 'switch', 'aria-label': label });
+    button.addEventListener('click', () => set(button.getAttribute('aria-checked') === 'true' ? '' : '1'));
+    row.append(button);
+    row.put = (value) => button.setAttribute('aria-checked', String(Boolean(value) && value !== '0'));
+  }
+
+  field(row, { label }, set) {
+    const input = make('input', { type: 'text', 'aria-label': label, autocomplete: 'off', spellcheck: 'false' });
+    input.addEventListener('change', () => set(input.value.trim()));
+    row.append(input);
+    row.put = (value) => { if (document.activeElement !== input) input.value = value ?? ''; };
+  }
+
+  list(row, { label, options }, set) {
+    const select = make('select', { 'aria-label': label }, ...options.map(([value, name]) => make('option', { value }, name)));
+    select.addEventListener('change', () => set(select.value));
+    row.append(select);
+    row.put = (value) => { select.value = String(value ?? ''); };
+  }
+
+  // ---- tables and charts ----
+
+  table(table, state) {
+    const box = this.part('table');
+    if (!table || !table.rows.length) { box.replaceChildren(); return; }
+    const cell = (text) => make('td', {}, String(text ?? ''));
+    const rows = table.rows.map(({ cells, set }) => {
+      const node = make('tr', {}, ...cells.map(cell));
+      if (!set) return node;
+      const go = () => this.page.change(texts(set));
+      node.classList.add('can');
+      node.tabIndex = 0;
+      if (Object.entries(texts(set)).every(([key, value]) => (state[key] ?? '') === value)) node.setAttribute('aria-current', 'true');
+      node.addEventListener('click', go);
+      node.addEventListener('keydown', (event) => {
+        if (event.key !== 'Enter' && event.key !== ' ') return;
+        event.preventDefault();
+        go();
+      });
+      return node;
+    });
+    const focused = [...box.querySelectorAll('tbody tr')].indexOf(document.activeElement);
+    const head = make('tr', {}, ...table.head.map((text) => make('th', { scope: 'col' }, text)));
+    box.replaceChildren(make('table', {}, make('thead', {}, head), make('tbody', {}, ...rows)));
+    if (focused >= 0) rows[Math.min(focused, rows.length - 1)].focus();
+  }
+
+  async charts(charts) {
+    const box = this.part('charts');
+    this.figures = charts.map((json) => JSON.parse(json));
+    while (box.children.length > charts.length) {
+      this.Plotly.purge(box.lastChild);
+      box.lastChild.remove();
+    }
+    while (box.children.length < charts.length) box.append(make('div', { class: 'ld-chart' }));
+    await this.draw();
+  }
+
+  async draw() {
+    const boxes = [...this.part('charts').children];
+    part(this.root, 'view-card').hidden = false; // what is hidden has no width
+    await Promise.all(this.figures.map(async ({ data, layout }, index) => {
+      const node = boxes[index];
+      const font = { ...layout.font, color: this.page.ink };
+      const size = { width: node.clientWidth || 300, height: layout.height ?? 190 };
+      const copy = structuredClone({ data, layout: { dragmode: false, ...layout, font, ...size } });
+      await this.Plotly.react(node, copy.data, copy.layout, CONFIG);
+      if (node.dataset.listens) return;
+      node.dataset.listens = 'yes';
+      node.on('plotly_click', (event) => {
+        const set = settings(event);
+        if (set) this.page.change(set);
+      });
+    }));
+  }
+}
+
+// What a clicked mark sets: customdata or meta of the mark or of its trace carries {set: {state parameters}}.
+export function settings({ points }) {
+  for (const point of points ?? []) {
+    const set = point.customdata?.set ?? point.data?.meta?.set ?? point.fullData?.meta?.set;
+    if (set) return texts(set);
+  }
+  return null;
+}
+
+function texts(set) {
+  return Object.fromEntries(Object.entries(set).map(([key, value]) => [key, value == null ? '' : String(value)]));
+}

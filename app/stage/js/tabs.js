@@ -1,0 +1,38 @@
+// The views' tabs: one row that scrolls where it must. Arrow keys walk along it, as in any row of tabs.
+import { make, part } from './dom.js';
+
+export class Tabs {
+  constructor(root, page, names) {
+    this.box = part(root, 'views');
+    const tab = (name) => make(
+      'button',
+      { type: 'button', role: 'tab', tabindex: -1, 'data-view': name, 'data-text': `view.${name}`, on: { click: () => page.change({ view: name }) } },
+    );
+    this.box.replaceChildren(...names.map(tab));
+    this.box.addEventListener('keydown', (event) => this.key(event));
+  }
+
+  show(view) {
+    for (const tab of this.box.children) {
+      const now = tab.dataset.view === view;
+      if (now && tab.getAttribute('aria-selected') !== 'true') this.bring(tab);
+      tab.setAttribute('aria-selected', String(now));
+      tab.tabIndex = now ? 0 : -1;
+    }
+  }
+
+  bring(tab) {
+    this.box.scrollLeft += tab.getBoundingClientRect().left - this.box.getBoundingClientRect().left - (this.box.clientWidth - tab.offsetWidth) / 2;
+  }
+
+  key(event) {
+    const tabs = [...this.box.children];
+    const place = tabs.indexOf(event.target);
+    const next = { ArrowLeft: place - 1, ArrowRight: place + 1, Home: 0, End: tabs.length - 1 }[event.key];
+    if (place < 0 || next === undefined) return;
+    event.preventDefault();
+    const tab = tabs[(next + tabs.length) % tabs.length];
+    tab.focus();
+    tab.click();
+  }
+}

@@ -1,0 +1,83 @@
+// Taking a figure away: as a picture, as a page of its own, as a link, and as the lines of Python that draw it again.
+import { linkOf } from './link.js';
+import { make, part } from './dom.js';
+
+const PICTURE_SIDE = 1600; // pixels of a downloaded picture's longer side
+
+export class TakeAway {
+  constructor(root, page, Plotly) {
+    Object.assign(this, { root, page, Plotly, dialog: part(root, 'take-dialog') });
+    part(root, 'take-away').addEventListener('click', () => this.open());
+    part(root, 'take-close').addEventListener('click', () => this.dialog.close());
+    for (const kind of ['svg', 'png']) root.querySelector(`[data-file="${kind}"]`).addEventListener('click', () => this.picture(kind));
+    for (const button of root.querySelectorAll('[data-copy]')) button.addEventListener('click', () => this.copy(button));
+  }
+
+  open() {
+    const { page } = this;
+    if (!page.info) return;
+    const { state, info } = page;
+    const own = !state.example;
+    const query = new URLSearchParams(state).toString();
+    part(this.root, 'take-what').textContent = `${page.say(`view.${page.root.dataset.view}`)} · ${info.name} · ${info.source || info.model}`;
+    part(this.root, 'take-link').textContent = linkOf(state).href;
+    part(this.root, 'take-private').hidden = !own;
+    part(this.root, 'take-code').textContent = snippet(state, info);
+    Object.assign(this.root.querySelector('[data-file="html"]'), { href: `lite/run/${info.run}/figure.html?${query}`, download: `${this.name()}.html` });
+    for (const button of this.root.querySelectorAll('[data-copy]')) button.textContent = page.say('take.copy');
+    this.dialog.showModal();
+  }
+
+  name() {
+    const stem = this.page.info.name.replace(/\.\w+$/, '').replace(/[^\w -]/g, '').trim() || 'photo';
+    return `${stem}-${this.page.root.dataset.view}-lite-detr`;
+  }
+
+  // The figure as it is on the screen, zoom included, with the photo inside the file.
+  async picture(format) {
+    const { plot, info, ink } = this.page;
+    const photo = await dataUri(info.picture);
+    const { width, height } = plot.node._fullLayout;
+    const layout = structuredClone(plot.node.layout);
+    for (const image of layout.images ?? []) if (image.source === info.picture) image.source = photo;
+    const paper = getComputedStyle(this.root).getPropertyValue('--panel').trim();
+    Object.assign(layout, { paper_bgcolor: paper, font: { ...layout.font, color: ink } });
+    const scale = format === 'png' ? Math.max(1, PICTURE_SIDE / Math.max(width, height)) : 1;
+    const data = structuredClone(plot.node.data);
+    const url = await this.Plotly.toImage({ data, layout, config: {} }, { format, width, height, scale });
+    const link = make('a', { href: url, download: `${this.name()}.${format}` });
+    link.click();
+  }
+
+  async copy(button) {
+    const node = part(this.root, button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(node.textContent);
+      button.textContent = this.page.say('take.copied');
+    } catch { // not allowed here: the text is selected, to be copied by hand
+      window.getSelection().selectAllChildren(node);
+    }
+  }
+}
+
+// Lines of Python that draw the figure again without the page.
+export function snippet(state, info) {
+  const { lang, model, example, ...rest } = state;
+  const query = new URLSearchParams({ ...rest, ...(lang && lang !== 'en' ? { lang } : {}) }).toString();
+  const photo = example ? `assets/examples/${example}.jpg` : info.name;
+  const given = [text(photo), text(query), ...(model ? [`model=${text(model)}`] : [])];
+  return ['from app.figure import redraw', '', `figure = redraw(${given.join(', ')})`, 'figure.write_html("figure.html")'].join('\n');
+}
+
+function text(value) {
+  return JSON.stringify(value);
+}
+
+async function dataUri(address) {
+  const blob = await (await fetch(address)).blob();
+  return new Promise((done) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.readAsDataURL(blob);
+  });
+}

@@ -1,0 +1,55 @@
+// What a view needs the model again for: a button, how far it is, and a way out. One order at a time; the newest counts.
+import { part } from './dom.js';
+
+export class Work {
+  constructor(root, page, trigger) {
+    Object.assign(this, { root, page, trigger, request: null, ticket: null });
+    part(root, 'compute').addEventListener('click', () => this.start());
+    part(root, 'work-cancel').addEventListener('click', () => this.stop());
+  }
+
+  // job: {key, done} of the state shown, or null.
+  show(job) {
+    this.job = job;
+    const busy = this.ticket !== null;
+    part(this.root, 'work').hidden = !busy && (!job || job.done);
+    part(this.root, 'compute').hidden = !job || job.done || busy;
+    part(this.root, 'working').hidden = !busy;
+    if (!busy) part(this.root, 'work-text').textContent = '';
+  }
+
+  start() {
+    const { page } = this;
+    this.ticket = page.nextTicket();
+    this.request = { ticket: this.ticket, visitor: page.visitor, run: page.info.run, state: page.state };
+    this.news(0, page.say('status.waiting'));
+    this.show(this.job);
+    part(this.root, 'work-cancel').focus({ preventScroll: true });
+    this.trigger();
+  }
+
+  order() {
+    return this.request;
+  }
+
+  stop() {
+    if (this.ticket === null) return;
+    this.page.cancel(this.ticket);
+    this.ticket = null;
+    this.show(this.job);
+  }
+
+  news(share, text) {
+    part(this.root, 'work-share').value = share;
+    part(this.root, 'work-text').textContent = text;
+  }
+
+  async hear(news) {
+    if (news.ticket !== this.ticket || this.ticket === null) return;
+    if (news.share !== undefined) { this.news(news.share, news.text || this.page.say('work.begun')); return; }
+    this.ticket = null;
+    if (news.error) { this.show(this.job); this.page.fail(news.error); return; }
+    this.show(this.job);
+    await this.page.look({});
+  }
+}
