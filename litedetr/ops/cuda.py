@@ -34,15 +34,16 @@ _LARGEST = 2**31 - 1  # they count the numbers of one picture's map, and blocks,
 class _State:
     """What this process has found and loaded; filled in under the lock."""
 
-    lock = threading.Lock()
-    gpus: dict[torch.device, Gpu] = {}
-    reasons: dict[tuple[torch.device, Variant], str | None] = {}
+    lock: threading.Lock
+    gpus: dict[torch.device, Gpu]
+    reasons: dict[tuple[torch.device, Variant], str | None]  # for each variant that was tried: None, or why it cannot be used
 
 
 def _forget() -> None:
     _State.lock, _State.gpus, _State.reasons = threading.Lock(), {}, {}
 
 
+_forget()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)  # a parent without a GPU may have children with one (ZeroGPU)
 

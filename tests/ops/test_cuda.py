@@ -1,11 +1,9 @@
 """The CUDA kernels' arithmetic and everything up to their launch, on an emulated GPU, against the float64 reference."""
 
-import ctypes
-
 import pytest
 import torch
 
-from litedetr.ops import cuda, cuda_build, cuda_launch, library, reference
+from litedetr.ops import cuda, cuda_build, library
 from tests.ops.emulated import EmulatedGpu, driver_library
 from tests.ops.test_native import CASES, MODES, Case, assert_agree, doubled, run, tensors_of
 
