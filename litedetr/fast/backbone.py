@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from litedetr.backbones import MobileNetV2, ResNet50
+from litedetr.backbones import MobileNetV2, ResNet50, SwinTransformer
 from litedetr.backbones.mobilenet import TAPS, InvertedResidual
 from litedetr.backbones.resnet import Bottleneck, FrozenBatchNorm
-from litedetr.fast.convolution import Activation, FusedConvolution, SameConvolution, plain
+from litedetr.fast.convolution import Activation, FusedConvolution, SameConvolution, channels_last, plain
 from litedetr.fast.neck import fast_neck
 from litedetr.fast.strips import Chain, MaxPool
+from litedetr.fast.swin import FastSwin
 
 __all__ = ["fast_backbone", "fast_neck"]
 
@@ -28,6 +29,8 @@ def fast_backbone(backbone: nn.Module, dtype: torch.dtype) -> nn.Module:
         return FastResNet(backbone, dtype)
     if isinstance(backbone, MobileNetV2):
         return FastMobileNet(backbone, dtype)
+    if isinstance(backbone, SwinTransformer):
+        return FastSwin(backbone, dtype)
     return backbone
 
 
@@ -101,8 +104,3 @@ def folded(
     scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
     weight, bias = convolution.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
     return FusedConvolution(weight, bias, dtype, convolution.stride[0], convolution.padding[0], activation=activation)
-
-
-def channels_last(pixels: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, C, H, W) in another dtype and order of memory."""
-    return pixels.to(dtype).contiguous(memory_format=torch.channels_last)

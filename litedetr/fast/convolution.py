@@ -183,6 +183,11 @@ class SameConvolution(nn.Module):
         return self.kernels[bottom * self.stride + right]
 
 
+def channels_last(pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, C, H, W) in another dtype and order of memory."""
+    return pixels.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
 def _activate(x: Tensor, activation: Activation) -> Tensor:
     """In place."""
     if activation == "relu":
