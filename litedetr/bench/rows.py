@@ -1,0 +1,261 @@
+"""The rows: what is compared with what, at which size, and the limit of each."""
+
+from __future__ import annotations
+
+import datetime
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from litedetr.bench import memory, ours, peers
+from litedetr.bench.machine import machine, software
+from litedetr.bench.peers import Unavailable
+from litedetr.bench.report import Report, Row
+from litedetr.bench.timing import Ratio, Run, take_turns
+from litedetr.config import DetectorConfig, preset
+from litedetr.cost import full_encoder
+from litedetr.ops.benchmark import LIMITS, CoreRow, core_ratios
+
+Size = tuple[int, int]
+Contestants = dict[str, Run | Unavailable]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure, on what, how long.
+
+    Attributes:
+        groups: names of `GROUPS`.
+        sizes: (height, width) for attention and encoder; photo: for whole detectors; large_photo: for the peak of memory.
+        lite, embedded: the detectors; rt_detr, d_fine: what they are compared with.
+        rounds: how often each contestant's turn comes; threads: of every contestant.
+    """
+
+    groups: tuple[str, ...] = ("core", "encoder", "detector", "embedded", "memory", "cuda")
+    sizes: tuple[Size, ...] = ((640, 640), (800, 1066))
+    photo: Size = (640, 640)
+    large_photo: Size = (800, 1066)
+    lite: DetectorConfig = field(default_factory=lambda: preset("lite-dino-r50-h3l1-2x3"))
+    embedded: DetectorConfig = field(default_factory=lambda: preset("lite-dino-mobilenet"))
+    rt_detr: Callable[[], nn.Module] = peers.rt_detr_r50
+    d_fine: Callable[[], nn.Module] = peers.d_fine_n
+    rounds: int = 5
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.groups) - set(GROUPS))
+        if unknown:
+            raise ValueError(f"expected rows out of {', '.join(GROUPS)}, got {', '.join(unknown)}")
+        for name in ("rounds", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+
+
+def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> Report:
+    """Measures the plan's groups one after the other; `tell` hears of each before it begins."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(plan.threads)
+    found, rows = machine(), []
+    try:
+        for group in plan.groups:
+            tell(f"{group} …")
+            rows += GROUPS[group](plan)
+    finally:
+        torch.set_num_threads(before)
+    return Report(tuple(rows), plan.threads, plan.rounds, found, software(), datetime.date.today().isoformat())
+
+
+# ------------------------------------------------------------------------------------------- attention alone
+
+
+def core(plan: Plan) -> Iterator[Row]:
+    """The attention kernels against PyTorch formulations of the same; see `litedetr.ops.benchmark`."""
+    for size in plan.sizes:
+        for path in ("avx512", "avx2"):
+            pairs = [(kind, against) for kind, against, instructions in LIMITS if instructions == path]
+            expected = [_core_row(size, queries, *pair, path) for queries in ("full", "high") for pair in pairs]
+            try:
+                measured = core_ratios(
+                    size, kinds=[kind for kind, _ in pairs], instructions=(path,), threads=plan.threads, rounds=plan.rounds,
+                    width=plan.lite.width, heads=plan.lite.heads,
+                )  # fmt: skip
+            except RuntimeError as error:  # no compiler, or a processor without these instructions
+                yield from (row.missing(f"not measured: {error}") for row in expected)
+                continue
+            figures = {_core_row(size, row.queries, row.kind, row.against, path): row for row in measured}
+            yield from (_with_core(row, figures[row]) for row in expected)
+
+
+def _core_row(size: Size, queries: str, kind: str, against: str, path: str) -> Row:
+    attention = {"key-aware": "KDA", "plain": "deformable attention"}[kind]
+    other = {"reference": "the same in PyTorch", "grid_sample": "transformers' form of it (grid_sample)"}[against]
+    asking = {"full": "every token asks", "high": "the coarse tokens ask"}[queries]
+    named = {"avx512": "AVX-512", "avx2": "AVX2"}[path]
+    return Row("core", f"{attention}, {named}, {asking} / {other}", _text(size), "fraction", LIMITS[kind, against, path])
+
+
+def _with_core(row: Row, core: CoreRow) -> Row:
+    return replace(
+        row, value=core.ratio, lowest=core.lowest, highest=core.highest, ours=core.milliseconds, theirs=core.peer_milliseconds
+    )
+
+
+# ------------------------------------------------------------------------------------------- whole parts and models
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two contestants to compare: names in `Contestants`, and the limit of ours / theirs."""
+
+    figure: str
+    ours: str
+    theirs: str
+    limit: float | None = None
+
+
+ENCODERS = (
+    Pair("Lite encoder H3L1-(2+1)x3, f32 / the same on the reference op", "lite", "reference", 0.15),
+    Pair("Lite encoder H3L1-(2+1)x3, bf16 / the same on the reference op, f32", "lite bf16", "reference", 0.09),
+    Pair("Lite encoder H3L1-(2+1)x3 / full encoder, both fused, f32", "lite", "full", 0.42),
+    Pair("Lite encoder H3L1-(6+1)x1 / full encoder, both fused, f32", "H3L1-(6+1)x1", "full", 0.34),
+    Pair("Lite encoder H2L2-(2+1)x3 / full encoder, both fused, f32", "H2L2-(2+1)x3", "full", 0.26),
+)
+
+DETECTORS = (
+    Pair("Lite-DINO-R50, f32 / RT-DETR-R50, PyTorch eager, f32", "lite", "rt-detr", 0.85),
+    Pair("Lite-DINO-R50, bf16 / RT-DETR-R50, PyTorch eager, f32", "lite bf16", "rt-detr", 0.45),
+    Pair("Lite-DINO-R50, bf16 / RT-DETR-R50, ONNX Runtime, f32", "lite bf16", "rt-detr onnxruntime", 0.75),
+    Pair("Lite-DINO-R50, bf16 / RT-DETR-R50, OpenVINO, bf16", "lite bf16", "rt-detr openvino bf16", 1.3),
+    Pair("Lite-DINO-R50, f32 / RT-DETR-R50, ONNX Runtime, f32", "lite", "rt-detr onnxruntime"),
+    Pair("Lite-DINO-R50, f32 / RT-DETR-R50, OpenVINO, f32", "lite", "rt-detr openvino f32"),
+)
+
+EMBEDDED = (
+    Pair("embedded model, f32 / D-FINE-N, PyTorch eager, f32", "embedded", "d-fine", 0.6),
+    Pair("embedded model, bf16 / D-FINE-N, PyTorch eager, f32", "embedded bf16", "d-fine"),
+    Pair("embedded model, f32 / D-FINE-N, ONNX Runtime, f32", "embedded", "d-fine onnxruntime"),
+    Pair("embedded model, f32 / D-FINE-N, OpenVINO, f32", "embedded", "d-fine openvino f32"),
+    Pair("embedded model, bf16 / D-FINE-N, OpenVINO, bf16", "embedded bf16", "d-fine openvino bf16"),
+)
+
+
+def encoder(plan: Plan) -> Iterator[Row]:
+    """The interleaved encoder against itself on the reference op, and against the full one."""
+    for size in plan.sizes:
+        pixels = _pixels(size)
+        contestants: Contestants = {
+            "reference": ours.encoder(plan.lite, pixels, None, backend="reference"),
+            "lite": ours.encoder(plan.lite, pixels, torch.float32),
+            "lite bf16": ours.encoder(plan.lite, pixels, torch.bfloat16),
+            "full": ours.encoder(full_encoder(plan.lite), pixels, torch.float32),
+        }
+        for schedule in ("H3L1-(6+1)x1", "H2L2-(2+1)x3"):
+            contestants[schedule] = ours.encoder(replace(plan.lite, schedule=schedule), pixels, torch.float32)
+        yield from compare("encoder", size, ENCODERS, contestants, plan)
+
+
+def detector(plan: Plan) -> Iterator[Row]:
+    """The whole Lite-DINO-R50 against RT-DETR-R50."""
+    pixels = _pixels(plan.photo)
+    contestants: Contestants = {
+        "lite": ours.whole(ours.optimised(plan.lite, torch.float32)[0], pixels),
+        "lite bf16": ours.whole(ours.optimised(plan.lite, torch.bfloat16)[0], pixels),
+        **_peer("rt-detr", plan.rt_detr, pixels, plan.threads),
+    }
+    yield from compare("detector", plan.photo, DETECTORS, contestants, plan)
+
+
+def embedded(plan: Plan) -> Iterator[Row]:
+    """The embedded model against D-FINE-N."""
+    pixels = _pixels(plan.photo)
+    contestants: Contestants = {
+        "embedded": ours.whole(ours.optimised(plan.embedded, torch.float32)[0], pixels),
+        "embedded bf16": ours.whole(ours.optimised(plan.embedded, torch.bfloat16)[0], pixels),
+        **_peer("d-fine", plan.d_fine, pixels, plan.threads),
+    }
+    yield from compare("embedded", plan.photo, EMBEDDED, contestants, plan)
+
+
+def compare(group: str, size: Size, pairs: Sequence[Pair], contestants: Contestants, plan: Plan) -> Iterator[Row]:
+    """Times all contestants in turns; one row a pair."""
+    missing = {name: str(run) for name, run in contestants.items() if isinstance(run, Unavailable)}
+    times = take_turns({name: run for name, run in contestants.items() if name not in missing}, plan.rounds)
+    for pair in pairs:
+        row = Row(group, pair.figure, _text(size), "ratio", pair.limit)
+        why = missing.get(pair.ours) or missing.get(pair.theirs)
+        if why:
+            yield row.missing(why)
+            continue
+        own, other = times[pair.ours], times[pair.theirs]
+        ratio = Ratio.of(own, other, plan.threads)
+        yield replace(
+            row, value=ratio.value, lowest=ratio.lowest, highest=ratio.highest,
+            ours=statistics.median(own.processor), theirs=statistics.median(other.processor),
+            ours_wall=statistics.median(own.wall), theirs_wall=statistics.median(other.wall),
+        )  # fmt: skip
+
+
+def _peer(name: str, make: Callable[[], nn.Module], pixels: Tensor, threads: int) -> Contestants:
+    """A model of transformers in every runtime that is installed."""
+    return {
+        name: _attempt(lambda: peers.in_pytorch(make(), pixels)),
+        f"{name} onnxruntime": _attempt(lambda: peers.in_onnxruntime(make(), pixels, threads)),
+        f"{name} openvino f32": _attempt(lambda: peers.in_openvino(make(), pixels, threads, "f32")),
+        f"{name} openvino bf16": _attempt(lambda: peers.in_openvino(make(), pixels, threads, "bf16")),
+    }
+
+
+def _attempt(make: Callable[[], Run]) -> Run | Unavailable:
+    """A contestant and its first run, or why there is none: what others' packages raise must not cost the other rows."""
+    try:
+        run = make()
+        run()
+    except Unavailable as error:
+        return error
+    except Exception as error:
+        return Unavailable(f"not measured: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+    return run
+
+
+# ------------------------------------------------------------------------------------------- memory, GPU
+
+
+def peak_memory(plan: Plan) -> Iterator[Row]:
+    """What a whole run of Lite-DINO-R50 takes on top of its weights."""
+    row = Row("memory", "Lite-DINO-R50, f32, peak of a whole process above the weights' size", _text(plan.large_photo), "GB", 1.2)
+    during = Row("memory", "of it, by the run itself (peak of the run above what was resident before)", row.size, "GB")
+    if not memory.STATUS.is_file():
+        yield from (each.missing("not measured: needs /proc, which Linux has") for each in (row, during))
+        return
+    found = memory.measure(plan.lite, plan.large_photo, torch.float32, plan.threads)
+    yield replace(row, value=found.above_model / 1e9)
+    yield replace(during, value=(found.run - found.ready) / 1e9)
+
+
+def cuda(plan: Plan) -> Iterator[Row]:
+    """The CUDA kernel's time, where there is a GPU."""
+    row = Row("cuda", "KDA on an H200, f16, forward, every token asks", _text(plan.large_photo), "µs", 60)
+    yield row.missing("not yet run: no GPU here")
+
+
+def _pixels(size: Size) -> Tensor:
+    """A normalised picture of noise, (1, 3, height, width)."""
+    return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+
+
+def _text(size: Size) -> str:
+    return "{}x{}".format(*size)
+
+
+GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
+    "core": core,
+    "encoder": encoder,
+    "detector": detector,
+    "embedded": embedded,
+    "memory": peak_memory,
+    "cuda": cuda,
+}
+"""What can be asked for by name, in the table's order."""

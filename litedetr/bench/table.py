@@ -1,0 +1,77 @@
+"""The report as a table in Markdown, and into documents that have a place for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from litedetr.bench.report import Report, Row
+
+BEGIN, END = "<!-- bench: python -m litedetr bench -->\n", "<!-- /bench -->"
+
+
+def markdown(report: Report) -> str:
+    """What it was measured on, and one line a row."""
+    lines = [
+        "| figure | photo | measured | spread | limit | | ours, ms | theirs, ms |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(_line(row) for row in report.rows),
+        "",
+        _circumstances(report),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def number(value: float | None, unit: str) -> str:
+    """A measured figure: 1/53.2 · .412 · 1.190 GB · 58.1 µs; nothing for None."""
+    if value is None:
+        return ""
+    if unit == "fraction" and value < 0.5:
+        return f"1/{1 / value:.1f}"
+    if unit in ("fraction", "ratio"):
+        return f"{value:.3f}".removeprefix("0")
+    return f"{value:.1f} µs" if unit == "µs" else f"{value:.3f} {unit}"
+
+
+def limit(value: float | None, unit: str) -> str:
+    """A limit as it was set: 1/50 · .42 · 1.2 GB · 60 µs; nothing for None."""
+    if value is None:
+        return ""
+    if unit == "fraction":
+        return f"1/{1 / value:.0f}"
+    return f"{value:g}".removeprefix("0") if unit == "ratio" else f"{value:g} {unit}"
+
+
+def write_into(file: Path, report: Report) -> None:
+    """Replaces what stands between the marks in a document; raises `ValueError` where it has none."""
+    text = file.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"expected {file} to have a line {BEGIN.strip()} and after it {END}: put them where the table belongs")
+    file.write_text(before + begin + markdown(report) + end + after, encoding="utf-8")
+
+
+def _line(row: Row) -> str:
+    spread = "" if row.lowest is None else f"{number(row.lowest, row.unit)} – {number(row.highest, row.unit)}"
+    verdict = {True: "met", False: "**missed**", None: ""}[row.met]
+    measured = row.note if row.value is None else number(row.value, row.unit) + (f" ({row.note})" if row.note else "")
+    size, most = row.size.replace("x", " × "), limit(row.limit, row.unit)
+    cells = (row.figure, size, measured, spread, most, verdict, _ms(row.ours), _ms(row.theirs))
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def _circumstances(report: Report) -> str:
+    machine = report.machine
+    threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
+    clock = "processor time" if report.threads == 1 else "time by the clock"
+    load = f", load {machine['load']} when it began" if machine.get("load") is not None else ""
+    versions = ", ".join(f"{name} {version}" for name, version in report.software.items())
+    where = f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['instructions'])}){load}"
+    return (
+        f"Measured {report.date} on {where}; {machine['gpu'] or 'no GPU'}. {threads.capitalize()}, {clock}: median of "
+        f"{report.rounds} rounds, and as the spread the lowest and the highest round. {versions}."
+    )

@@ -1,0 +1,113 @@
+"""Every row runs from end to end, on tiny models and pictures."""
+
+import sys
+
+import pytest
+import torch
+
+from litedetr.bench import ours, rows
+from litedetr.bench.rows import GROUPS, Plan, measure
+from litedetr.ops import native
+from tests.bench import tiny
+
+# The limits as they were asked for, by group: every one stands in a row.
+ASKED = {
+    "core": {1 / 50, 1 / 30, 1 / 20},
+    "encoder": {0.15, 0.09, 0.42, 0.34, 0.26},
+    "detector": {0.85, 0.45, 0.75, 1.3},
+    "embedded": {0.6},
+    "memory": {1.2},
+    "cuda": {60},
+}
+
+
+def test_every_limit_is_in_the_table():
+    report = measure(Plan(groups=("cuda",)))
+    assert {row.limit for row in report.rows} == ASKED["cuda"]
+    for group, pairs in (("encoder", rows.ENCODERS), ("detector", rows.DETECTORS), ("embedded", rows.EMBEDDED)):
+        assert {pair.limit for pair in pairs} - {None} == ASKED[group]
+    assert set(rows.LIMITS.values()) == ASKED["core"]
+
+
+@pytest.mark.skipif(not native.available(), reason="no compiler")
+def test_core():
+    found = list(rows.core(tiny.plan()))
+    assert {row.limit for row in found} == ASKED["core"]
+    assert all(row.size == "64x96" and row.group == "core" and row.unit == "fraction" for row in found)
+    for row in found:
+        runs_here = native.INSTRUCTIONS.index("avx512" if "AVX-512" in row.figure else "avx2") <= native.INSTRUCTIONS.index(
+            native.instructions()
+        )
+        assert (row.value is not None) == runs_here, row
+
+
+@pytest.mark.parametrize("group", ["encoder", "detector", "embedded"])
+def test_every_row_has_a_figure_or_says_what_is_missing(group, tmp_path, monkeypatch):
+    monkeypatch.setenv("LITEDETR_CACHE", str(tmp_path))
+    for package in ("onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, package, None)
+    found = list(GROUPS[group](tiny.plan()))
+    assert {row.limit for row in found} - {None} == ASKED[group]
+    for row in found:
+        if "ONNX Runtime" in row.figure or "OpenVINO" in row.figure:
+            assert row.value is None
+            assert row.note == "not measured: pip install -r requirements-bench.txt"
+        else:
+            assert row.lowest <= row.value <= row.highest
+            assert min(row.ours, row.theirs, row.ours_wall, row.theirs_wall) > 0
+
+
+def test_with_the_other_runtimes(tmp_path, monkeypatch):
+    for package in ("transformers", "onnx", "onnxruntime", "openvino"):
+        pytest.importorskip(package)
+    monkeypatch.setenv("LITEDETR_CACHE", str(tmp_path))
+    assert all(row.value is not None for row in GROUPS["embedded"](tiny.plan()))
+
+
+def test_without_transformers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    found = list(rows.embedded(Plan(embedded=tiny.plan().embedded, photo=(64, 96), rounds=1)))
+    assert all(row.value is None and row.met is None and "pip install" in row.note for row in found)
+
+
+def test_a_peer_that_breaks_costs_its_rows_alone():
+    def broken():
+        raise RuntimeError("out of luck\nand more")
+
+    found = list(rows.embedded(tiny.plan(d_fine=broken)))
+    assert all(row.value is None and row.note == "not measured: RuntimeError: out of luck" for row in found)
+
+
+def test_memory_of_a_fresh_process():
+    above, during = rows.peak_memory(tiny.plan())
+    if sys.platform == "linux":
+        assert 0 < during.value < above.value < 5
+    else:
+        assert "Linux" in above.note
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu_is_said():
+    (row,) = rows.cuda(tiny.plan())
+    assert (row.value, row.note) == (None, "not yet run: no GPU here")
+
+
+def test_both_sides_compute_the_same():
+    """A ratio of times says something only where the results agree: the fused encoder against the reference op."""
+    plan, pixels = tiny.plan(), torch.randn(1, 3, 64, 96)
+    slow = ours.encoder(plan.lite, pixels, None, backend="reference")()
+    fast = ours.encoder(plan.lite, pixels, torch.float32)()
+    assert torch.allclose(fast, slow, atol=1e-3)
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+    report = measure(tiny.plan(groups=("cuda",), threads=before + 1))
+    assert torch.get_num_threads() == before
+    assert report.threads == before + 1
+
+
+@pytest.mark.parametrize("wrong", [{"groups": ("core", "engine")}, {"rounds": 0}, {"threads": 0}])
+def test_wrong_plans_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        tiny.plan(**wrong)
