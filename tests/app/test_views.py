@@ -8,6 +8,7 @@ from app.state import ViewState
 from app.theme import SCALE_COLOURS, class_colour, scale_colour
 from app.timeline import stops
 from app.views import detections, points, shares
+from app.views.footprints import footprint, regrid
 
 STEPS = ["B1 high", "B1 all", "B3 all", "decoder 1", "decoder 3"]
 
@@ -159,3 +160,88 @@ def test_the_rail_is_the_model(run):
 def test_colours():
     assert len(set(SCALE_COLOURS[:4])) == 4
     assert len({class_colour(label) for label in range(80)}) == 80
+
+
+def bilinear_cells(points, weights, shape):
+    """The plain way: what each cell of a level gets."""
+    height, width = shape
+    cells = np.zeros(shape)
+    for (x, y), weight in zip(points, weights, strict=True):
+        for row in range(height):
+            for column in range(width):
+                across, down = 1 - abs(x * width - 0.5 - column), 1 - abs(y * height - 0.5 - row)
+                cells[row, column] += weight * max(across, 0) * max(down, 0)
+    return cells
+
+
+@pytest.mark.parametrize("changes", [{}, {"head": 3}, {"hidden": ("S1", "S3")}])
+def test_footprints_sum_to_one_with_what_is_outside(run, changes):
+    state = ViewState(view="points", point=(0.0, 0.02), step="B1 all", heat=True, **changes)
+    chosen = select(run, state)
+    found = footprint(chosen, state)
+    heads = slice(None) if state.head is None else slice(state.head - 1, state.head)
+    for scale, share in found.inside.items():
+        level = chosen.step.scales.index(scale)
+        places = chosen.locations[heads, level].reshape(-1, 2)
+        weights = chosen.weights[heads, level].ravel() / len(chosen.weights[heads])
+        cells = bilinear_cells(places, weights, run.trace.spatial_shapes[level])
+        assert share == pytest.approx(cells.sum(), abs=1e-6)
+    assert found.grid.sum() == pytest.approx(sum(found.inside.values()))
+    assert found.total == pytest.approx(1.0, abs=1e-5)
+    assert found.outside > 0.001
+    assert bool(found.hidden) == bool(state.hidden)
+    figure = points.figure(run, state)
+    heat = next(trace for trace in figure.data if trace.type == "heatmap")
+    np.testing.assert_allclose(heat.z, 100 * found.grid, rtol=1e-5, atol=1e-6)
+    words = dict(points.summary(run, state)["facts"])
+    inside = sum(found.inside.values())
+    assert words["On the picture + outside = Σ"] == f"{inside:.3f} + {found.outside:.3f} = {inside + found.outside:.3f}"
+
+
+def test_a_footprint_lies_where_its_points_read(run):
+    state = ViewState(view="points", point=(0.6, 0.5), step="B1 all", heat=True, hidden=("S1", "S2", "S3"))
+    chosen = select(run, state)
+    cells = bilinear_cells(chosen.locations[:, 0].reshape(-1, 2), chosen.weights[:, 0].ravel() / 8, run.trace.spatial_shapes[0])
+    np.testing.assert_allclose(footprint(chosen, state).grid, cells, atol=1e-7)
+
+
+def test_a_coarse_cell_keeps_its_amount_on_the_fine_grid():
+    cells = np.array([[1.0, 2.0], [3.0, 4.0]])
+    np.testing.assert_allclose(regrid(cells, (4, 4)), np.kron(cells / 4, np.ones((2, 2))))
+    odd = regrid(cells, (3, 5))
+    assert odd.sum() == pytest.approx(10)
+    np.testing.assert_allclose(odd[0], np.array([0.4, 0.4, 0.2 + 0.4, 0.8, 0.8]) * 2 / 3)
+
+
+def test_points_beyond_the_gutter_are_counted_at_their_border(run):
+    state = ViewState(view="points", point=(0.0, 0.0), scale="S1", step="B1 all")
+    chosen = select(run, state)
+    figure = points.figure(run, state)
+    x0, x1 = figure.layout.xaxis.range
+    y1, y0 = figure.layout.yaxis.range
+    x, y = np.moveaxis(run.to_photo(chosen.locations).reshape(-1, 2), -1, 0)
+    beyond = (x < x0) | (x > x1) | (y < y0) | (y > y1)
+    marks = {note.name: note for note in figure.layout.annotations}
+    assert beyond.any()
+    assert sum(int("".join(filter(str.isdigit, mark.text))) for mark in marks.values()) == beyond.sum()
+    assert "beyond right" not in marks
+    drawn_x = np.concatenate([np.asarray(trace.x) for trace in drawn(figure).values()])
+    assert len(drawn_x) == 128  # all are drawn where they are: the count is no substitute
+    one = points.figure(run, ViewState(view="points", point=(0.5, 0.5), step="B1 all", head=1, hidden=("S1", "S2")))
+    inner = points.figure(run, ViewState(view="points", point=(0.5, 0.5), step="B1 all", heat=True))
+    assert all(int("".join(filter(str.isdigit, mark.text))) <= 8 for mark in one.layout.annotations)
+    assert not inner.layout.annotations
+
+
+def test_classes_filter_boxes_and_are_counted(run):
+    labels = run.detections.labels
+    some = tuple(sorted({int(label) for label in labels[:4]}))
+    state = ViewState(threshold=0.0, classes=some)
+    shown = {trace.meta for trace in detections.figure(run, state).data}
+    assert shown == set(np.flatnonzero(np.isin(labels, some)).tolist())
+    numbers = detections.summary(run, state)
+    assert numbers["shown"] == len(shown)
+    counted = {entry["label"]: entry["count"] for entry in numbers["classes"]}
+    assert counted == {int(label): int((labels == label).sum()) for label in set(labels.tolist())}
+    none = detections.summary(run, ViewState(threshold=1.0, classes=some))
+    assert {entry["label"]: entry["count"] for entry in none["classes"]} == dict.fromkeys(some, 0)
