@@ -1,8 +1,8 @@
 """Footprints: the attention of one query as what its points read, laid on one grid for all levels.
 
 A point reads up to four cells of its level, each by its bilinear coefficient. So its weight is laid on these cells, at the
-level's own stride, and every cell spreads what it got evenly over its own area. Nothing is rescaled: the grid sums to the attention that
-stays on the picture, and what cells outside would have got is the rest.
+level's own stride, and every cell spreads what it got evenly over its own area. Nothing is rescaled: the grid sums to the
+attention that stays on the picture, and what cells outside would have got is the rest.
 """
 
 from __future__ import annotations
