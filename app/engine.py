@@ -8,8 +8,8 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from app.orders import Orders
 from app.run import Run
 from app.state import ViewState
 from app.views import view_of
+from app.watching import watch
 from litedetr import Detections, Detector
 from litedetr import image as photos
 from litedetr.cost import gmacs
@@ -170,7 +171,8 @@ class Engine:
         """
         pixels = photos.open_photo(photo)
         detector = self.models.get(model, download)
-        with self._model_lock, _watch(detector, progress):
+        watched = nullcontext() if progress is None else watch(detector, lambda _, stage: progress(stage))
+        with self._model_lock, watched:
             detections = detector.predict(pixels, threshold=0.0, trace=True)
         run = Run(
             id=secrets.token_urlsafe(18),
@@ -222,20 +224,3 @@ def _shown(pixels) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()
-
-
-@contextmanager
-def _watch(detector: Detector, progress: Progress | None) -> Iterator[None]:
-    """Tell the stages' names as the detector enters them, by hooks that are taken off again."""
-    if progress is None:
-        yield
-        return
-    stages = [("backbone", detector.backbone)]
-    stages += [(step.name, layer.attention) for step, layer in zip(detector.encoder.steps, detector.encoder.layers, strict=True)]
-    stages += [(f"decoder {index + 1}", layer) for index, layer in enumerate(detector.decoder.layers)]
-    hooks = [module.register_forward_pre_hook(lambda *_, stage=name: progress(stage)) for name, module in stages]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

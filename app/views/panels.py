@@ -14,8 +14,8 @@ GAP = 0.02
 """Between panels, relative to the figure."""
 WIDE = 1.15
 """Photos that are wider than this (width over height) are put one above the other, where there are two."""
-CHIP = {"bgcolor": "rgba(8,11,18,.78)", "font": {"color": "#ffffff", "size": 12, "family": FONT, "weight": 600}}
-"""A title lies on the photo, so it looks alike in light and dark."""
+HEAD = 0.11
+"""Room above each photo for its title, relative to the photo's height."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Panel:
 def panels(run: Run, contents: list[Panel], veil: float = 0.0, **layout: Any) -> Drawing:
     """One to four (or more) photos in a grid.
 
-    ``layout["meta"]`` names each panel's axes and tells the figure's height over its width (`tall`), if its photos are to fill it.
+    ``layout["meta"]`` names each panel's axes, and tells the height over width (`tall`) of a figure that its photos fill.
 
     Args:
         veil: how much a dark veil takes from the photos, 0 to 1.
@@ -48,13 +48,20 @@ def panels(run: Run, contents: list[Panel], veil: float = 0.0, **layout: Any) ->
         x, y = f"x{number}", f"y{number}"
         row, column = divmod(index, columns)
         base[f"xaxis{number}"] = {**xaxis, "domain": _domain(column, columns), "anchor": y}
-        base[f"yaxis{number}"] = {**yaxis, "domain": _domain(rows - 1 - row, rows), "anchor": x, "scaleanchor": x}
+        base[f"yaxis{number}"] = {
+            **yaxis,
+            "range": [yaxis["range"][0], -HEAD * height],
+            "domain": _domain(rows - 1 - row, rows),
+            "anchor": x,
+            "scaleanchor": x,
+        }
         base["images"].append({**picture, "xref": x, "yref": y})
         base["shapes"].append({**veil_shape, "xref": x, "yref": y})
         base["annotations"].append(_title(panel.title, x, y))
         base["meta"]["panels"].append({"x": x, "y": y})
         drawing["data"] += [{**trace, "xaxis": x, "yaxis": y} for trace in panel.traces]
-    base["meta"]["tall"] = rows / columns * height / width
+    (left, right), (bottom, top) = base["xaxis"]["range"], base["yaxis"]["range"]
+    base["meta"]["tall"] = rows / columns * (bottom - top) / (right - left)
     base["annotations"] += layout.pop("annotations", [])
     base["shapes"] += layout.pop("shapes", [])
     base.update(layout)
@@ -74,5 +81,6 @@ def _domain(place: int, places: int) -> list[float]:
 
 
 def _title(text: str, x: str, y: str) -> dict[str, Any]:
-    place = {"xref": x, "yref": y, "x": 0, "y": 0, "xanchor": "left", "yanchor": "top", "showarrow": False}
-    return {**place, **CHIP, "text": escape(text), "borderpad": 3, "xshift": 1, "yshift": -1, "captureevents": False}
+    place = {"xref": x, "yref": y, "x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom", "showarrow": False}
+    font = {"size": 12, "family": FONT, "weight": 600}
+    return {**place, "text": escape(text), "font": font, "borderpad": 2, "xshift": -2, "captureevents": False}

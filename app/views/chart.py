@@ -1,0 +1,98 @@
+"""Small charts for the inspector: one look for all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from app.theme import FONT, NEUTRAL, ink_on, scale_colour
+from app.views.canvas import Drawing
+
+ROW = 23
+"""Pixels per row of bars."""
+GRID = "rgba(138,147,163,.25)"
+_TOP_LEFT = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"l": 2, "t": 4}}
+_LEGEND = {
+    "orientation": "h",
+    "x": 1,
+    "xanchor": "right",
+    "y": 1,
+    "yanchor": "bottom",
+    "traceorder": "normal",
+    "font": {"size": 11},
+}
+TITLE, LEGEND = 26, 20
+"""Pixels above the plot for each."""
+
+
+def chart(traces: list[dict[str, Any]], title: str, room: float, legend: bool = False, **layout: Any) -> Drawing:
+    """A chart on no ground of its own.
+
+    Args:
+        room: pixels for the plot itself, without title, legend and axis.
+        layout: more of Plotly's layout; axes are dicts of their own.
+    """
+    top = TITLE + LEGEND * legend
+    bottom = 24
+    return {
+        "data": traces,
+        "layout": {
+            "template": "none",
+            "title": {"text": title, "font": {"size": 12}, **_TOP_LEFT},
+            "height": int(room + top + bottom),
+            "margin": {"l": 74, "r": 10, "t": top, "b": bottom},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": FONT, "size": 12, "color": NEUTRAL},
+            "showlegend": legend,
+            "legend": _LEGEND,
+            "hovermode": "closest",
+            "meta": {"panels": []},
+            **layout,
+        },
+    }
+
+
+def value_axis(**more: Any) -> dict[str, Any]:
+    """An axis of numbers with a faint grid."""
+    return {"fixedrange": True, "zeroline": False, "gridcolor": GRID, "nticks": 5, **more}
+
+
+def name_axis(**more: Any) -> dict[str, Any]:
+    """An axis of names, the first on top."""
+    return {"autorange": "reversed", "fixedrange": True, "ticks": "", "showgrid": False, "zeroline": False, **more}
+
+
+def head_bars(
+    values: np.ndarray, scales: Sequence[str], names: list[str], title: str, hover: str, lit: int | None = None, unit: str = ""
+) -> Drawing:
+    """Stacked bars, one per head, one colour per scale; a click on a bar chooses the head.
+
+    Args:
+        values: (M, N) per head and scale, in the order of `scales`.
+        names: of the heads.
+        hover: Plotly's format of a value.
+        lit: the head (from 1) that is chosen, None for all.
+        unit: behind the axis' numbers.
+    """
+    opacity = [1.0 if lit in (None, head + 1) else 0.35 for head in range(len(values))]
+    traces = []
+    for place, scale in enumerate(scales):
+        colour = scale_colour(scale)
+        traces.append(
+            {
+                "type": "bar",
+                "orientation": "h",
+                "name": scale,
+                "y": names,
+                "x": values[:, place].astype(np.float32),
+                "marker": {"color": colour, "opacity": opacity, "line": {"width": 0}},
+                "customdata": [{"set": {"head": str(head + 1)}} for head in range(len(values))],
+                "hovertemplate": f"<b>{scale}</b> · %{{y}}<br>{hover}<extra></extra>",
+                "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+            }
+        )
+    axes = {"xaxis": value_axis(ticksuffix=unit), "yaxis": name_axis()}
+    return chart(traces, title, ROW * len(names), legend=True, barmode="stack", bargap=0.25, **axes)
