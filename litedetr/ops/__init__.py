@@ -19,22 +19,22 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from litedetr.ops import native, reference
+from litedetr.ops import cuda, native, reference
 
 __all__ = ["BACKENDS", "deformable_attention", "key_aware_deformable_attention", "use"]
 
 BACKENDS = ("auto", "reference", "native", "cuda")
 
 _backend = "auto"  # a plain global: torch.compile guards on it, and traces nothing finer
-_warned = False
+_warned: set[str] = set()  # of which kernels it has been said that they are missing
 
 
 @contextlib.contextmanager
 def use(backend: str) -> Iterator[None]:
     """Chooses the implementation for everything that runs during the `with`, in the whole process.
 
-    "auto" takes the fastest that can run; "reference" is plain PyTorch; "native" is the CPU kernel; "cuda" does not
-    exist yet.
+    "auto" takes the fastest that can run; "reference" is plain PyTorch; "native" is the CPU kernel; "cuda" the one for
+    NVIDIA's GPUs.
 
     Raises:
         ValueError: no backend has this name.
@@ -43,12 +43,10 @@ def use(backend: str) -> Iterator[None]:
     global _backend
     if backend not in BACKENDS:
         raise ValueError(f"expected a backend out of {', '.join(BACKENDS)}; got {backend!r}")
-    if backend == "cuda":
-        raise RuntimeError('the "cuda" backend is not written yet; use "auto", which runs the reference on a GPU')
-    if backend == "native" and not native.available():
+    reason = {"native": native.reason_unavailable, "cuda": cuda.reason_unavailable}.get(backend, lambda: None)()
+    if reason is not None:
         raise RuntimeError(
-            f'the "native" backend was asked for but is not available: {native.reason_unavailable()}; '
-            'or use "auto", which then runs the reference'
+            f'the "{backend}" backend was asked for but is not available: {reason}; or use "auto", which then runs the reference'
         )
     before, _backend = _backend, backend
     try:
@@ -75,7 +73,7 @@ def deformable_attention(value: Tensor, spatial_shapes: Sequence[tuple[int, int]
     """
     shapes = _checked_shapes(value, spatial_shapes, locations)
     _expect("weights", weights, locations.shape[:-1], "(B, Q, M, L, P) as in locations")
-    chosen = _choose(shapes, value, locations, weights)
+    chosen = _choose("plain", shapes, value, locations, weights)
     return chosen.deformable_attention(value, shapes, locations, weights)
 
 
@@ -109,7 +107,8 @@ def key_aware_deformable_attention(
     shapes = _checked_shapes(value, spatial_shapes, locations)
     _expect("key", key, value.shape, "(B, S, M, D), the shape of value")
     _expect("query", query, (*locations.shape[:3], value.shape[-1]), "(B, Q, M, D) as in locations and value")
-    chosen = _choose(shapes, value, query, key, locations)
+    mode = "shared" if key is value else "separate"
+    chosen = _choose(mode, shapes, value, locations, query, key)
     if chosen is reference:
         out, weights = reference.key_aware_deformable_attention(query, key, value, shapes, locations)
     else:
@@ -117,34 +116,40 @@ def key_aware_deformable_attention(
     return (out, weights) if return_weights else out
 
 
-def _choose(shapes: Sequence[tuple[int, int]], value: Tensor, *others: Tensor):
+def _choose(mode: str, shapes: Sequence[tuple[int, int]], value: Tensor, locations: Tensor, *others: Tensor):
     """The module that does the work: one place for the choice between implementations."""
     if _backend == "reference":
         return reference
-    tensors = (value, *others)
-    supported = native.supports(shapes, value.shape[-1], *tensors)
-    if _backend == "native":
-        if not supported:
-            got = ", ".join(f"{tensor.dtype} on {tensor.device}" for tensor in tensors)
-            raise ValueError(f'the "native" backend takes float32 and bfloat16 on the CPU; got {got}; use "auto"')
-        return native
-    return native if supported and _native_or_warning() else reference
+    tensors = (value, locations, *others)
+    if value.device.type == "cuda":
+        supported = _backend != "native" and cuda.supports(shapes, *tensors)
+        dtypes = [tensor.dtype for tensor in (value, *(() if mode == "plain" else others))]
+        if supported and _available("cuda", value.device.index, mode, value.shape[-1], *dtypes):
+            return cuda
+    else:
+        supported = _backend != "cuda" and native.supports(shapes, value.shape[-1], *tensors)
+        if supported and _available("native"):
+            return native
+    if _backend == "auto":
+        return reference
+    if supported:
+        raise RuntimeError(f'the "{_backend}" backend cannot run here, as a warning said; use "auto"')
+    takes = {"native": "float32 and bfloat16 on the CPU", "cuda": "float32, float16 and bfloat16 on a GPU"}[_backend]
+    got = ", ".join(f"{tensor.dtype} on {tensor.device}" for tensor in tensors)
+    raise ValueError(f'the "{_backend}" backend takes {takes}; got {got}; use "auto"')
 
 
 @torch.compiler.assume_constant_result
-def _native_or_warning() -> bool:
-    global _warned
-    if native.available():
-        return True
-    if not _warned:
-        _warned = True
+def _available(kernels: str, *asked) -> bool:
+    reason = native.reason_unavailable() if kernels == "native" else cuda.reason_unavailable(*asked)
+    if reason is not None and kernels not in _warned:
+        _warned.add(kernels)
         warnings.warn(
-            f"the fast attention kernel is not available ({native.reason_unavailable()}); "
-            "the reference runs instead: right, but many times slower",
+            f"the fast attention kernel is not available ({reason}); the reference runs instead: right, but many times slower",
             RuntimeWarning,
             stacklevel=4,
         )
-    return False
+    return reason is None
 
 
 def _checked_shapes(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor) -> tuple[tuple[int, int], ...]:

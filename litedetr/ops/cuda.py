@@ -10,6 +10,7 @@ refuses it, as it does PyTorch's own grid_sample.
 """
 
 import ctypes
+import functools
 import os
 import threading
 from collections.abc import Sequence
@@ -23,12 +24,12 @@ from litedetr.ops.cuda_launch import Driver, Gpu
 from litedetr.ops.library import BuildError
 from litedetr.ops.native import deformable_attention, key_aware_deformable_attention
 
-__all__ = ["DTYPES", "available", "deformable_attention", "key_aware_deformable_attention", "reason_unavailable", "supports"]
+__all__ = ["DTYPES", "deformable_attention", "key_aware_deformable_attention", "reason_unavailable", "supports"]
 
 DTYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 """What the kernels read and write; they compute in float32."""
 
-_LARGEST = 2**31 - 1  # they count the numbers of one picture's map, and blocks, in 32 bits
+_LARGEST = 2**31 - 1  # they count the bytes of one picture's map, and blocks, in 32 bits
 
 
 class _State:
@@ -60,25 +61,29 @@ def supports(shapes: Sequence[tuple[int, int]], value: Tensor, locations: Tensor
         and torch.version.hip is None
         and value.shape[-1] <= LARGEST_CHANNELS
         and L <= cuda_launch.LARGEST_LEVELS
-        and value[0:1].numel() <= _LARGEST
+        and value.shape[1:].numel() * 4 <= _LARGEST
         and B * Q * M <= _LARGEST
     )
 
 
-@torch.compiler.assume_constant_result
-def available(index: int, mode: str, dtype: torch.dtype, channels: int) -> bool:
-    """Whether the kernels of this mode ("plain", "shared", "separate") can be used on a GPU; prepares them the first time."""
-    return reason_unavailable(torch.device("cuda", index), mode, dtype, channels) is None
+def reason_unavailable(index: int | None = None, mode: str = "shared", channels: int = 32, *dtypes: torch.dtype) -> str | None:
+    """Why kernels cannot be used, in a sentence that says what to do, or None if they can; prepares them the first time.
 
-
-def reason_unavailable(
-    device: torch.device | None = None, mode: str = "shared", dtype: torch.dtype = torch.float32, channels: int = 32
-) -> str | None:
-    """Why the kernels cannot be used, in a sentence that says what to do, or None if they can."""
-    if device is None:
+    Args:
+        index: of the GPU; the current one if None.
+        mode: "plain", "shared" or "separate", see `litedetr.ops.cuda_build.MODES`.
+        channels: of a head.
+        dtypes: of the value, and in key-aware attention of query and key; float32 if there are none.
+    """
+    if index is None:
         if not torch.cuda.is_available():
             return "PyTorch sees no CUDA device here"
-        device = torch.device("cuda", torch.cuda.current_device())
+        index = torch.cuda.current_device()
+    dtype = functools.reduce(torch.promote_types, dtypes) if dtypes else torch.float32
+    return _reason(torch.device("cuda", index), mode, dtype, channels)
+
+
+def _reason(device: torch.device, mode: str, dtype: torch.dtype, channels: int) -> str | None:
     wanted = device, Variant.of(mode, DTYPES[dtype], channels)
     if wanted not in _State.reasons:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
@@ -168,7 +173,7 @@ def _run(direction: str, mode: str, sizes: Sequence[int], value: Tensor, locatio
     variant = Variant.of(mode, DTYPES[value.dtype], value.shape[-1])
     gpu = _State.gpus.get(value.device)
     if gpu is None or not gpu.holds(variant):
-        reason = reason_unavailable(value.device, mode, value.dtype, value.shape[-1])
+        reason = _reason(value.device, mode, value.dtype, value.shape[-1])
         if reason is not None:
             raise RuntimeError(f"the CUDA attention kernel is not available: {reason}")
         gpu = _State.gpus[value.device]

@@ -124,10 +124,11 @@ def nvrtc() -> Nvrtc:
     """
     for name in _nvrtc_names():
         try:
-            library = ctypes.CDLL(name)
+            for part in sorted(Path(name).parent.glob("libnvrtc-builtins.so.*")) if "/" in name else ():
+                ctypes.CDLL(str(part))  # it looks for this by name, and not always beside itself
+            return Nvrtc(ctypes.CDLL(name))
         except OSError:
             continue
-        return Nvrtc(library)
     raise BuildError("NVRTC was not found; install a CUDA build of PyTorch, or pip install nvidia-cuda-nvrtc")
 
 
