@@ -96,7 +96,7 @@ def _words(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any]) ->
         "facts": facts,
         "notes": _notes(run, state, frame, numbers, text),
         "caption": _caption(state, frame, numbers, text),
-        "table": _table(run, frame, text),
+        "table": _table(run, text),
     }
 
 
@@ -126,7 +126,7 @@ def _notes(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any], te
     return notes
 
 
-def _table(run: Run, frame: Frame, text: Any) -> dict[str, Any]:
+def _table(run: Run, text: Any) -> dict[str, Any]:
     head = [text("column.step"), text("column.tokens"), text("column.gmacs"), text("column.full"), "ms"]
     sizes = {step.name: f"{len(step.weights):,}" for step in run.trace.encoder_steps}
     rows = []
@@ -134,8 +134,6 @@ def _table(run: Run, frame: Frame, text: Any) -> dict[str, Any]:
         time = "–" if entry.milliseconds is None else f"{entry.milliseconds:.1f}"
         cells = [entry.name, sizes.get(entry.name, "–"), f"{entry.gmacs:.3f}", f"{entry.full:.3f}", time]
         rows.append({"cells": cells, "set": None if entry.name == "selection" else {"step": entry.name}})
-        if entry.name == frame.name:
-            rows[-1]["chosen"] = True
     return {"head": head, "rows": rows}
 
 

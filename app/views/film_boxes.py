@@ -42,7 +42,7 @@ def drawing(run: Run, state: ViewState, step: AttentionStep) -> Drawing:
         score = float(scores[place, label])
         text = f"{escape(run.config.names[label])} {score:.2f}"
         before, after = (_corners(boxes[index, place]) for index in (layer, layer + 1))
-        common = {"type": "scatter", "mode": "lines", "meta": queries[place], "name": text}
+        common = {"type": "scatter", "mode": "lines", "meta": {"query": queries[place]}, "name": text}
         traces.append({**common, **outline(before), "line": {"color": colour, "width": 1.5, "dash": "dot"}, "hoverinfo": "skip"})
         chosen = queries[place] == state.query
         solid = {"line": {"color": colour, "width": 4 if chosen else 2.5}, "hoverinfo": "text", "text": text}

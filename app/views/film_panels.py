@@ -54,6 +54,7 @@ def drawing(run: Run, state: ViewState, frame: Frame) -> Drawing:
     if state.film == "change":
         drawn["data"] = [*heats, *drawn["data"], _bar(state, film)]
         layout["margin"] = {**layout["margin"], "b": 54}
+    layout["meta"]["tall"] *= 1 + HEAD * max(run.size) / run.size[0]
     for place in range(len(contents) + spare):
         axis = layout[f"yaxis{place + 1 if place else ''}"]
         axis["range"] = [axis["range"][0], -HEAD * max(run.size)]
@@ -75,7 +76,7 @@ def _heat(
     return {
         "type": "heatmap",
         "name": scale,
-        "meta": scale,
+        "meta": {"scale": scale},
         "z": np.round(change, 4),
         "x0": extent[0] / width / 2,
         "dx": extent[0] / width,

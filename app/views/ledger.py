@@ -8,8 +8,8 @@ from typing import Any
 
 from app.run import Run
 from app.text import say
-from app.theme import FONT, NEUTRAL
 from app.views.canvas import Drawing
+from app.views.small_chart import GRID, band, small_chart
 from litedetr.cost import Cost, full_encoder, gmacs
 
 OURS, FULL, TIME = "#0072b2", "#d55e00", "#7f8fa6"
@@ -68,42 +68,26 @@ def drawing(run: Run, lang: str, present: str) -> Drawing:
             "showlegend": False,
         },
     ]
-    shapes = []
-    if present in names:
-        here = names.index(present)
-        band = {"type": "rect", "xref": "x", "yref": "paper", "x0": here - 0.5, "x1": here + 0.5, "y0": 0, "y1": 1}
-        shapes.append({**band, "fillcolor": "rgba(127,143,166,.18)", "line": {"width": 0}, "layer": "below"})
-    grid = {"showgrid": True, "gridcolor": "rgba(127,143,166,.25)", "zeroline": False, "rangemode": "tozero", "fixedrange": True}
     small = {"size": 11}
-    return {
-        "data": traces,
-        "layout": {
-            "template": "none",
-            "height": HEIGHT,
-            "margin": {"l": 44, "r": 8, "t": 26, "b": 62},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": FONT, "size": 12, "color": NEUTRAL},
-            "hovermode": "closest",
-            "bargap": 0.25,
-            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": small},
-            "xaxis": {
-                "tickvals": places,
-                "ticktext": names,
-                "tickangle": -60,
-                "tickfont": {"size": 10},
-                "showgrid": False,
-                "zeroline": False,
-                "fixedrange": True,
-                "anchor": "y2",
-                "range": [-0.6, len(names) - 0.4],
-            },
-            "yaxis": {**grid, "domain": [0.44, 1], "title": {"text": "GMACs", "font": small, "standoff": 4}, "nticks": 5},
-            "yaxis2": {**grid, "domain": [0, 0.36], "title": {"text": "ms", "font": small, "standoff": 4}, "nticks": 4},
-            "shapes": shapes,
-            "uirevision": "ledger",
+    grid = {"showgrid": True, "gridcolor": GRID, "rangemode": "tozero"}
+    return small_chart(
+        traces,
+        HEIGHT,
+        margin={"l": 44, "r": 8, "t": 26, "b": 62},
+        bargap=0.25,
+        xaxis={
+            "tickvals": places,
+            "ticktext": names,
+            "tickangle": -60,
+            "tickfont": {"size": 10},
+            "anchor": "y2",
+            "range": [-0.6, len(names) - 0.4],
         },
-    }
+        yaxis={**grid, "domain": [0.44, 1], "title": {"text": "GMACs", "font": small, "standoff": 4}, "nticks": 5},
+        yaxis2={**grid, "domain": [0, 0.36], "title": {"text": "ms", "font": small, "standoff": 4}, "nticks": 4},
+        shapes=[band(names.index(present))] if present in names else [],
+        uirevision="ledger",
+    )
 
 
 def _stages(cost: Cost, layers: int) -> list[float]:

@@ -99,7 +99,7 @@ def test_panels_show_the_tokens_of_their_scale(kind):
     for index, step in enumerate(run.trace.encoder_steps, start=1):
         layout = film.drawing(run, state_at(step.name))["layout"]
         changed = film.drawing(run, state_at(step.name, film="change"))["data"]
-        changes = {trace["meta"]: trace for trace in changed if "meta" in trace}
+        changes = {trace["meta"]["scale"]: trace for trace in changed if "meta" in trace}
         for place, ((height, width), start) in enumerate(zip(shapes, starts, strict=True)):
             scale = f"S{place + 1}"
             shown = pixels_of(layout["images"][place]["source"])
@@ -153,7 +153,7 @@ def test_the_decoders_boxes_move_as_the_trace_says(kind):
         assert 7 in queries
         assert len(traces) == 3 * len(queries)
         for query in queries:
-            before, after, way = (trace for trace in traces if trace["meta"] == query)
+            before, after, way = (trace for trace in traces if trace["meta"]["query"] == query)
             for trace, index in ((before, layer - 1), (after, layer)):
                 cx, cy, w, h = run.trace.boxes[index, query].tolist()
                 assert max(trace["x"]) - min(trace["x"]) == pytest.approx(w * width, abs=1e-2)
