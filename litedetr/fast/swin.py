@@ -119,11 +119,14 @@ def window_groups(
     places = places.view(rows // window, window, columns // window, window).transpose(1, 2).reshape(-1, window**2)
     masks = shift_mask(rows, columns, window, shift, device) if shift else places.new_zeros(len(places), 1, 1)
     masked = masks.flatten(1).any(1)
-    at_once, blank = ROWS // window**2, batch * height * width
-    free = _in_batch(places[~masked], batch, height * width).split(at_once)
-    others = _in_batch(places[masked], batch, height * width).split(at_once)
-    groups = [(some, None) for some in free] + list(zip(others, masks[masked].repeat(batch, 1, 1).split(at_once), strict=True))
-    return [(some.flatten(), (some.flatten() == blank).nonzero()[:, 0], mask) for some, mask in groups if len(some)]
+    if len(places) * batch <= 2 * (ROWS // window**2):
+        masked[:] = shift > 0  # too few to be told apart
+    blank = batch * height * width
+    free = _in_batch(places[~masked], batch, height * width)
+    others = _in_batch(places[masked], batch, height * width)
+    groups = [(some, None) for some in _evenly(free, ROWS // window**2)]
+    groups += zip(*(_evenly(t, ROWS // window**2) for t in (others, masks[masked].repeat(batch, 1, 1))), strict=True)
+    return [(some.flatten(), (some.flatten() == blank).nonzero()[:, 0], mask) for some, mask in groups]
 
 
 @lru_cache(maxsize=32)
@@ -142,3 +145,8 @@ def _places(height: int, width: int, device: torch.device) -> Tensor:
 def _in_batch(places: Tensor, batch: int, tokens: int) -> Tensor:
     """(n, k) numbers of a map's tokens, -1 = none -> (batch * n, k) rows of all maps' table, the last of which is blank."""
     return torch.cat([torch.where(places < 0, batch * tokens, places + photo * tokens) for photo in range(batch)])
+
+
+def _evenly(x: Tensor, most: int) -> tuple[Tensor, ...]:
+    """As few parts of at most `most` rows as possible, all about as large; none of nothing."""
+    return x.tensor_split(-(-len(x) // most)) if len(x) else ()
