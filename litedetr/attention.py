@@ -97,7 +97,7 @@ class DeformableAttention(nn.Module):
             )
         offsets = self.sampling_offsets(query).to(centres.dtype).view(B, Q, M, -1, P, 2)
         offsets = offsets.expand(B, Q, M, L, P, 2).flatten(-3)  # (B, Q, M, L*P*2); same_loc repeats one level's
-        centres, unit = (_per_point(x, P) for x in (centres, unit))  # flat rows, as long as the vector units like them
+        centres, unit = (per_point(x, P) for x in (centres, unit))  # flat rows, as long as the vector units like them
         return torch.addcmul(centres[:, :, None], offsets, unit[..., None, :]).view(B, Q, M, L, P, 2)
 
     def project(self, projection: nn.Linear, memory: Tensor, padding_mask: Tensor | None) -> Tensor:
@@ -187,6 +187,6 @@ class KeyAwareDeformableAttention(DeformableAttention):
         return core, Sampling(locations, weights, value, query, key)
 
 
-def _per_point(x: Tensor, points: int) -> Tensor:
+def per_point(x: Tensor, points: int) -> Tensor:
     """(..., L, 2) -> (..., L * P * 2), every level's pair repeated for its points."""
     return x[..., None, :].expand(*x.shape[:-1], points, 2).flatten(-3)

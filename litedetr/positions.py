@@ -55,10 +55,7 @@ def sine_positions(
 
 def box_sine(boxes: Tensor, features: int, temperature: float = 10000.0) -> Tensor:
     """Sine embedding of points or boxes in [0, 1] (DAB-DETR): (..., 2 or 4) -> (..., (2 or 4) * features), order y, x, w, h."""
-    angles = boxes[..., None] * 2 * math.pi / _wavelengths(features, temperature, boxes)
-    embedded = _interleaved_sine(angles)  # (..., 2 or 4, features)
-    order = [1, 0, 2, 3][: boxes.shape[-1]]
-    return embedded[..., order, :].flatten(-2)
+    return coordinate_sine(boxes[..., [1, 0, 2, 3][: boxes.shape[-1]]], features, temperature)
 
 
 def coordinate_sine(boxes: Tensor, features: int, temperature: float = 10000.0) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from litedetr.detector import Detector
 from litedetr.fast.backbone import fast_backbone, fast_neck
+from litedetr.fast.decoder import FastDecoder
 from litedetr.fast.encoder import FastEncoder
-from litedetr.fast.parts import fast_copy
+from litedetr.fast.parts import fast_copy, fast_heads
 from litedetr.output import DenoisingQueries, DetectorOutput
 from litedetr.trace import Trace
 
@@ -38,8 +39,8 @@ class FastDetector(Detector):
         self.neck = fast_neck(detector.neck, dtype)
         self.encoder = FastEncoder(detector.encoder, dtype)
         self.selection = fast_copy(detector.selection, dtype)
-        self.decoder = fast_copy(detector.decoder, dtype)
-        self.heads = fast_copy(detector.heads, torch.float32)
+        self.decoder = FastDecoder(detector.decoder, dtype)
+        self.heads = fast_heads(detector.heads, dtype)
         self.dense_head = None
         self.training = False
 

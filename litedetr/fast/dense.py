@@ -106,7 +106,7 @@ class DenseMLP(nn.Module):
 
 
 class DenseSelfAttention(nn.Module):
-    """`nn.MultiheadAttention` whose queries and keys are made of one tensor: one product makes both."""
+    """`nn.MultiheadAttention` of one photo, whose queries and keys are made of one tensor: one product makes both."""
 
     def __init__(self, attention: nn.MultiheadAttention, dtype: torch.dtype):
         super().__init__()
@@ -117,16 +117,13 @@ class DenseSelfAttention(nn.Module):
         self.value = Dense(_linear(weight[2 * d :], bias[2 * d :]), dtype)
         self.output = Dense(attention.out_proj, dtype)
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, need_weights: bool = False
-    ) -> tuple[Tensor, None]:
-        """(B, Q, d) each, `key` being `query`; `attn_mask` (Q, Q) bool, True = may not attend -> (B, Q, d), None."""
-        B, Q, d = query.shape
-        query, key = self.query_key(query).view(B, Q, 2, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, M, Q, D) each
-        value = self.value(value).view(B, Q, self.heads, -1).transpose(1, 2)
-        mask = None if attn_mask is None else ~attn_mask
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        return self.output(attended.transpose(1, 2).reshape(B, Q, d)), None
+    def forward(self, query: Tensor, value: Tensor) -> Tensor:
+        """(Q, d) each: what ask and are asked, and what is given -> (Q, d)."""
+        Q, d = query.shape
+        query, key = self.query_key(query).view(1, Q, 2, self.heads, -1).permute(2, 0, 3, 1, 4).contiguous()  # (1, M, Q, D) each
+        value = self.value(value).view(1, Q, self.heads, -1).transpose(1, 2).contiguous()
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.output(attended.transpose(1, 2).reshape(Q, d))
 
 
 def frozen_norm(norm: nn.LayerNorm, dtype: torch.dtype) -> nn.LayerNorm:

@@ -8,36 +8,40 @@ import copy
 import torch
 from torch import nn
 
-from litedetr.fast.dense import Dense, DenseFeedForward, DenseMLP, DenseSelfAttention, frozen_norm
-from litedetr.feedforward import MLP, FeedForward
+from litedetr.families.heads import DetectionHeads
+from litedetr.fast.dense import Dense, DenseMLP, frozen_norm
+from litedetr.feedforward import MLP
 
 
 def fast_copy(part: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of a module in `dtype` for inference, sharing nothing with it, whose linear layers, norms, feed-forward networks
-    and self-attentions are fast ones; heads' last layers, `class_head` and box MLPs, compute in float32."""
+    and self-attentions are fast ones."""
     return copy.deepcopy(part, _exchanged(part, dtype)).requires_grad_(False).eval()
 
 
-def _exchanged(part: nn.Module, dtype: torch.dtype, name: str = "") -> dict[int, nn.Module]:
+def fast_heads(heads: DetectionHeads, dtype: torch.dtype) -> DetectionHeads:
+    """A copy of the decoder's heads for inference, whose last layers compute in float32, because their outputs are the answer."""
+    exchanged = {id(head): Dense(head, torch.float32) for head in heads.classes}
+    exchanged |= {id(head): DenseMLP(head, dtype, last=torch.float32) for head in heads.boxes}
+    return copy.deepcopy(heads, exchanged)
+
+
+def _exchanged(part: nn.Module, dtype: torch.dtype) -> dict[int, nn.Module]:
     """What a copy has in place of which module, by identity: what `copy.deepcopy` takes as its memo."""
-    fast = _fast_layer(part, dtype, name)
+    fast = _fast_layer(part, dtype)
     if fast is not None:
         return {id(part): fast}
     found = {}
-    for child_name, child in part.named_children():
-        found |= _exchanged(child, dtype, child_name)
+    for child in part.children():
+        found |= _exchanged(child, dtype)
     return found
 
 
-def _fast_layer(layer: nn.Module, dtype: torch.dtype, name: str) -> nn.Module | None:
+def _fast_layer(layer: nn.Module, dtype: torch.dtype) -> nn.Module | None:
     if isinstance(layer, nn.Linear):
-        return Dense(layer, dtype, keep=name == "output_proj")  # which a trace reads
-    if isinstance(layer, FeedForward):
-        return DenseFeedForward(layer, dtype)
+        return Dense(layer, dtype)
     if isinstance(layer, MLP):
-        return DenseMLP(layer, dtype, last=dtype if name == "reference_head" else torch.float32)
-    if isinstance(layer, nn.MultiheadAttention):
-        return DenseSelfAttention(layer, dtype)
+        return DenseMLP(layer, dtype, last=torch.float32)
     if isinstance(layer, nn.LayerNorm):
         return frozen_norm(layer, dtype)
     if isinstance(layer, nn.Embedding):
