@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from litedetr.bench import memory, ours, peers
+from litedetr.bench import gpu, memory, ours, peers
 from litedetr.bench.machine import machine, software
 from litedetr.bench.peers import Unavailable
 from litedetr.bench.report import Report, Row
@@ -73,28 +73,42 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> Repo
 
 def core(plan: Plan) -> Iterator[Row]:
     """The attention kernels against PyTorch formulations of the same; see `litedetr.ops.benchmark`."""
+    both = ("full", "high")
     for size in plan.sizes:
         for path in ("avx512", "avx2"):
-            pairs = [(kind, against) for kind, against, instructions in LIMITS if instructions == path]
-            expected = [_core_row(size, queries, *pair, path) for queries in ("full", "high") for pair in pairs]
-            try:
-                measured = core_ratios(
-                    size, kinds=[kind for kind, _ in pairs], instructions=(path,), threads=plan.threads, rounds=plan.rounds,
-                    width=plan.lite.width, heads=plan.lite.heads,
-                )  # fmt: skip
-            except RuntimeError as error:  # no compiler, or a processor without these instructions
-                yield from (row.missing(f"not measured: {error}") for row in expected)
-                continue
-            figures = {_core_row(size, row.queries, row.kind, row.against, path): row for row in measured}
-            yield from (_with_core(row, figures[row]) for row in expected)
+            limited = [(kind, against) for kind, against, instructions in LIMITS if instructions == path]
+            yield from _core_rows(plan, size, path, both, limited)
+        yield from _core_rows(plan, size, "avx512", ("full",), [("key-aware", "published")])
+
+
+def _core_rows(plan: Plan, size: Size, path: str, queries: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Iterator[Row]:
+    """One row for each of `queries` and each (kind of attention, other side) of `pairs`."""
+    expected = [_core_row(size, asking, kind, against, path) for asking in queries for kind, against in pairs]
+    found: dict[Row, CoreRow] = {}
+    try:
+        for kind, against in pairs:
+            measured = core_ratios(
+                size, kinds=(kind,), queries=queries, against=(against,), instructions=(path,), threads=plan.threads,
+                rounds=plan.rounds, width=plan.lite.width, heads=plan.lite.heads,
+            )  # fmt: skip
+            found |= {_core_row(size, row.queries, row.kind, row.against, path): row for row in measured}
+    except RuntimeError as error:  # no compiler, or a processor without these instructions
+        yield from (row.missing(f"not measured: {error}") for row in expected)
+    else:
+        yield from (_with_core(row, found[row]) for row in expected)
 
 
 def _core_row(size: Size, queries: str, kind: str, against: str, path: str) -> Row:
     attention = {"key-aware": "KDA", "plain": "deformable attention"}[kind]
-    other = {"reference": "the same in PyTorch", "grid_sample": "transformers' form of it (grid_sample)"}[against]
     asking = {"full": "every token asks", "high": "the coarse tokens ask"}[queries]
     named = {"avx512": "AVX-512", "avx2": "AVX2"}[path]
-    return Row("core", f"{attention}, {named}, {asking} / {other}", _text(size), "fraction", LIMITS[kind, against, path])
+    other = {
+        "reference": "the same in PyTorch (the reference op)",
+        "published": "as published (PyTorch, keys and values sampled apart)",
+        "grid_sample": "transformers' form of it (grid_sample)",
+    }[against]
+    figure = f"{attention}, {named}, {asking} / {other}"
+    return Row("core", figure, _text(size), "fraction", LIMITS.get((kind, against, path)))
 
 
 def _with_core(row: Row, core: CoreRow) -> Row:
@@ -238,7 +252,16 @@ def peak_memory(plan: Plan) -> Iterator[Row]:
 def cuda(plan: Plan) -> Iterator[Row]:
     """The CUDA kernel's time, where there is a GPU."""
     row = Row("cuda", "KDA on an H200, f16, forward, every token asks", _text(plan.large_photo), "µs", 60)
-    yield row.missing("not yet run: no GPU here")
+    if not torch.cuda.is_available():
+        yield row.missing("not yet run: no GPU here")
+        return
+    row = replace(row, figure=row.figure.replace("an H200", torch.cuda.get_device_name()))
+    try:
+        times = gpu.microseconds(plan.large_photo, plan.lite.width, plan.lite.heads, max(plan.rounds, 5))
+    except RuntimeError as error:
+        yield row.missing(f"not measured: {error}")
+    else:
+        yield replace(row, value=statistics.median(times), lowest=min(times), highest=max(times))
 
 
 def _pixels(size: Size) -> Tensor:

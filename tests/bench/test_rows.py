@@ -32,7 +32,7 @@ def test_every_limit_is_in_the_table():
 @pytest.mark.skipif(not native.available(), reason="no compiler")
 def test_core():
     found = list(rows.core(tiny.plan()))
-    assert {row.limit for row in found} == ASKED["core"]
+    assert {row.limit for row in found} - {None} == ASKED["core"]
     assert all(row.size == "64x96" and row.group == "core" and row.unit == "fraction" for row in found)
     for row in found:
         runs_here = native.INSTRUCTIONS.index("avx512" if "AVX-512" in row.figure else "avx2") <= native.INSTRUCTIONS.index(
