@@ -62,10 +62,14 @@ class Desire:
 
 
 def desire_of(run: Run, chosen: Selection) -> Desire | None:
-    """All heads and levels of a query; None where the attention has no keys."""
-    step = chosen.step
-    if step.key is None or step.query is None:
+    """All heads and levels of a query, kept with the run; None where the attention has no keys."""
+    if chosen.step.key is None or chosen.step.query is None:
         return None
+    return run.extras.memo(f"desire {chosen.step.name} {chosen.row}", lambda: _desire(run, chosen))
+
+
+def _desire(run: Run, chosen: Selection) -> Desire:
+    step = chosen.step
     query, key = step.query[chosen.row].float().numpy(), step.key.float().numpy()  # (M, D), (S, M, D)
     logits = np.einsum("md,smd->ms", query, key, optimize=True) / np.sqrt(query.shape[1])
     padding = np.zeros(len(key), dtype=bool) if run.trace.padding is None else run.trace.padding.numpy()
