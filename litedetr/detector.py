@@ -35,9 +35,7 @@ class Detector(nn.Module):
         c = config
         self.backbone = build_backbone(c)
         self.neck = PyramidNeck(self.backbone.channels, c.width, c.levels, c.temperature, c.position_shift)
-        self.encoder = InterleavedEncoder(
-            c.encoder_schedule, c.width, c.heads, c.points, c.encoder_ffn, c.low_ffn, c.key_aware, c.same_loc, c.proj_key
-        )
+        self.encoder = InterleavedEncoder.from_config(c)
         self.selection = build_selection(c)
         self.decoder = DeformableDecoder(
             c.decoder_layers, c.width, c.heads, c.levels, c.points, c.decoder_ffn, c.key_aware,

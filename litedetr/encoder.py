@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.attention import DeformableAttention, KeyAwareDeformableAttention
+from litedetr.config import DetectorConfig
 from litedetr.feedforward import FeedForward
 from litedetr.pyramid import FeaturePyramid
 from litedetr.schedule import EncoderSchedule, EncoderStep
@@ -73,6 +74,13 @@ class InterleavedEncoder(nn.Module):
             )
             for step in self.steps
         )
+
+    @classmethod
+    def from_config(cls, config: DetectorConfig) -> InterleavedEncoder:
+        """A detector's encoder, with random weights."""
+        c = config
+        shape = (c.width, c.heads, c.points, c.encoder_ffn, c.low_ffn)
+        return cls(c.encoder_schedule, *shape, c.key_aware, c.same_loc, c.proj_key)
 
     def forward(self, pyramid: FeaturePyramid, trace: Trace | None = None) -> Tensor:
         """Pyramid -> memory (B, S, d): the tokens after every step."""

@@ -2,6 +2,7 @@
 import { make, part, segments } from './dom.js';
 
 const SHORT = 34; // letters that fit into a row of buttons beside their label
+const LONG = 66; // letters that fit into rows of buttons below it
 const CONFIG = { displayModeBar: false, responsive: false };
 
 export class Card {
@@ -15,9 +16,9 @@ export class Card {
 
   // answer: {view, summary, controls, charts, job}.
   async show({ view, summary, controls, charts }, state) {
-    const known = view === 'points'; // its notes stand beside its query
+    const notes = view === 'points' ? summary.about : summary.notes; // the other notes on points stand beside their query
     this.part('title').textContent = this.page.say(`view.${view}`);
-    this.part('notes').replaceChildren(...(known ? [] : (summary.notes ?? []).map((text) => make('p', { class: 'ld-note' }, text))));
+    this.part('notes').replaceChildren(...(notes ?? []).map((text) => make('p', { class: 'ld-note' }, text)));
     this.part('facts').replaceChildren(...(summary.facts ?? []).flatMap(([label, text]) => [make('dt', {}, label), make('dd', {}, text)]));
     this.part('badge').textContent = summary.badge ?? '';
     this.controls(controls, view);
@@ -32,12 +33,12 @@ export class Card {
   // Built anew only when they are others, so that the keyboard's focus and a dragged slider stay.
   controls(controls, view) {
     const box = this.part('controls');
-    const key = JSON.stringify([view, this.page.state.lang, controls.map(({ value, ...rest }) => rest)]);
+    const key = JSON.stringify([view, this.page.state.lang, controls.map(({ value, values, ...rest }) => rest)]);
     if (box.dataset.key !== key) {
       box.dataset.key = key;
       box.replaceChildren(...controls.map((control) => this.control(control)));
     }
-    controls.forEach((control, index) => box.children[index].put(control.value));
+    controls.forEach((control, index) => box.children[index].put(control.value, control));
   }
 
   control(control) {
@@ -47,23 +48,30 @@ export class Card {
     if (kind === 'range') this.slider(row, control, set);
     else if (kind === 'toggle') this.toggle(row, control, set);
     else if (kind === 'text') this.field(row, control, set);
-    else if (options.length > 8) this.list(row, control, set);
     else {
-      const choices = options.map(([value, name]) => ({ value: String(value), label: name }));
+      const choices = options.map(([value, name]) => ({ value: String(value), label: String(name) }));
+      const letters = choices.reduce((sum, choice) => sum + choice.label.length + 3, 0);
+      if (letters > LONG) { this.list(row, control, set); return row; }
       const seg = make('div', { class: 'ld-seg', role: 'group', 'aria-label': label });
-      row.classList.toggle('wide', label.length + choices.reduce((sum, choice) => sum + choice.label.length + 3, 0) > SHORT);
+      row.classList.toggle('wide', label.length + letters > SHORT);
       row.append(seg);
       row.put = (value) => segments(seg, choices, String(value ?? ''), set);
     }
     return row;
   }
 
+  // With `values` the slider's place, counted from min, chooses one of them; they may change while it is dragged.
   slider(row, { label, min, max, step }, set) {
+    let values = null;
     const output = make('output', {});
     const input = make('input', { type: 'range', min, max, step: step ?? 1, 'aria-label': label });
-    input.addEventListener('input', () => { output.textContent = input.value; set(input.value); });
+    input.addEventListener('input', () => {
+      output.textContent = input.value;
+      set(values ? values[Number(input.value) - min] : input.value);
+    });
     row.append(output, input);
-    row.put = (value) => {
+    row.put = (value, control) => {
+      values = control.values ?? null;
       output.textContent = String(value);
       if (document.activeElement !== input) input.value = String(value);
     };
