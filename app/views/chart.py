@@ -1,4 +1,4 @@
-"""Small charts for the inspector: one look for all."""
+"""Small charts with a title, and bars per head."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from app.theme import FONT, NEUTRAL, ink_on, scale_colour
+from app.theme import ink_on, scale_colour
 from app.views.canvas import Drawing
+from app.views.small_chart import GRID, small_chart
 
 ROW = 23
 """Pixels per row of bars."""
-GRID = "rgba(138,147,163,.25)"
 _TOP_LEFT = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"l": 2, "t": 4}}
 _LEGEND = {
     "orientation": "h",
@@ -28,41 +28,31 @@ TITLE, LEGEND = 26, 20
 
 
 def chart(traces: list[dict[str, Any]], title: str, room: float, legend: bool = False, **layout: Any) -> Drawing:
-    """A chart on no ground of its own.
+    """A small chart with a title.
 
     Args:
         room: pixels for the plot itself, without title, legend and axis.
         layout: more of Plotly's layout; axes are dicts of their own.
     """
-    top = TITLE + LEGEND * legend
-    bottom = 24
-    return {
-        "data": traces,
-        "layout": {
-            "template": "none",
-            "title": {"text": title, "font": {"size": 12}, **_TOP_LEFT},
-            "height": int(room + top + bottom),
-            "margin": {"l": 74, "r": 10, "t": top, "b": bottom},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
-            "font": {"family": FONT, "size": 12, "color": NEUTRAL},
-            "showlegend": legend,
-            "legend": _LEGEND,
-            "hovermode": "closest",
-            "meta": {"panels": []},
-            **layout,
-        },
+    top, bottom = TITLE + LEGEND * legend, 24
+    own = {
+        "title": {"text": title, "font": {"size": 12}, **_TOP_LEFT},
+        "margin": {"l": 74, "r": 10, "t": top, "b": bottom},
+        "showlegend": legend,
+        "legend": _LEGEND,
+        "meta": {"panels": []},
     }
+    return small_chart(traces, int(room + top + bottom), **own | layout)
 
 
 def value_axis(**more: Any) -> dict[str, Any]:
     """An axis of numbers with a faint grid."""
-    return {"fixedrange": True, "zeroline": False, "gridcolor": GRID, "nticks": 5, **more}
+    return {"showgrid": True, "gridcolor": GRID, "nticks": 5, **more}
 
 
 def name_axis(**more: Any) -> dict[str, Any]:
     """An axis of names, the first on top."""
-    return {"autorange": "reversed", "fixedrange": True, "ticks": "", "showgrid": False, "zeroline": False, **more}
+    return {"autorange": "reversed", "ticks": "", **more}
 
 
 def head_bars(

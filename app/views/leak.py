@@ -26,9 +26,9 @@ from app.views.canvas import Drawing, canvas, outline
 from app.views.chart import ROW, chart, head_bars, name_axis
 from litedetr import AttentionStep
 
-WORST = 8
+WORST = 6
 """Queries that are drawn and listed."""
-ROOM = 0.3
+ROOM = 0.2
 """Widest gutter, relative to the photo's longer side, that is opened for points outside."""
 VEIL = 0.55
 
@@ -370,7 +370,7 @@ def _table_chart(shown: _Shown) -> Drawing:
     }
     title = say(lang, "leak.table", **shown.words())
     shapes = [{**mark, "line": {"color": "#e69f00", "width": 2.5}}]
-    xaxis = {"side": "top", "fixedrange": True, "ticks": "", "showgrid": False, "type": "category"}
+    xaxis = {"side": "top", "ticks": "", "type": "category"}
     drawing = chart([trace], title, ROW * len(names), shapes=shapes, xaxis=xaxis, yaxis=name_axis())
     drawing["layout"]["margin"] |= {"t": 48, "b": 2}
     return drawing

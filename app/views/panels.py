@@ -14,8 +14,8 @@ GAP = 0.02
 """Between panels, relative to the figure."""
 WIDE = 1.15
 """Photos that are wider than this (width over height) are put one above the other, where there are two."""
-HEAD = 0.11
-"""Room above each photo for its title, relative to the photo's height."""
+HEAD, HEAD_OF_SMALL = 0.11, 0.17
+"""Room above each photo for its title, relative to the photo's height; more where photos beside each other are small."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ def panels(run: Run, contents: list[Panel], veil: float = 0.0, **layout: Any) ->
     height, width = run.size
     columns = _columns(len(contents), width / height)
     rows = -(-len(contents) // columns)
+    head = (HEAD if columns == 1 else HEAD_OF_SMALL) * height
     drawing = canvas(run, [], veil=veil)
     base = drawing["layout"]
     picture, veil_shape = base["images"][0], base["shapes"][0]
@@ -50,7 +51,7 @@ def panels(run: Run, contents: list[Panel], veil: float = 0.0, **layout: Any) ->
         base[f"xaxis{number}"] = {**xaxis, "domain": _domain(column, columns), "anchor": y}
         base[f"yaxis{number}"] = {
             **yaxis,
-            "range": [yaxis["range"][0], -HEAD * height],
+            "range": [yaxis["range"][0], -head],
             "domain": _domain(rows - 1 - row, rows),
             "anchor": x,
             "scaleanchor": x,
