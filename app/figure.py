@@ -48,7 +48,7 @@ def redraw(photo: photos.Photo, state: str | ViewState = "", model: str = "", en
     """Run the model on a photo and draw what the page draws in a state, with the photo inside the figure.
 
     Args:
-        photo: a path, encoded bytes, a PIL image or an RGB array.
+        photo: a path, encoded bytes, a PIL image or an RGB array; or the name of an example picture.
         state: as in the page's link: "view=points&q=3&step=B1+all".
         model: a model's id on the Hub; "" for the page's own.
         engine: one that has its models in memory already.
@@ -68,6 +68,8 @@ def look(photo: photos.Photo, state: str | ViewState, model: str = "", engine: E
     if state.view not in VIEWS:
         raise FigureError(f"expected one of the views {', '.join(VIEWS)}, got {state.view!r}: choose one of them.")
     engine = Engine(MODEL) if engine is None else engine
+    if isinstance(photo, str) and photo in EXAMPLE_NAMES:
+        photo = EXAMPLES / f"{photo}.jpg"
     name = Path(photo).name if isinstance(photo, str | Path) else "photo"
     run = engine.run(photo, name, model=model)
     engine.compute(run, state, lambda share, text: None)
@@ -100,7 +102,8 @@ def standalone(run: Run, state: ViewState) -> str:
         heading=escape(title),
         model=escape(f"Lite DETR, live · {run.source or run.model}"),
         first=f'<div class="figure" style="{heights[0]}"></div>',
-        caption=_paragraphs([summary.get("caption")], "caption") + _paragraphs(summary.get("notes", ()), "note"),
+        caption=_paragraphs([summary.get("caption")], "caption")
+        + _paragraphs([*summary.get("notes", ()), *summary.get("about", ())], "note"),
         facts="".join(f"<dt>{escape(str(label))}</dt><dd>{escape(str(text))}</dd>" for label, text in summary.get("facts", ())),
         others="".join(f'<div class="figure" style="height:{height}"></div>' for height in heights[1:]),
         table=_table(summary.get("table")),
@@ -140,9 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     state = ViewState.from_query(given.state)
     state = state.with_(view=given.view or state.view)
-    photo = EXAMPLES / f"{given.photo}.jpg" if given.photo in EXAMPLE_NAMES else Path(given.photo)
     try:
-        write(given.out, *look(photo, state, given.model or state.model), given.width)
+        write(given.out, *look(given.photo, state, given.model or state.model), given.width)
     except (FigureError, photos.PhotoError, WeightsError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -191,7 +193,7 @@ def _picture(figure: go.Figure, run: Run, kind: str, width: int) -> bytes:
     figure.update_layout(paper_bgcolor="#ffffff", font_color=LIGHT_INK)
     content = figure.to_json().replace("</", "<\\/")
     size = f"{{format: '{kind}', width: {width}, height: {height}}}"
-    script = f"Plotly.toImage({content}, {size}).then((url) => {{ document.body.textContent = url; }});"
+    script = f"Plotly.toImage({content}, {size}).then((url) => {{ document.body.textContent = 'figure ' + url; }});"
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "figure.html"
         html = f'<!doctype html><meta charset="utf-8"><body><script>{get_plotlyjs()}</script><script>{script}</script>'
@@ -200,10 +202,10 @@ def _picture(figure: go.Figure, run: Run, kind: str, width: int) -> bytes:
         command = [browser, "--headless", "--disable-gpu", *root, f"--user-data-dir={folder}/profile"]
         command += ["--virtual-time-budget=20000", "--dump-dom", page.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-    begin = done.stdout.find("data:image/")
-    if begin < 0:
+    _, found, rest = done.stdout.partition("<body>figure ")
+    if not found:
         raise FigureError(f"expected {Path(browser).name} to draw the figure, got nothing from it: write .html and print that.")
-    url = unescape(done.stdout[begin:].split("<", 1)[0]).strip()
+    url = unescape(rest.split("<", 1)[0]).strip()
     head, _, body = url.partition(",")
     if "base64" in head:
         return base64.b64decode(body)

@@ -53,12 +53,13 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     outside = (x < 0) | (x > width) | (y < 0) | (y > height)
     heads, levels, points = weights.shape
     order = list(reversed(range(levels)))  # S1 first, as names count
-    numbers = _footprint_numbers(chosen, state) if state.heat else {"facts": [], "notes": []}
+    numbers = _footprint_numbers(chosen, state) if state.heat else {"facts": [], "about": []}
     return {
         "step": chosen.step.name,
         "kind": chosen.kind,
         "caption": _caption(chosen, state),
         "facts": numbers["facts"],
+        "about": numbers["about"],
         "query": chosen.query,
         "detection": _detection(run, chosen),
         "scale": chosen.scale,
@@ -74,7 +75,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         "outside": {"points": int(outside.sum()), "weight": float(weights[outside].sum() / heads)},
         "heaviest": float(weights.max()),
         "error": chosen.step.rebuild_error([chosen.row]),
-        "notes": [say(state.lang, f"note.{key}", **values) for key, values in chosen.notes] + numbers["notes"],
+        "notes": [say(state.lang, f"note.{key}", **values) for key, values in chosen.notes],
     }
 
 
@@ -98,7 +99,7 @@ def _footprint_numbers(chosen: Selection, state: ViewState) -> dict[str, Any]:
     if found.hidden:
         facts.append([say(state.lang, "heat.hidden"), f"{found.hidden:.3f}"])
     facts += [[scale, f"{share:.3f}"] for scale, share in found.inside.items()]
-    return {"facts": facts, "notes": [say(state.lang, "heat.note")]}
+    return {"facts": facts, "about": [say(state.lang, "heat.note")]}
 
 
 def _heat(run: Run, state: ViewState, chosen: Selection) -> dict[str, Any]:

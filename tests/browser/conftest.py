@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Iterator
 
@@ -6,6 +7,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.app import live
 
+PATIENCE = 1000 * int(os.environ.get("LITEDETR_PATIENCE", "60"))
+"""Milliseconds that a test waits for the page; more where the machine has much else to do."""
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 ARGUMENTS = [
     "--headless",
@@ -37,7 +40,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def context(browser) -> Iterator[BrowserContext]:
     context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light", accept_downloads=True)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 

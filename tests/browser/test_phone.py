@@ -2,14 +2,14 @@
 
 import pytest
 
-from tests.browser.conftest import watched
+from tests.browser.conftest import PATIENCE, watched
 from tests.browser.driver import assert_drawn, current, open_page, place, settle
 
 
 @pytest.fixture(scope="module")
 def phone(browser, url):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2)
-    context.set_default_timeout(60_000)
+    context.set_default_timeout(PATIENCE)
     page = watched(context)
     open_page(page, url, "t=1")
     yield page

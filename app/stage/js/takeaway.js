@@ -64,8 +64,7 @@ export class TakeAway {
 export function snippet(state, info) {
   const { lang, model, example, ...rest } = state;
   const query = new URLSearchParams({ ...rest, ...(lang && lang !== 'en' ? { lang } : {}) }).toString();
-  const photo = example ? `assets/examples/${example}.jpg` : info.name;
-  const given = [text(photo), text(query), ...(model ? [`model=${text(model)}`] : [])];
+  const given = [text(example ?? info.name), text(query), ...(model ? [`model=${text(model)}`] : [])];
   return ['from app.figure import redraw', '', `figure = redraw(${given.join(', ')})`, 'figure.write_html("figure.html")'].join('\n');
 }
 

@@ -1,0 +1,83 @@
+import threading
+
+import pytest
+
+from app.orders import VISITORS, Cancelled, Orders, follow
+
+
+def test_an_order_ends_with_its_number_and_those_before():
+    orders = Orders()
+    orders.cancel("visitor1", 3)
+    assert [orders.ended("visitor1", ticket) for ticket in (1, 3, 4)] == [True, True, False]
+    orders.cancel("visitor1", 2)
+    assert orders.ended("visitor1", 3)
+    assert not orders.ended("visitor2", 1)
+
+
+@pytest.mark.parametrize("junk", [None, 3, "", "A B", "x" * 99, ["visitor1"], {"a": 1}])
+def test_junk_ends_nothing(junk):
+    orders = Orders()
+    orders.cancel(junk, 3)
+    orders.cancel("visitor1", junk if junk != 3 else None)
+    assert not orders.ended("visitor1", 1)
+    assert not orders.ended(junk, 1)
+
+
+def test_only_the_last_visitors_are_remembered():
+    orders = Orders()
+    for number in range(VISITORS + 1):
+        orders.cancel(f"visitor{number:06}", 1)
+    assert not orders.ended("visitor000000", 1)
+    assert orders.ended(f"visitor{VISITORS:06}", 1)
+
+
+def test_news_come_in_order_and_the_result_last():
+    def act(tell):
+        for number in range(3):
+            tell({"share": number})
+        return {"done": "key"}
+
+    assert list(follow(act, lambda: False, "sorry")) == [{"share": 0}, {"share": 1}, {"share": 2}, {"done": "key"}]
+
+
+def test_a_cancelled_order_stops_at_its_next_word():
+    ended = threading.Event()
+
+    def act(tell):
+        tell({"share": 0})
+        assert ended.wait(20)
+        tell({"share": 1})
+        raise AssertionError("it went on")
+
+    news = follow(act, ended.is_set, "sorry")
+    assert next(news) == {"share": 0}
+    ended.set()
+    assert list(news) == [{"cancelled": True}]
+    assert list(follow(act, lambda: True, "sorry")) == [{"cancelled": True}]  # it waited in the queue when it was cancelled
+
+
+def test_a_lost_reader_stops_the_work():
+    stopped, going = threading.Event(), threading.Event()
+
+    def act(tell):
+        try:
+            tell({"share": 0})
+            assert going.wait(20)
+            tell({"share": 1})
+        except Cancelled:
+            stopped.set()
+            raise
+        return {}
+
+    news = follow(act, lambda: False, "sorry")
+    next(news)
+    news.close()
+    going.set()
+    assert stopped.wait(20)
+
+
+def test_a_failure_is_a_sentence_without_details():
+    def act(tell):
+        raise RuntimeError("/secret/path")
+
+    assert list(follow(act, lambda: False, "It failed.")) == [{"error": "It failed."}]

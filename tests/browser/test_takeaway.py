@@ -1,0 +1,108 @@
+"""Figures leave the page as files, as links and as lines of Python, and are the same without it."""
+
+import base64
+import io
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import plotly.io
+import pytest
+from PIL import Image
+
+from app.views import points
+from tests.app import live
+from tests.browser.conftest import watched
+from tests.browser.driver import current, open_page, send
+
+ROOT = Path(__file__).resolve().parents[2]
+QUERY = "t=0&example=cat&view=points&at=0.4,0.5&step=B3+all&head=2"
+
+
+@pytest.fixture
+def dialog(page, url):
+    open_page(page, url, QUERY)
+    page.locator('[data-part="take-away"]').click()
+    yield page
+    page.locator('[data-part="take-close"]').click()
+
+
+def save(page, kind, folder):
+    with page.expect_download() as waiting:
+        page.locator(f'[data-file="{kind}"]').click()
+    path = folder / waiting.value.suggested_filename
+    waiting.value.save_as(path)
+    return path
+
+
+def test_svg_and_png_hold_the_photo(dialog, tmp_path):
+    path = save(dialog, "svg", tmp_path)
+    assert path.name == "cat-points-lite-detr.svg"
+    text = path.read_text(encoding="utf-8")
+    photo = re.search(r"data:image/jpeg;base64,([\w+/=]+)", text)[1]
+    run, state = current(dialog)
+    assert Image.open(io.BytesIO(base64.b64decode(photo))).size == run.size[::-1]
+    expected = sum(len(trace.x) for trace in points.figure(run, state).data if trace.mode == "markers")
+    assert len(re.findall(r'class="point"', text)) == expected
+    assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", text)
+    picture = Image.open(save(dialog, "png", tmp_path))
+    assert max(picture.size) >= 1500
+
+
+def test_the_page_of_its_own_works_offline(dialog, context, tmp_path):
+    run, state = current(dialog)
+    path = save(dialog, "html", tmp_path)
+    other = watched(context)
+    context.set_offline(True)
+    try:
+        other.goto(path.as_uri())
+        other.wait_for_selector(".figure .main-svg")
+        drawn = other.evaluate(
+            "document.querySelector('.figure').data.filter(({ meta }) => /^S\\d$/.test(meta)).map(({ x }) => [...x])"
+        )
+        photo = other.locator(".figure image").first.get_attribute("href")
+    finally:
+        context.set_offline(False)
+    expected = [trace.x for trace in points.figure(run, state).data if re.match(r"S\d$", str(trace.meta))]
+    for x, right in zip(drawn, expected, strict=True):
+        np.testing.assert_allclose(x, right, rtol=1e-5)
+    assert photo.startswith("data:image/jpeg;base64")
+    assert other.errors == []
+    assert [address for address in other.strangers if not address.startswith("file:")] == []
+    other.close()
+
+
+def test_the_lines_of_python_draw_it_again(dialog, tmp_path):
+    run, state = current(dialog)
+    code = dialog.inner_text('[data-part="take-code"]')
+    assert code.startswith("from app.figure import redraw")
+    script = tmp_path / "again.py"
+    script.write_text(code + "\nopen('figure.json', 'w').write(figure.to_json())\n", encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "LITEDETR_MODEL": str(live.model_folder()), "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True, timeout=300)
+    assert "<html" in (tmp_path / "figure.html").read_text(encoding="utf-8")[:200]
+    again = plotly.io.from_json((tmp_path / "figure.json").read_text(encoding="utf-8"))
+    for trace, right in zip(again.data, points.figure(run, state).data, strict=True):
+        np.testing.assert_allclose(np.array(trace.x, dtype=float), np.array(right.x, dtype=float), rtol=1e-3, atol=0.05)
+    assert again.layout.images[0].source.startswith("data:image/jpeg")
+
+
+def test_a_link_is_the_state_and_never_somebodys_photo(page, url, tmp_path):
+    open_page(page, url, QUERY)
+    page.locator('[data-part="take-away"]').click()
+    link = page.inner_text('[data-part="take-link"]')
+    assert link == page.url
+    assert page.locator('[data-part="take-private"]').is_hidden()
+    page.locator('[data-part="take-close"]').click()
+    Image.effect_noise((200, 150), 80).convert("RGB").save(tmp_path / "private.png")
+    send(page, tmp_path / "private.png")
+    page.evaluate("liteDetr.change({ view: 'points', at: '0.5,0.5', box: '0.1,0.1,0.5,0.5' })")
+    page.wait_for_function("!liteDetr.asking && !liteDetr.pending")
+    page.locator('[data-part="take-away"]').click()
+    link = page.inner_text('[data-part="take-link"]')
+    assert page.locator('[data-part="take-private"]').is_visible()
+    assert not re.search(r"private|at=|box=|view=|example=", link)
+    page.locator('[data-part="take-close"]').click()
