@@ -47,7 +47,11 @@ class Extras:
 
     def memo(self, key: str, make: Callable[[], T]) -> T:
         """The value, made where it is not there."""
-        return self.get(key) if key in self else self.put(key, make())
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key][0]
+        return self.put(key, make())
 
     def __contains__(self, key: object) -> bool:
         with self._lock:
