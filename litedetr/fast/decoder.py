@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.decoder import DecoderLayer, DeformableDecoder
-from litedetr.fast.attention import FastAttention, Places, Workspace
+from litedetr.fast.attention import FastAttention, Places
 from litedetr.fast.dense import DenseFeedForward, DenseMLP, DenseSelfAttention, frozen_norm
 from litedetr.positions import box_sine, move_boxes
 from litedetr.pyramid import FeaturePyramid
@@ -34,16 +34,14 @@ class FastDecoderLayer(nn.Module):
         memory: Tensor,
         pyramid: FeaturePyramid,
         padding: Tensor | None,
-        space: Workspace,
         trace: tuple[Trace, int] | None = None,
     ) -> Tensor:
         """(Q, d) content and positions, (Q, L, 2 or 4) reference points -> (Q, d)."""
         content = self.self_norm(content + self.self_attention(content + positions, content))
         places = Places.of(level_boxes, pyramid.shapes, self.attention.points)
-        core, sampling = self.attention(
-            content, positions, places, memory, pyramid.shapes, padding, space, return_sampling=trace is not None
+        attended, sampling = self.attention(
+            content + positions, places, memory, pyramid.shapes, padding, return_sampling=trace is not None
         )
-        attended = self.attention.output_proj(core)
         if trace is not None:
             record, index = trace
             record.add_decoder_layer(index, level_boxes[None], sampling, attended[None], self.attention)
@@ -116,7 +114,6 @@ class FastDecoder(nn.Module):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """The states (Q, d) and the boxes before each layer, or of the last one, from (Q, d) and (Q, 2 or 4); `ratios` (L, 4)."""
         states, starts = [], []
-        space = Workspace(keep=trace is not None)
         last = len(self.layers) - 1
         for index, (layer, box_head) in enumerate(zip(self.layers, box_heads, strict=True)):
             level_boxes = boxes[:, None] * ratios[:, : boxes.shape[-1]]  # (Q, L, 2 or 4)
@@ -124,7 +121,7 @@ class FastDecoder(nn.Module):
                 positions = self.reference_head(box_sine(level_boxes[:, 0], self.width // 2))
             recording = None if trace is None else (trace, index)
             with stage(trace, f"decoder {index + 1}"):
-                content = layer(content, positions, level_boxes, memory, pyramid, padding, space, recording)
+                content = layer(content, positions, level_boxes, memory, pyramid, padding, recording)
             if trace is not None:
                 trace.end_step(content[None])
             if trace is not None or index == last:

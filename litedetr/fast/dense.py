@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from litedetr.feedforward import MLP, FeedForward
 
 ROWS = 1024
-"""Rows that go through a chain of layers together: few enough for what lies between the layers to stay in the cache, enough
-for the products to run at full speed."""
+"""About so many rows go through a chain of layers together: few enough for what lies between the layers to stay in the cache,
+enough for the products to run at full speed."""
 
 
 @lru_cache(maxsize=8)
@@ -39,6 +39,13 @@ def packing_works(dtype: torch.dtype) -> bool:
         return all(bool((difference.float().abs() < exact).all()) for difference in got)
     except (AttributeError, RuntimeError, NotImplementedError, TypeError):
         return False
+
+
+def pieces(rows: int) -> list[slice]:
+    """`rows` rows in pieces of one size, about `ROWS`."""
+    count = max(1, round(rows / ROWS))
+    size = -(-rows // count)
+    return [slice(start, start + size) for start in range(0, rows, max(size, 1))]
 
 
 class Dense(nn.Module):
@@ -77,7 +84,7 @@ class Dense(nn.Module):
 
 
 class DenseFeedForward(nn.Module):
-    """`litedetr.feedforward.FeedForward` in pieces of `ROWS` rows."""
+    """`litedetr.feedforward.FeedForward`, for rows that fit the cache: see `pieces`."""
 
     def __init__(self, ffn: FeedForward, dtype: torch.dtype):
         super().__init__()
@@ -85,10 +92,7 @@ class DenseFeedForward(nn.Module):
         self.norm = frozen_norm(ffn.norm, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = torch.empty_like(x, memory_format=torch.contiguous_format)
-        for part, rows in zip(out.flatten(0, -2).split(ROWS), x.flatten(0, -2).split(ROWS), strict=True):
-            part.copy_(self.norm(self.linear2.add(self.linear1(rows), rows)))
-        return out
+        return self.norm(self.linear2.add(self.linear1(x), x))
 
 
 class DenseMLP(nn.Module):

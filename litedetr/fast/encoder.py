@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from litedetr.attention import Sampling
 from litedetr.encoder import EncoderLayer, InterleavedEncoder
-from litedetr.fast.attention import FastAttention, Places, Workspace
-from litedetr.fast.dense import ROWS, DenseFeedForward, frozen_norm
+from litedetr.fast.attention import FastAttention, Places
+from litedetr.fast.dense import DenseFeedForward, frozen_norm, pieces
 from litedetr.pyramid import FeaturePyramid
 from litedetr.trace import Trace, stage
 
@@ -23,23 +22,19 @@ class FastEncoderLayer(nn.Module):
         self.ffn = DenseFeedForward(layer.ffn, dtype)
         self.low_ffn = None if layer.low_ffn is None else DenseFeedForward(layer.low_ffn, dtype)
 
-    def finish(self, queries: Tensor, core: Tensor, low_tokens: int) -> list[Tensor]:
-        """All that follows the attention core (Q, d): queries are overwritten, in pieces that stay in the cache.
+    def finish(self, queries: Tensor, attended: Tensor, low_tokens: int) -> None:
+        """What follows the attention: queries (Q, d) are overwritten, in pieces that stay in the cache.
 
         Args:
             low_tokens: how many of the queries, the first ones, are low-level.
-
-        Returns:
-            What attention found, piece by piece.
         """
-        found = []
-        cut = low_tokens if self.low_ffn is not None else 0
-        for start, end, ffn in ((0, cut, self.low_ffn), (cut, len(queries), self.ffn)):
-            for first in range(start, end, ROWS):
-                rows = slice(first, min(first + ROWS, end))
-                found.append(self.attention.output_proj(core[rows]))
-                queries[rows] = ffn(self.norm(queries[rows] + found[-1]))
-        return found
+        narrow = low_tokens if self.low_ffn is not None else 0
+        for ffn, tokens, found in (
+            (self.low_ffn, queries[:narrow], attended[:narrow]),
+            (self.ffn, queries[narrow:], attended[narrow:]),
+        ):
+            for rows in pieces(len(tokens)):
+                tokens[rows] = ffn(self.norm(tokens[rows] + found[rows]))
 
 
 class FastEncoder(nn.Module):
@@ -61,10 +56,9 @@ class FastEncoder(nn.Module):
         memory = pyramid.tokens.to(self.dtype, copy=True)
         positions = pyramid.positions.to(self.dtype)
         padding = pyramid.padding
-        space = Workspace(keep=trace is not None)
         for photo, tokens in enumerate(memory):
             hidden = None if padding is None else padding[photo]
-            self._update(tokens, positions[photo], pyramid.reference_points[photo], pyramid, hidden, space, trace)
+            self._update(tokens, positions[photo], pyramid.reference_points[photo], pyramid, hidden, trace)
         return memory
 
     def _update(
@@ -74,7 +68,6 @@ class FastEncoder(nn.Module):
         reference_points: Tensor,
         pyramid: FeaturePyramid,
         padding: Tensor | None,
-        space: Workspace,
         trace: Trace | None,
     ) -> None:
         """All steps, on the tokens (S, d) of one photo."""
@@ -82,16 +75,17 @@ class FastEncoder(nn.Module):
         for step, layer in zip(self.steps, self.layers, strict=True):
             with stage(trace, step.name):
                 first = pyramid.first_token(step.query_levels[0])
+                low_tokens = max(pyramid.first_token(self.schedule.low) - first, 0)
                 queries, asking = memory[first:], slice(first, None)
-                core, sampling = layer.attention(
-                    queries, positions[asking], places[asking], memory, pyramid.shapes, padding, space, trace is not None
+                attended, sampling = layer.attention(
+                    queries + positions[asking],
+                    places[asking],
+                    memory,
+                    pyramid.shapes,
+                    padding,
+                    return_sampling=trace is not None,
                 )
-                found = layer.finish(queries, core, max(pyramid.first_token(self.schedule.low) - first, 0))
-            if trace is not None:
-                _record(trace, step, first, reference_points[None, asking], sampling, found, layer.attention, queries)
-
-
-def _record(trace: Trace, step, first: int, reference_points: Tensor, sampling: Sampling, found, attention, queries) -> None:
-    """One step, with copies of what the next one overwrites."""
-    trace.add_encoder_step(step, first, reference_points, sampling, torch.cat(found)[None], attention)
-    trace.end_step(queries[None].clone())
+                layer.finish(queries, attended, low_tokens)
+                if trace is not None:
+                    trace.add_encoder_step(step, first, reference_points[None, asking], sampling, attended[None], layer.attention)
+                    trace.end_step(queries[None].clone())  # the next step overwrites them
