@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from litedetr.bench import gpu, memory, ours, peers
+from litedetr.bench import memory, ours, peers
 from litedetr.bench.machine import machine, software
 from litedetr.bench.peers import Unavailable
 from litedetr.bench.report import Report, Row
@@ -255,13 +255,16 @@ def cuda(plan: Plan) -> Iterator[Row]:
     if not torch.cuda.is_available():
         yield row.missing("not yet run: no GPU here")
         return
+    from litedetr.ops.cuda_benchmark import times
+
     row = replace(row, figure=row.figure.replace("an H200", torch.cuda.get_device_name()))
+    wanted = {"kinds": ("key-aware",), "queries": ("full",), "dtypes": (torch.float16,), "rounds": max(plan.rounds, 5)}
     try:
-        times = gpu.microseconds(plan.large_photo, plan.lite.width, plan.lite.heads, max(plan.rounds, 5))
+        found = next(figure for figure in times(plan.large_photo, **wanted) if figure.what == "forward")
     except RuntimeError as error:
         yield row.missing(f"not measured: {error}")
     else:
-        yield replace(row, value=statistics.median(times), lowest=min(times), highest=max(times))
+        yield replace(row, value=found.microseconds, lowest=found.lowest, highest=found.highest)
 
 
 def _pixels(size: Size) -> Tensor:
