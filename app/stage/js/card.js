@@ -25,7 +25,7 @@ export class Card {
     this.table(summary.table, state);
     await this.charts(charts);
     const said = [...this.root.querySelectorAll('[data-part="view-card"] > :not(h2)')];
-    part(this.root, 'view-card').hidden = !said.some((node) => !node.hidden && node.childNodes.length > 0 && (node.dataset.part !== 'work' || !node.hidden));
+    part(this.root, 'view-card').hidden = !said.some((node) => !node.hidden && node.childNodes.length > 0);
   }
 
   // ---- things to set ----
@@ -138,7 +138,7 @@ export class Card {
 
   async draw() {
     const boxes = [...this.part('charts').children];
-    part(this.root, 'view-card').hidden = false; // what is hidden has no width
+    if (boxes.length) part(this.root, 'view-card').hidden = false; // what is hidden has no width
     await Promise.all(this.figures.map(async ({ data, layout }, index) => {
       const node = boxes[index];
       const font = { ...layout.font, color: this.page.ink };
