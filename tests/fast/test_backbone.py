@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from litedetr.backbones import MobileNetV2, ResNet50, SwinTransformer
 from litedetr.fast import convolution, dense, strips
 from litedetr.fast.backbone import fast_backbone, fast_neck
+from litedetr.fast.benchmark import backbone_ratios
 from litedetr.fast.convolution import FusedConvolution, SameConvolution, fusing_works
 from litedetr.fast.strips import Chain, MaxPool
 from litedetr.pyramid import PyramidNeck
@@ -158,3 +159,10 @@ def test_neck(levels, dtype, way):
         assert_same_maps([found.tokens.to(dtype)], [expected.tokens], dtype)
         for name in ("positions", "mask", "valid_ratios", "reference_points"):
             assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_benchmark_has_a_row_per_dtype():
+    rows = backbone_ratios("mobilenetv2", (32, 32), rounds=1)
+    assert [row.dtype for row in rows] == list(DTYPES)
+    for row in rows:
+        assert row.ratio.value == pytest.approx(row.fast / row.plain)
