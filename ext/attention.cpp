@@ -11,6 +11,13 @@
 #include <new>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace {
 
 #define INLINE static inline __attribute__((always_inline))
@@ -38,6 +45,7 @@ struct Problem : LitedetrAttention {
   int64_t bordered_tokens;
   float scale;
   const Level* level;
+  const int32_t* order;  // Q: the queries in the order in which they are worked on; null: as they come
   // One entry per sampling point (L * P, then zeros up to a whole register): its level.
   const float *point_width, *point_height;
   const int32_t *point_start, *point_line;
@@ -45,7 +53,10 @@ struct Problem : LitedetrAttention {
 
 constexpr int kAlignment = 64;
 constexpr int kWidestRegister = 16;  // floats
-constexpr int kQueriesAhead = 6, kRowsAhead = 16;  // how early memory is asked for
+constexpr int kBlock = 8;            // queries whose samples are kept at a time: they stay in the first cache
+constexpr int kQueriesAhead = 6;      // how early the backward pass asks for a query
+constexpr int kRowsAhead = 8;        // how early a map's rows are asked for
+constexpr int64_t kHugePage = 2 << 20;
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -59,8 +70,12 @@ class Arena {
     if (bytes <= size_) return;
     std::free(data_);
     size_ = 0;
-    data_ = static_cast<char*>(std::aligned_alloc(kAlignment, round_up(bytes, kAlignment)));
+    const int64_t size = round_up(bytes, kHugePage);
+    data_ = static_cast<char*>(std::aligned_alloc(kHugePage, size));
     if (!data_) throw std::bad_alloc();
+#if defined(__linux__)
+    madvise(data_, size, MADV_HUGEPAGE);  // a map spans hundreds of small pages, more than the first table of pages holds
+#endif
     size_ = bytes;
   }
 
@@ -83,8 +98,8 @@ thread_local Arena arena_of_thread;
 int64_t scratch_bytes(const Problem& p, bool backward) {
   const int64_t row = round_up(p.channels, kWidestRegister) * 4, points = p.points_padded;
   const int64_t maps = (p.mode == kSeparate ? 2 : 1) * (backward ? 2 : 1);
-  const int64_t numbers_per_point = 4 + 6 + 8;  // weights, logits and locations; sums; corners
-  return maps * p.bordered_tokens * row + (3 + 3 * points) * row + points * numbers_per_point * 4 + 32 * kAlignment;
+  const int64_t numbers_per_point = backward ? 4 + 6 + 8 : 3 + kBlock * (1 + 8);  // see what is taken there
+  return maps * p.bordered_tokens * row + (3 + (backward ? 3 : kBlock) * points) * row + points * numbers_per_point * 4 + 32 * kAlignment;
 }
 
 namespace portable {
@@ -158,10 +173,37 @@ bool choose_path(int wanted, Path& path) {
 }
 
 struct Tables {
+  std::vector<int32_t> order;
   std::vector<Level> level;
   std::vector<float> width, height;
   std::vector<int32_t> start, line;
 };
+
+// Encoder queries are tokens of all levels or of the coarsest ones, row by row. Worked on in that order, the finest level's
+// queries would sweep the whole map, then the next level's, and so on; so those of one part of the picture come together
+// instead, tile by tile. From the bottom up: of the copy, the last rows are those still in the cache. Any other number of
+// queries stays as it is. The order changes where a result is computed first, never the result.
+void order_by_place(const LitedetrAttention& call, std::vector<int32_t>& order) {
+  constexpr int kTile = 8;  // pixels of the finest level that asks
+  int64_t tokens = 0;
+  int finest = call.levels;
+  while (finest > 0 && tokens < call.queries) {
+    finest--;
+    tokens += static_cast<int64_t>(call.sizes[2 * finest]) * call.sizes[2 * finest + 1];
+  }
+  if (!tokens || tokens != call.queries || tokens < 256) return;
+  const int down = (call.sizes[2 * finest] + kTile - 1) / kTile, across = (call.sizes[2 * finest + 1] + kTile - 1) / kTile;
+  const auto edge = [](int64_t tile, int64_t size, int64_t tiles) { return static_cast<int>(tile * size / tiles); };
+  order.reserve(tokens);
+  for (int ty = down - 1; ty >= 0; ty--)
+    for (int tx = 0; tx < across; tx++)
+      for (int l = finest, start = 0; l < call.levels; l++) {
+        const int height = call.sizes[2 * l], width = call.sizes[2 * l + 1];
+        for (int y = edge(ty, height, down); y < edge(ty + 1, height, down); y++)
+          for (int x = edge(tx, width, across); x < edge(tx + 1, width, across); x++) order.push_back(start + y * width + x);
+        start += height * width;
+      }
+}
 
 Problem make_problem(const LitedetrAttention& call, Tables& tables) {
   Problem p;
@@ -171,7 +213,7 @@ Problem make_problem(const LitedetrAttention& call, Tables& tables) {
   p.points_padded = static_cast<int>(round_up(p.points_total, kWidestRegister));
   p.tokens = 0;
   p.bordered_tokens = 0;
-  tables.width.assign(p.points_padded, 0.0f);
+  tables.width.assign(p.points_padded, -1.0f);  // what is no point lies outside of every level
   tables.height.assign(p.points_padded, 0.0f);
   tables.start.assign(p.points_padded, 0);
   tables.line.assign(p.points_padded, 0);
@@ -189,6 +231,8 @@ Problem make_problem(const LitedetrAttention& call, Tables& tables) {
     p.bordered_tokens += 1 + static_cast<int64_t>(line) * (height + 3);
   }
   p.level = tables.level.data();
+  order_by_place(call, tables.order);
+  p.order = tables.order.empty() ? nullptr : tables.order.data();
   p.point_width = tables.width.data();
   p.point_height = tables.height.data();
   p.point_start = tables.start.data();

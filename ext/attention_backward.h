@@ -62,22 +62,28 @@ static void backward_queries(const Problem& p, Arena& arena, const Maps& maps, c
   const float *const values = maps.values, *const keys = maps.keys;
   vec products[kProducts][LANES] = {};
 
+  const int64_t first_index = static_cast<int64_t>(batch) * p.queries * p.heads + head;
+  const auto index_of = [&](int q) { return first_index + static_cast<int64_t>(p.order ? p.order[q] : q) * p.heads; };
+
   for (int q = 0; q < p.queries; q++) {
-    const int64_t index = (static_cast<int64_t>(batch) * p.queries + q) * p.heads + head;
-    prefetch_query(p, kMode, index);
-    prefetch(p.grad_out, bytes_per_row(p), index + kQueriesAhead * p.heads);
-    prefetch_target(p.grad_locations, p.points_total * 8, index + kQueriesAhead * p.heads);
-    if (kMode != kPlain) prefetch_target(p.grad_query, bytes_per_row(p), index + kQueriesAhead * p.heads);
+    const int64_t index = index_of(q);
+    if (q + kQueriesAhead < p.queries) {
+      const int64_t next = index_of(q + kQueriesAhead);
+      prefetch_query(p, kMode, next);
+      prefetch(p.grad_out, bytes_per_row(p), next);
+      prefetch_target(p.grad_locations, p.points_total * 8, next);
+      if (kMode != kPlain) prefetch_target(p.grad_query, bytes_per_row(p), next);
+    }
     const float* locations = locations_of(p, index, padded);
-    load_row(p, p.grad_out, index, grad_out);
+    read_whole_row<N>(p, p.grad_out, index, grad_out, 1.0f);
     if (kMode == kPlain)
       std::memcpy(weights, p.weights + index * total_points, total_points * sizeof(float));
     else
-      load_row(p, p.query, index, query, p.scale);
+      read_whole_row<N>(p, p.query, index, query, p.scale);
 
     for (int first = 0; first < total_points; first += LANES) {
       Points& points = all_points[first / LANES];
-      locate(p, locations, first, row_size, points);
+      locate<true>(p, locations, first, row_size, points);
       const int count = total_points - first < LANES ? total_points - first : LANES;
       for (int i = 0; i < count; i++) {
         const int64_t top = points.top[i], bottom = points.bottom[i];
@@ -123,7 +129,9 @@ static void backward_queries(const Problem& p, Arena& arena, const Maps& maps, c
                   total_points * sizeof(float));
     } else {
       std::memcpy(weights, sums, p.points_padded * sizeof(float));
-      softmax(total_points, weights);
+      float factor;
+      softmax_rows(1, total_points, p.points_padded, weights, &factor);
+      for (int i = 0; i < total_points; i += LANES) store(weights + i, load(weights + i) * factor);
       float* const grad_weights = sums + kValueGrad * p.points_padded;
       if (p.grad_weights_out)
         for (int i = 0; i < total_points; i++) grad_weights[i] += p.grad_weights_out[index * total_points + i];
@@ -162,8 +170,8 @@ static void backward_queries(const Problem& p, Arena& arena, const Maps& maps, c
         }
       }
       for (int r = 0; r < row_size; r += LANES)
-        store(grad_query + r, weighted_sum(total_points, grad_logits, key_samples + r, row_size));
-      store_row(p, p.grad_query, index, grad_query, p.scale);
+        weighted_sums<1>(total_points, grad_logits, key_samples + r, row_size, p.scale, grad_query + r);
+      store_row(p, p.grad_query, index, grad_query);
     }
 
     for (int i = 0; i < total_points; i += LANES) {
@@ -208,7 +216,7 @@ static void backward_mode(const Problem& p, Arena& arena, int batch, int head) {
   const Maps maps = {keys, values};
   const MapGradients grads = {grad_keys, grad_values};
 #define CALL(N) backward_queries<kMode, N>(p, arena, maps, grads, batch, head)
-  FOR_REGISTERS(n, CALL);
+  FOR_USUAL_REGISTERS(n, CALL);
 #undef CALL
   write_head(p, p.grad_value, batch, head, grad_values);
   if (kMode == kSeparate) write_head(p, p.grad_key, batch, head, grad_keys);

@@ -13,6 +13,7 @@
 #include "attention_backward.h"
 
 #undef FOR_REGISTERS
+#undef FOR_USUAL_REGISTERS
 #undef EVEN_LANES
 #undef ODD_LANES
 #undef UNPACK_LOW

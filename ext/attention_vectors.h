@@ -15,8 +15,12 @@ INLINE void store(int32_t* p, ivec v) { *reinterpret_cast<ivec_anywhere*>(p) = v
 INLINE vec splat(float x) { return x - vec{}; }  // x - 0, not 0 + x: only the former is free of arithmetic
 
 INLINE vec load(const uint16_t* p) {  // bfloat16 is the upper half of a float
+#if LANES == 16  // one instruction, where some compilers make four of the vector types
+  return (vec)((uvec)_mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))) << 16);
+#else
   hvec half = *reinterpret_cast<const hvec_anywhere*>(p);
   return (vec)(__builtin_convertvector(half, uvec) << 16);
+#endif
 }
 
 INLINE void store(uint16_t* p, vec v) {  // rounds to nearest even; a NaN stays one
@@ -82,7 +86,28 @@ INLINE void store(uint16_t* p, vec v) {  // rounds to nearest even; a NaN stays 
   v = combine(v, SHUFFLE(v, v, 1, 0, 3, 2))
 #endif
 
-INLINE vec larger(vec a, vec b) { return (a > b) ? a : b; }
+// The larger one; b if either is a NaN.
+INLINE vec larger(vec a, vec b) {
+#if LANES == 16
+  return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif LANES == 8
+  return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return (a > b) ? a : b;
+#endif
+}
+
+INLINE vec round_down(vec x) {
+#if LANES == 16
+  return (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+#elif LANES == 8
+  return (vec)_mm256_floor_ps((__m256)x);
+#else
+  const vec whole = __builtin_convertvector(__builtin_convertvector(x, ivec), vec);
+  return __builtin_convertvector(__builtin_convertvector(whole, ivec) + (whole > x), vec);  // true is -1
+#endif
+}
+
 INLINE vec sum(vec a, vec b) { return a + b; }
 
 INLINE vec largest(vec v) {
@@ -102,27 +127,31 @@ INLINE vec sum_quads(vec a, vec b, vec c, vec d) {
   return SHUFFLE(ab, cd, PAIRS_LOW) + SHUFFLE(ab, cd, PAIRS_HIGH);
 }
 
+// LANES / 4 results of sum_quads -> one register whose lane i is the whole sum over register i.
+INLINE vec join_quads(const vec* quads) {
+#if LANES == 16
+  vec ab = SHUFFLE(quads[0], quads[1], EVEN_LANES) + SHUFFLE(quads[0], quads[1], ODD_LANES);
+  vec cd = SHUFFLE(quads[2], quads[3], EVEN_LANES) + SHUFFLE(quads[2], quads[3], ODD_LANES);
+  return SHUFFLE(ab, cd, EVEN_LANES) + SHUFFLE(ab, cd, ODD_LANES);
+#elif LANES == 8
+  return SHUFFLE(quads[0], quads[1], EVEN_LANES) + SHUFFLE(quads[0], quads[1], ODD_LANES);
+#else
+  return quads[0];
+#endif
+}
+
 // LANES registers -> one whose lane i is the sum over register i: about three instructions a register, where summing
 // each by itself takes twice to three times as many.
 INLINE vec sum_each(const vec* v) {
-#if LANES == 16
-  vec a = sum_quads(v[0], v[1], v[2], v[3]), b = sum_quads(v[4], v[5], v[6], v[7]);
-  vec c = sum_quads(v[8], v[9], v[10], v[11]), d = sum_quads(v[12], v[13], v[14], v[15]);
-  vec ab = SHUFFLE(a, b, EVEN_LANES) + SHUFFLE(a, b, ODD_LANES);
-  vec cd = SHUFFLE(c, d, EVEN_LANES) + SHUFFLE(c, d, ODD_LANES);
-  return SHUFFLE(ab, cd, EVEN_LANES) + SHUFFLE(ab, cd, ODD_LANES);
-#elif LANES == 8
-  vec a = sum_quads(v[0], v[1], v[2], v[3]), b = sum_quads(v[4], v[5], v[6], v[7]);
-  return SHUFFLE(a, b, EVEN_LANES) + SHUFFLE(a, b, ODD_LANES);
-#else
-  return sum_quads(v[0], v[1], v[2], v[3]);
-#endif
+  vec quads[LANES / 4];
+#pragma GCC unroll 4
+  for (int i = 0; i < LANES / 4; i++) quads[i] = sum_quads(v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]);
+  return join_quads(quads);
 }
 
 // exp of something not positive, to about one unit in the last place; below -87 it is 0 to within 1e-38.
 INLINE vec exp_not_positive(vec x) {
-  vec lowest = splat(-87.0f);
-  x = (x < lowest) ? lowest : x;  // a NaN passes
+  x = larger(splat(-87.0f), x);  // a NaN passes
   ivec n = __builtin_convertvector(x * 1.44269504088896f - 0.5f, ivec);  // truncation of a negative = round to nearest
   vec whole = __builtin_convertvector(n, vec);
   vec r = x - whole * 0.693359375f + whole * 2.12194440e-4f;  // ln 2 in two parts

@@ -67,7 +67,7 @@ def compiler() -> str:
 def library_path(command: str) -> Path:
     """The file that a build with this compiler makes."""
     digest = hashlib.sha256()
-    for path in sorted(source_folder().glob("attention*")):
+    for path in sorted(path for kind in ("*.h", "*.cpp") for path in source_folder().glob(kind)):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout
     digest.update("\0".join((*FLAGS, *THREADING, command, version, sys.platform)).encode())
