@@ -39,12 +39,10 @@ class Leak:
 
     Attributes:
         outside, padding: (Q, M, L) share of each query's and head's attention.
-        attention: (Q, M, L) all of it; 1 when summed over levels.
     """
 
     outside: np.ndarray
     padding: np.ndarray
-    attention: np.ndarray
 
     @property
     def lost(self) -> np.ndarray:
@@ -194,7 +192,7 @@ def _leak(run: Run, step: AttentionStep) -> Leak:
             share = bilinear.sample(cells, points.reshape(1, -1, 2)).reshape(given.shape)
             padding[:, :, level] = (given * share).sum(axis=-1)
         first += shape[0] * shape[1]
-    return Leak(outside, padding, weights.sum(axis=-1))
+    return Leak(outside, padding)
 
 
 def _of_head(values: np.ndarray, head: int | None) -> np.ndarray:
@@ -217,6 +215,8 @@ def _notes(shown: _Shown, padding: np.ndarray) -> list[str]:
     keyed = shown.step.query is not None
     notes = [say(lang, "leak.note.kda" if keyed else "leak.note.plain"), say(lang, "leak.note.part")]
     notes.append(say(lang, "leak.note.stretched" if shown.run.trace.padding is None or not padding.any() else "leak.note.padded"))
+    if shown.chosen is not None:
+        notes = [*(say(lang, f"note.{key}", **values) for key, values in shown.chosen.notes), *notes]
     traces = _points_outside(shown)
     (left, right), (bottom, top) = _ranges(shown.run, traces)
     beyond = sum(int(((t["x"] < left) | (t["x"] > right) | (t["y"] < top) | (t["y"] > bottom)).sum()) for t in traces)
