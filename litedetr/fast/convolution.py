@@ -115,6 +115,10 @@ class FusedConvolution(nn.Module):
         It is right on rows of which `source_rows` are in `x`."""
         return self(x), start // self.stride
 
+    def __getstate__(self) -> dict:
+        """For copies, which pack their own weights: a packed one has no memory that Python could copy."""
+        return self.__dict__ | {"_packed": None}
+
     def _geometry(self) -> tuple[list[int], list[int], list[int], int]:
         order = (self.padding, self.stride) if self.fused else (self.stride, self.padding)
         return [order[0]] * 2, [order[1]] * 2, [1, 1], self.groups

@@ -115,6 +115,13 @@ def test_the_original_is_neither_changed_nor_read_again(kind):
     assert not any(parameter.requires_grad for parameter in fast.parameters())
 
 
+@pytest.mark.parametrize("kind", ["resnet", "mobilenet"])
+def test_a_copy_after_use_agrees(kind):
+    fast = fast_backbone(build(kind), torch.float32)
+    expected = fast(picture(64, 64))
+    assert_same_maps(copy.deepcopy(fast)(picture(64, 64)), expected, torch.float32)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_threads_and_gradient_mode_do_not_matter(kind):
     fast = fast_backbone(build(kind), torch.float32)
