@@ -54,18 +54,21 @@ class Plan:
                 raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
 
 
-def measure(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> Report:
-    """Measures the plan's groups one after the other; `tell` hears of each before it begins."""
+def measure(plan: Plan, tell: Callable[[str], None] = lambda group: None) -> Iterator[Report]:
+    """Measures the plan's groups one after the other; gives the report so far after each, so that a stopped run keeps something.
+
+    `tell` hears of each group before it begins.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(plan.threads)
-    found, rows = machine(), []
+    report = Report((), plan.threads, plan.rounds, machine(), software(), datetime.date.today().isoformat())
     try:
         for group in plan.groups:
-            tell(f"{group} …")
-            rows += GROUPS[group](plan)
+            tell(group)
+            report = replace(report, rows=report.rows + tuple(GROUPS[group](plan)))
+            yield report
     finally:
         torch.set_num_threads(before)
-    return Report(tuple(rows), plan.threads, plan.rounds, found, software(), datetime.date.today().isoformat())
 
 
 # ------------------------------------------------------------------------------------------- attention alone

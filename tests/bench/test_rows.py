@@ -22,7 +22,7 @@ ASKED = {
 
 
 def test_every_limit_is_in_the_table():
-    report = measure(Plan(groups=("cuda",)))
+    (report,) = measure(Plan(groups=("cuda",)))
     assert {row.limit for row in report.rows} == ASKED["cuda"]
     for group, pairs in (("encoder", rows.ENCODERS), ("detector", rows.DETECTORS), ("embedded", rows.EMBEDDED)):
         assert {pair.limit for pair in pairs} - {None} == ASKED[group]
@@ -102,7 +102,9 @@ def test_both_sides_compute_the_same():
 
 def test_threads_are_put_back():
     before = torch.get_num_threads()
-    report = measure(tiny.plan(groups=("cuda",), threads=before + 1))
+    reports = measure(tiny.plan(groups=("cuda", "cuda"), threads=before + 1))
+    first, report = reports
+    assert report.rows == first.rows * 2, "a report after every group"
     assert torch.get_num_threads() == before
     assert report.threads == before + 1
 
