@@ -14,6 +14,7 @@ DEVICE void forward(const Attention& p) {
   typedef typename T::scalar scalar;
   __shared__ Board<LANES, kForwardWords> board;
   const W w = W::of(p);
+  if (!any_lane(w.busy)) return;  // the whole warp lies beyond its level's last line
   const int total_points = p.levels * p.points;
   const long long row = W::row(p, w);
   const scalar *values[VECTORS], *keys[VECTORS];
@@ -109,9 +110,9 @@ template <Mode MODE, class T, int LANES, int VECTORS, bool WHOLE>
 DEVICE void backward(const Attention& p) {
   typedef Worker<T, LANES, VECTORS, WHOLE> W;
   typedef typename T::scalar scalar;
-  constexpr int kBytes = sizeof(scalar);
   __shared__ Board<LANES, kBackwardWords> board;
   const W w = W::of(p);
+  if (!any_lane(w.busy)) return;  // the whole warp lies beyond its level's last line
   const int total_points = p.levels * p.points;
   const long long row = W::row(p, w);
   const scalar *values[VECTORS], *keys[VECTORS];
@@ -198,7 +199,6 @@ DEVICE void backward(const Attention& p) {
 #pragma unroll
     for (int j = 0; j < kChunk; j++) {
       const Point point = read<kBackwardWords>(board, w.pair, j);
-      const bool touches = w.busy && point.offset >= 0;
       float by_x = 0.0f, by_y = 0.0f, by_weight = 0.0f;
 #pragma unroll
       for (int n = 0; n < VECTORS; n++) {
@@ -214,7 +214,6 @@ DEVICE void backward(const Attention& p) {
 #pragma unroll
         for (int k = 0; k < 4; k++) {
           const float weight = corner_weight(point, k);
-          const int place = (point.offset + (k & 1 ? point.to_right : 0) + (k & 2 ? point.to_lower : 0)) / kBytes;
           float v[8];
           W::load(p, w, corners.at[k], n, v);
           float product = dot(v, MODE == plain ? grad_out[n] : by_value, 0.0f);
@@ -222,17 +221,19 @@ DEVICE void backward(const Attention& p) {
             by_weight = fmaf(weight, product, by_weight);
             product *= point.share;
           }
-          if (touches) W::add(p, w, grad_values[n] + place, n, weight, by_value);
           if (MODE == separate) {
             W::load(p, w, key_corners.at[k], n, v);
             product = dot(v, by_key, product);
-            if (touches) W::add(p, w, grad_keys[n] + place, n, weight, by_key);
           }
           if (MODE != plain)
 #pragma unroll
             for (int i = 0; i < 8; i++) grad_query[n][i] = fmaf(point.grad_logit * weight, v[i], grad_query[n][i]);
           by_x = fmaf((k & 1 ? point.slope_right : point.slope_left) * (k & 2 ? point.lower : point.upper), product, by_x);
           by_y = fmaf((k & 2 ? point.slope_lower : point.slope_upper) * (k & 1 ? point.right : point.left), product, by_y);
+        }
+        if (w.busy && point.offset >= 0 && W::channel(w, n) < p.channels) {
+          add_to_corners(p, w, grad_values[n], point, n, by_value);
+          if (MODE == separate) add_to_corners(p, w, grad_keys[n], point, n, by_key);
         }
       }
       by_x = sum_over_lanes<LANES>(by_x);

@@ -37,6 +37,7 @@ DEVICE void add_4(float* at, float a, float b, float c, float d) {  // `at` is a
 #endif
 }
 DEVICE float exchange(float x, int distance) { return __shfl_xor_sync(0xffffffffu, x, distance); }
+DEVICE bool any_lane(bool x) { return __any_sync(0xffffffffu, x); }
 DEVICE unsigned bits_of(float x) { return __float_as_uint(x); }
 DEVICE float float_of(unsigned x) { return __uint_as_float(x); }
 #endif
@@ -67,10 +68,10 @@ struct Attention {  // every tensor contiguous, `void` in the kernel's type; lit
   float *grad_key, *grad_value;         // float whatever the type, and zero before
   float *grad_locations, *grad_weights;
   int queries, heads, channels, levels, points, tokens;
-  // How the work is cut: a block takes 2^tile_x * 2^tile_y queries and 2^tile_heads heads; `tiles` cover a picture's queries.
+  // How the work is cut: block (x, y, z) takes 2^tile_x * 2^tile_y queries, tile x of them, and 2^tile_heads heads of picture z.
   // Queries that are the pixels of levels query_level, query_level + 1, ... come in tiles that are neighbours in the picture
   // and find each other's corners in the first cache; if query_level is L they are a mere list.
-  int tile_x, tile_y, tile_heads, tiles, query_level;
+  int tile_x, tile_y, tile_heads, query_level;
   float scale;  // D^-0.5
   Level level[kMaxLevels];
 };
@@ -150,11 +151,9 @@ struct Worker {
     Worker w;
     w.lane = threadIdx.x % LANES;
     w.pair = threadIdx.x / LANES;
-    const int groups = (p.heads + (1 << p.tile_heads) - 1) >> p.tile_heads;
-    int tile = blockIdx.x % p.tiles;
-    const int rest = blockIdx.x / p.tiles;
-    w.batch = rest / groups;
-    w.head = (rest % groups << p.tile_heads) + (w.pair & ((1 << p.tile_heads) - 1));
+    int tile = blockIdx.x;
+    w.batch = blockIdx.z;
+    w.head = (blockIdx.y << p.tile_heads) + (w.pair & ((1 << p.tile_heads) - 1));
     const int index = w.pair >> p.tile_heads;  // of the query in its tile
     if (p.query_level == p.levels) {
       w.query = (tile << (p.tile_x + p.tile_y)) + index;
@@ -167,8 +166,9 @@ struct Worker {
         if (tile < count) break;
         tile -= count;
       }
-      const int x = (tile % across << p.tile_x) + (index & ((1 << p.tile_x) - 1));
-      const int y = (tile / across << p.tile_y) + (index >> p.tile_x);
+      const int line = static_cast<unsigned>(tile) / static_cast<unsigned>(across);
+      const int x = (tile - line * across << p.tile_x) + (index & ((1 << p.tile_x) - 1));
+      const int y = (line << p.tile_y) + (index >> p.tile_x);
       w.busy = x < p.level[l].width && y < p.level[l].height;
       w.query = p.level[l].start - p.level[p.query_level].start + y * p.level[l].width + x;
     }
@@ -224,15 +224,13 @@ struct Worker {
     }
   }
   DEVICE void add(const Attention& p, const Worker& w, float* at, int n, float factor, const float* v) {
-    const int c = channel(w, n);
-    if (c >= p.channels) return;
     if (WHOLE) {
       add_4(at, factor * v[0], factor * v[1], factor * v[2], factor * v[3]);
       add_4(at + 4, factor * v[4], factor * v[5], factor * v[6], factor * v[7]);
     } else
 #pragma unroll
       for (int i = 0; i < 8; i++)
-        if (c + i < p.channels) atomicAdd(at + i, factor * v[i]);
+        if (channel(w, n) + i < p.channels) atomicAdd(at + i, factor * v[i]);
   }
 };
 
@@ -331,6 +329,19 @@ struct Corners {
     return c;
   }
 };
+
+// Each corner's share of a sample's gradient, to a map of floats; the point is not outside.
+template <class W>
+DEVICE void add_to_corners(const Attention& p, const W& w, float* map, const Point& point, int n, const float* gradient) {
+  constexpr unsigned kWider = sizeof(float) / sizeof(typename W::scalar);
+#pragma unroll
+  for (int line = 0; line < 2; line++) {
+    char* at = reinterpret_cast<char*>(map) + point.offset * kWider + (line ? point.to_lower * kWider : 0u);
+    W::add(p, w, reinterpret_cast<float*>(at), n, corner_weight(point, 2 * line), gradient);
+    at += point.to_right * kWider;
+    W::add(p, w, reinterpret_cast<float*>(at), n, corner_weight(point, 2 * line + 1), gradient);
+  }
+}
 
 // sum += factor * the sample, of a point with multiplied weights
 template <class W>

@@ -24,12 +24,13 @@ from litedetr.ops.cuda_launch import Driver, Gpu
 from litedetr.ops.library import BuildError
 from litedetr.ops.native import deformable_attention, key_aware_deformable_attention
 
-__all__ = ["DTYPES", "deformable_attention", "key_aware_deformable_attention", "reason_unavailable", "supports"]
+__all__ = ["DTYPES", "deformable_attention", "gpu", "key_aware_deformable_attention", "reason_unavailable", "supports"]
 
 DTYPES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 """What the kernels read and write; they compute in float32."""
 
-_LARGEST = 2**31 - 1  # they count the bytes of one picture's map, and blocks, in 32 bits
+_LARGEST = 2**31 - 1  # they count the bytes of one picture's map in 32 bits
+_MOST_PICTURES_AND_HEADS = 2**16 - 1  # as many blocks there may be along the second and third side of a grid
 
 
 class _State:
@@ -54,7 +55,7 @@ if hasattr(os, "register_at_fork"):
 
 def supports(shapes: Sequence[tuple[int, int]], value: Tensor, locations: Tensor, *others: Tensor) -> bool:
     """Whether the kernels take maps of this size, and tensors of these dtypes and devices."""
-    B, Q, M, L, _, _ = locations.shape
+    B, _, M, L, _, _ = locations.shape
     tensors = (value, locations, *others)
     return (
         all(tensor.device.type == "cuda" and tensor.device == value.device and tensor.dtype in DTYPES for tensor in tensors)
@@ -62,7 +63,7 @@ def supports(shapes: Sequence[tuple[int, int]], value: Tensor, locations: Tensor
         and value.shape[-1] <= LARGEST_CHANNELS
         and L <= cuda_launch.LARGEST_LEVELS
         and value.shape[1:].numel() * 4 <= _LARGEST
-        and B * Q * M <= _LARGEST
+        and max(B, M) <= _MOST_PICTURES_AND_HEADS
     )
 
 
@@ -96,6 +97,11 @@ def _reason(device: torch.device, mode: str, dtype: torch.dtype, channels: int) 
                 worker.start()
                 worker.join()
     return _State.reasons[wanted]
+
+
+def gpu(device: torch.device) -> Gpu:
+    """The GPU with what has been loaded into it; `reason_unavailable` must have been None for it before."""
+    return _State.gpus[device]
 
 
 def _prepare(device: torch.device, variant: Variant, dtype: torch.dtype, channels: int) -> None:
@@ -172,7 +178,7 @@ def _run(direction: str, mode: str, sizes: Sequence[int], value: Tensor, locatio
         return
     variant = Variant.of(mode, DTYPES[value.dtype], value.shape[-1])
     gpu = _State.gpus.get(value.device)
-    if gpu is None or not gpu.holds(variant):
+    if gpu is None or not gpu.has(variant.kernel("forward")):
         reason = _reason(value.device, mode, value.dtype, value.shape[-1])
         if reason is not None:
             raise RuntimeError(f"the CUDA attention kernel is not available: {reason}")

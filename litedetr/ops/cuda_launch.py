@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ class Call(ctypes.Structure):
         *((name, ctypes.c_void_p) for name in ("grad_out", "grad_weights_out", "grad_query", "grad_key", "grad_value")),
         *((name, ctypes.c_void_p) for name in ("grad_locations", "grad_weights")),
         *((name, ctypes.c_int32) for name in ("queries", "heads", "channels", "levels", "points", "tokens")),
-        *((name, ctypes.c_int32) for name in ("tile_x", "tile_y", "tile_heads", "tiles", "query_level")),
+        *((name, ctypes.c_int32) for name in ("tile_x", "tile_y", "tile_heads", "query_level")),
         ("scale", ctypes.c_float),
         ("level", _Level * LARGEST_LEVELS),
     ]
@@ -41,14 +42,16 @@ class Call(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Cut:
-    """How a call's queries are cut into blocks of 2^tile_x * 2^tile_y queries and 2^tile_heads heads."""
+    """How a call's queries are cut into blocks of 2^tile_x * 2^tile_y queries and 2^tile_heads heads.
+
+    `blocks` counts tiles of queries, groups of heads, and pictures.
+    """
 
     tile_x: int
     tile_y: int
     tile_heads: int
-    tiles: int
     query_level: int
-    blocks: int
+    blocks: tuple[int, int, int]
     threads: int
 
 
@@ -67,7 +70,7 @@ def cut(
         pixels += shapes[first][0] * shapes[first][1]
     if pixels != queries:
         first = len(shapes)
-    threads = max(LARGEST_BLOCK, SMALLEST_BLOCK)
+    threads = LARGEST_BLOCK
     while True:
         bits = (threads // lanes).bit_length() - 1 - tile_heads
         tile_y = bits // 2
@@ -76,10 +79,10 @@ def cut(
             tiles = sum(-(-width // 2**tile_x) * -(-height // 2**tile_y) for height, width in shapes[first:])
         else:
             tiles = -(-queries // 2**bits)
-        blocks = batch * -(-heads // 2**tile_heads) * tiles
+        blocks = tiles, -(-heads // 2**tile_heads), batch
         smaller = threads // 2
-        if blocks >= 2 * multiprocessors or smaller < SMALLEST_BLOCK or smaller // lanes < 2**tile_heads:
-            return Cut(tile_x, tile_y, tile_heads, tiles, first, blocks, threads)
+        if math.prod(blocks) >= 2 * multiprocessors or smaller < SMALLEST_BLOCK or smaller // lanes < 2**tile_heads:
+            return Cut(tile_x, tile_y, tile_heads, first, blocks, threads)
         threads = smaller
 
 
@@ -127,12 +130,10 @@ class Driver:
             self.expect(self._library.cuThreadExchangeStreamCaptureMode(ctypes.byref(relaxed)))
         return functions
 
-    def launch(self, function: ctypes.c_void_p, blocks: int, threads: int, stream: int, call: Call) -> None:
+    def launch(self, function: ctypes.c_void_p, blocks: Sequence[int], threads: int, stream: int, call: ctypes.Structure) -> None:
         """Puts one kernel on a stream; the structure is copied at once."""
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(call))
-        self.expect(
-            self._library.cuLaunchKernel(function, blocks, 1, 1, threads, 1, 1, 0, ctypes.c_void_p(stream), parameters, None)
-        )
+        self.expect(self._library.cuLaunchKernel(function, *blocks, threads, 1, 1, 0, ctypes.c_void_p(stream), parameters, None))
 
 
 class Gpu:
@@ -153,14 +154,17 @@ class Gpu:
     def load(self, variant: Variant) -> Path:
         """Compiles a variant unless that has been done, and loads it; returns the file that keeps it."""
         image, file = cuda_build.compiled(variant, self.capability)
-        names = [variant.kernel(direction) for direction in ("forward", "backward")]
-        with self._driver.within(self._context):
-            self._functions.update(zip(names, self._driver.load(image, names), strict=True))
+        self.load_image(image, [variant.kernel(direction) for direction in ("forward", "backward")])
         return file
 
-    def holds(self, variant: Variant) -> bool:
-        """Whether a variant has been loaded."""
-        return variant.kernel("forward") in self._functions
+    def load_image(self, image: bytes, names: Sequence[str]) -> None:
+        """Loads the named kernels out of a cubin or a PTX text."""
+        with self._driver.within(self._context):
+            self._functions.update(zip(names, self._driver.load(image, names), strict=True))
+
+    def has(self, name: str) -> bool:
+        """Whether a kernel of this name has been loaded."""
+        return name in self._functions
 
     def drop(self, variant: Variant) -> None:
         """Never runs a variant again."""
@@ -184,8 +188,12 @@ class Gpu:
             start += height * width
         call = Call(
             queries=Q, heads=M, channels=D, levels=L, points=P, tokens=S, scale=D**-0.5, level=levels,
-            tile_x=work.tile_x, tile_y=work.tile_y, tile_heads=work.tile_heads, tiles=work.tiles, query_level=work.query_level,
+            tile_x=work.tile_x, tile_y=work.tile_y, tile_heads=work.tile_heads, query_level=work.query_level,
             **{name: tensor.data_ptr() for name, tensor in tensors.items() if tensor is not None},
         )  # fmt: skip
+        self.start(variant.kernel(direction), work.blocks, work.threads, call)
+
+    def start(self, name: str, blocks: Sequence[int], threads: int, call: ctypes.Structure) -> None:
+        """Puts a loaded kernel, which takes one structure, on the current stream."""
         with self._driver.within(self._context):
-            self._driver.launch(self._functions[variant.kernel(direction)], work.blocks, work.threads, self.stream(), call)
+            self._driver.launch(self._functions[name], blocks, threads, self.stream(), call)

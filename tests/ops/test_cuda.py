@@ -229,13 +229,13 @@ def test_every_query_and_head_lies_in_one_block(queries, lanes, tile_heads, mult
     assert cut.threads % 32 == 0
     per_tile = 1 << (cut.tile_x + cut.tile_y)
     if cut.query_level == len(shapes):
-        assert (cut.tiles - 1) * per_tile < queries <= cut.tiles * per_tile
+        assert (cut.blocks[0] - 1) * per_tile < queries <= cut.blocks[0] * per_tile
     else:
         pixels = shapes[cut.query_level :]
         assert queries == sum(height * width for height, width in pixels)
         rows_columns = [(math.ceil(height / 2**cut.tile_y), math.ceil(width / 2**cut.tile_x)) for height, width in pixels]
-        assert cut.tiles == sum(rows * columns for rows, columns in rows_columns)
-    assert cut.blocks == 2 * cut.tiles * (3 if tile_heads == 0 else 2)
+        assert cut.blocks[0] == sum(rows * columns for rows, columns in rows_columns)
+    assert cut.blocks[1:] == (3 if tile_heads == 0 else 2, 2)
 
 
 def test_the_structure_is_the_kernels():

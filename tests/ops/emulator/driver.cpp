@@ -21,7 +21,7 @@
 #define __grid_constant__
 
 struct Index {
-  unsigned x;
+  unsigned x, y, z;
 };
 static Index threadIdx, blockIdx;
 struct alignas(16) uint4 {
@@ -67,7 +67,8 @@ static float2 load_once(const float2* at) {
 static float half_to_float(unsigned bits) {
   const unsigned sign = (bits & 0x8000u) << 16, exponent = bits >> 10 & 31, fraction = bits & 1023;
   if (exponent == 31) return float_of(sign | 0x7f800000u | fraction << 13);
-  const float size = exponent ? std::ldexp(1024.0f + fraction, static_cast<int>(exponent) - 25) : std::ldexp(1.0f * fraction, -24);
+  const float whole = exponent ? 1024.0f + fraction : fraction;
+  const float size = std::ldexp(whole, exponent ? static_cast<int>(exponent) - 25 : -24);
   return sign ? -size : size;
 }
 static unsigned float_to_half(float x) {
@@ -114,6 +115,15 @@ static float exchange(float x, int distance) {
   return slots[running ^ distance];
 }
 
+static bool any_lane(bool x) {
+  float* const slots = exchanged[arrivals[running] & 1];
+  slots[running] = x;
+  meet();
+  for (int lane = 0; lane < kLanes; lane++)
+    if (slots[lane] != 0.0f) return true;
+  return false;
+}
+
 #define KERNELS                                                                                     \
   EMULATED(f32, 1, 1, true) EMULATED(f32, 2, 1, true) EMULATED(f32, 4, 1, true)                     \
   EMULATED(f32, 8, 1, true) EMULATED(f32, 1, 1, false) EMULATED(f32, 8, 1, false)                   \
@@ -134,8 +144,8 @@ static void run_lane() {
   swapcontext(&fibers[running], &scheduler);
 }
 
-static void run_warp(unsigned block, unsigned first_thread) {
-  blockIdx = {block};
+static void run_warp(Index block, unsigned first_thread) {
+  blockIdx = block;
   for (int lane = 0; lane < kLanes; lane++) {
     stacks[lane].resize(1 << 16);
     getcontext(&fibers[lane]);
@@ -149,7 +159,7 @@ static void run_warp(unsigned block, unsigned first_thread) {
   while (!finished[0]) {
     for (int i = 0; i < kLanes; i++) {
       running = order ? kLanes - 1 - i : i;
-      threadIdx = {first_thread + static_cast<unsigned>(running)};
+      threadIdx = {first_thread + static_cast<unsigned>(running), 0, 0};
       swapcontext(&scheduler, &fibers[running]);
     }
     for (int lane = 1; lane < kLanes; lane++)
@@ -183,16 +193,20 @@ int cuModuleGetFunction(void** function, void*, const char* name) {
   *function = dlsym(dlopen(self.dli_fname, RTLD_NOW), name);
   return *function ? 0 : 500;
 }
-int cuGetErrorString(int error, const char** text) { return *text = error == 200 ? "device kernel image is invalid" : "not found", 0; }
+int cuGetErrorString(int error, const char** text) {
+  return *text = error == 200 ? "device kernel image is invalid" : "not found", 0;
+}
 int cuLaunchKernel(void* function, unsigned grid, unsigned grid_y, unsigned grid_z, unsigned threads, unsigned threads_y,
                    unsigned threads_z, unsigned shared_bytes, void*, void** parameters, void**) {
   must(current > 0, "no context");
-  must(grid_y == 1 && grid_z == 1 && threads_y == 1 && threads_z == 1 && shared_bytes == 0, "one dimension is expected");
-  must(threads % kLanes == 0 && threads <= THREADS && grid > 0, "odd number of threads");
+  must(threads_y == 1 && threads_z == 1 && shared_bytes == 0, "blocks of one dimension are expected");
+  must(threads % kLanes == 0 && threads <= THREADS && grid > 0 && grid_y > 0 && grid_y < 65536 && grid_z > 0 && grid_z < 65536, "odd number of threads or blocks");
   kernel = reinterpret_cast<void (*)(Attention)>(function);
   argument = static_cast<const Attention*>(parameters[0]);
-  for (unsigned block = 0; block < grid; block++)
-    for (unsigned thread = 0; thread < threads; thread += kLanes) run_warp(block, thread);
+  for (unsigned z = 0; z < grid_z; z++)
+    for (unsigned y = 0; y < grid_y; y++)
+      for (unsigned x = 0; x < grid; x++)
+        for (unsigned thread = 0; thread < threads; thread += kLanes) run_warp({x, y, z}, thread);
   launches++;
   return 0;
 }
