@@ -265,7 +265,7 @@ def _bench(options: argparse.Namespace) -> int:
         rounds = options.rounds or (2 if options.quick else Plan.rounds)
         sizes = {"sizes": ((640, 640),)} if options.quick else {}
         plan = Plan(rounds=rounds, threads=options.threads, **chosen, **sizes)
-        for report in measure(plan, lambda group: print(f"{group} …", file=sys.stderr)):  # noqa: B007 - the last one has it all
+        for report in measure(plan, lambda group: print(f"{group} …", file=sys.stderr)):
             if options.json:
                 report.save(options.json)
     print(table.markdown(report), end="")
