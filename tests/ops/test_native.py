@@ -1,5 +1,7 @@
 """The CPU kernel against the float64 reference: output and every gradient, on every instruction set of this machine."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pytest
@@ -49,6 +51,8 @@ CASES = {
     "far-outside": Case(spread=40.0),
     "no-queries": Case(Q=0),
     "no-pictures": Case(B=0),
+    "all-tokens-ask": Case(B=1, Q=16 * 21 + 7 * 10 + 1, D=8, shapes=((16, 21), (7, 10), (1, 1))),  # an order of their own
+    "coarse-tokens-ask": Case(B=2, Q=17 * 19 + 4 * 3, M=1, D=16, P=2, shapes=((20, 9), (17, 19), (4, 3))),
 }
 
 
@@ -84,6 +88,15 @@ def run(mode: str, shapes, tensors: dict[str, torch.Tensor], backend: str) -> di
         cotangents = [torch.randn(r.shape, generator=random).to(r.dtype) for r in results.values()]
         grads = torch.autograd.grad(list(results.values()), list(leaves.values()), cotangents)
     return results | {f"grad {name}": grad for name, grad in zip(leaves, grads, strict=True)}
+
+
+def outputs(mode: str, shapes, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The output alone, of the implementation in use; for threads, which must not all change what is in use."""
+    with torch.no_grad():
+        if mode == "plain":
+            return ops.deformable_attention(tensors["value"], shapes, tensors["locations"], tensors["weights"])
+        key = tensors.get("key", tensors["value"])
+        return ops.key_aware_deformable_attention(tensors["query"], key, tensors["value"], shapes, tensors["locations"])
 
 
 def doubled(tensors):
@@ -146,7 +159,35 @@ def test_locations_that_are_no_numbers_count_as_outside(mode, bad):
     tensors = tensors_of(case, mode)
     outside = tensors | {"locations": torch.full_like(tensors["locations"], 50.0)}
     broken = tensors | {"locations": torch.full_like(tensors["locations"], bad)}
-    assert_agree(run(mode, case.shapes, broken, "native"), run(mode, case.shapes, doubled(outside), "reference"))
+    expected = run(mode, case.shapes, doubled(outside), "reference")
+    for path in paths():
+        with native.use_instructions(path):
+            assert_agree(run(mode, case.shapes, broken, "native"), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_points_see_their_own_level_only(mode, level):
+    """All other levels, and all other heads, are NaN, and points lie up to two pixels outside of their level."""
+    case = Case(B=1, Q=40, D=16, shapes=((3, 4), (1, 1), (2, 5)))
+    tensors = tensors_of(case, mode)
+    H, W = case.shapes[level]
+    start = sum(height * width for height, width in case.shapes[:level])
+    random = torch.Generator().manual_seed(2)
+    pixels = torch.rand(tensors["locations"].shape, generator=random) * torch.tensor([W + 4, H + 4]) - 2
+    tensors["locations"] = torch.full_like(pixels, 50.0)  # the other levels are not looked at
+    tensors["locations"][:, :, :, level] = pixels[:, :, :, level] / torch.tensor([W, H])
+    poisoned_maps = {}
+    for name in tensors.keys() & {"value", "key"}:
+        poisoned_maps[name] = torch.full_like(tensors[name], float("nan"))
+        poisoned_maps[name][:, start : start + H * W, 0] = tensors[name][:, start : start + H * W, 0]
+    expected = run(mode, case.shapes, doubled(tensors), "reference")["out"][..., : case.D]  # the first head
+    assert expected.abs().sum() > 0
+    for path in paths():
+        with native.use_instructions(path):
+            assert_agree(
+                {"out": run(mode, case.shapes, tensors | poisoned_maps, "native")["out"][..., : case.D]}, {"out": expected}
+            )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -160,13 +201,14 @@ def test_strided_inputs(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_the_number_of_threads_changes_nothing(mode):
-    case = Case(B=1, Q=601, D=32)  # enough work for the kernel to use threads at all
+@pytest.mark.parametrize("name", ["more-queries", "all-tokens-ask"])
+def test_the_number_of_threads_changes_nothing(mode, name):
+    case = replace(CASES[name], D=32) if name in CASES else Case(B=1, Q=601, D=32)  # enough work to use threads at all
     tensors = tensors_of(case, mode)
     before = torch.get_num_threads()
     results = []
     try:
-        for threads in (1, 2, 5):  # 5: more than heads, so queries are cut as well
+        for threads in (1, 2, 3, 5):  # 3 and 5: more than heads, so queries are cut as well
             torch.set_num_threads(threads)
             results.append(run(mode, case.shapes, tensors, "native"))
     finally:
@@ -205,6 +247,35 @@ def test_rounding_to_bfloat16_keeps_infinities_and_nan():
     with ops.use("native"):
         out = ops.deformable_attention(value, [(1, 1)], locations, weights * float("nan"))
     assert out.isnan().all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_calls_from_several_threads_at_once(mode):
+    cases = [Case(B=1, Q=200), Case(B=1, Q=90, D=32, shapes=((9, 14), (5, 7))), Case(B=2, Q=50, D=5, P=3)]
+    inputs = [tensors_of(case, mode, seed) for seed, case in enumerate(cases)]
+    expected = [run(mode, case.shapes, tensors, "native") for case, tensors in zip(cases, inputs, strict=True)]
+    with ops.use("native"), ThreadPoolExecutor(3) as pool:
+        got = list(pool.map(lambda i: outputs(mode, cases[i % 3].shapes, inputs[i % 3]), range(30)))
+    for i, out in enumerate(got):
+        assert torch.equal(out, expected[i % 3]["out"])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_can_use_it():
+    case = Case(B=1, Q=601, D=32)
+    tensors = tensors_of(case, "shared")
+    with ops.use("native"):
+        expected = outputs("shared", case.shapes, tensors)  # with as many threads as PyTorch has, before the fork
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)  # OpenMP's threads do not come along; PyTorch's own workers do the same
+            os.write(writer, b"same" if torch.equal(outputs("shared", case.shapes, tensors), expected) else b"else")
+            os._exit(0)
+        os.close(writer)
+        os.waitpid(child, 0)
+        assert os.read(reader, 4) == b"same"
+        os.close(reader)
 
 
 def test_large_logits_do_not_overflow():

@@ -61,6 +61,22 @@ def test_compile_without_graph_breaks(kind):
         torch.testing.assert_close(torch.autograd.grad(got.square().sum(), used), expected_grads)
 
 
+@pytest.mark.parametrize("kind", ["plain", "shared", "separate"])
+def test_export(kind):
+    class Attend(torch.nn.Module):
+        def forward(self, query, key, value, locations, weights):
+            if kind == "plain":
+                return ops.deformable_attention(value, SHAPES, locations, weights)
+            return ops.key_aware_deformable_attention(query, value if kind == "shared" else key, value, SHAPES, locations)
+
+    tensors = inputs()
+    with ops.use("native"):
+        program = torch.export.export(Attend(), tensors)
+        called = [str(node.target) for node in program.graph.nodes if "litedetr" in str(node.target)]
+        assert called == ["litedetr.deformable_attention.default" if kind == "plain" else "litedetr.key_aware_attention.default"]
+        torch.testing.assert_close(program.module()(*tensors), Attend()(*tensors))
+
+
 def test_a_compiled_function_follows_use():
     query, _, value, locations, _ = inputs()
     value = value.requires_grad_()
