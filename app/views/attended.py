@@ -176,7 +176,7 @@ class _Shown:
             return say(lang, f"attended.{kind}.kda" if self.step.query is not None else f"attended.{kind}.plain")
         if self.other is None:
             return say(lang, f"attended.{kind}.equal")
-        return say(lang, f"attended.{kind}.other", model=self.other.name)
+        return say(lang, f"attended.{kind}.other.{'kda' if self.other.key_aware else 'plain'}")
 
     def notes(self) -> list[str]:
         lang = self.state.lang

@@ -93,4 +93,4 @@ def test_both_languages_have_the_same_places_to_fill():
         fields[lang] = {key: sorted(part.split("}")[0] for part in text.split("{")[1:]) for key, text in own.items()}
     assert fields["en"] == fields["ko"]
     same = [key for key in fields["en"] if texts("en")[key] == texts("ko")[key]]
-    assert set(same) <= {"attended.title.other", "attended.short.kda", "asker.object"}
+    assert set(same) <= {"attended.short.kda", "asker.object"}
