@@ -72,25 +72,17 @@ class Fate:
         """The cut: so many tokens become queries."""
         return self.boxes.shape[1]
 
-    @cached_property
+    @property
     def token_ranks(self) -> np.ndarray | None:
         """(S,) every token's rank, from 1: the chosen ones in their order, then the others by score; None in one-stage models."""
-        chosen = self.run.trace.selected_tokens
-        if chosen is None:
+        if self.run.trace.selected_tokens is None:
             return None
-        strength = _strength(self.run)
-        rest = np.setdiff1d(np.arange(len(strength)), chosen.numpy())
-        order = np.concatenate((chosen.numpy(), rest[np.argsort(-strength[rest], kind="stable")]))
-        ranks = np.empty(len(order), dtype=np.int64)
-        ranks[order] = np.arange(1, len(order) + 1)
-        return ranks
+        return self.run.extras.memo("token ranks", lambda: _token_ranks(self.run))
 
-    @cached_property
+    @property
     def token_boxes(self) -> np.ndarray:
         """(S, 4) xyxy in the photo's pixels, clipped to it; without area where a token may propose none."""
-        boxes = self.run.trace.proposal_boxes
-        none = (boxes == 1).all(dim=1)
-        return _on_photo(self.run, boxes.masked_fill(none[:, None], 0.0))
+        return self.run.extras.memo("token boxes", lambda: _token_boxes(self.run))
 
     @cached_property
     def token_overlaps(self) -> np.ndarray:
@@ -100,7 +92,7 @@ class Fate:
     def proposal(self, token: int) -> Proposal:
         """Everything about one token."""
         logits = self.run.trace.proposal_logits[token].float()
-        label = _best(self.run, logits[None], self.classes)[1][0] if self.run.config.is_dino else None
+        label = _best(logits[None], self.classes)[1][0] if self.run.config.is_dino else None
         score = logits[0 if label is None else int(label)].sigmoid()
         rank = int(self.token_ranks[token])
         place = token_place(self.run, token)
@@ -204,16 +196,17 @@ class Fate:
         if self.token_ranks is None:
             query = int(self.overlaps[-1].argmax())
             return "no_query", {"query": query, "overlap": float(self.overlaps[-1, query]), "queries": self.queries}
-        near = np.flatnonzero((self.token_overlaps >= NEAR) & (self.token_ranks > self.queries))
-        token = int(near[self.token_ranks[near].argmin()] if len(near) else self.token_overlaps.argmax())
+        ranks = self.token_ranks
+        near = np.flatnonzero((self.token_overlaps >= NEAR) & (ranks > self.queries))
+        token = int(near[ranks[near].argmin()] if len(near) else self.token_overlaps.argmax())
         best = self.proposal(token)
-        values = {"rank": best.rank, "queries": self.queries, "tokens": len(self.token_ranks), "scale": best.scale}
+        values = {"rank": best.rank, "queries": self.queries, "tokens": len(ranks), "scale": best.scale}
         values |= {"overlap": best.overlap, "score": best.score, "token": token}
         if not len(near):
             return "unseen", values
         worst = int(self.run.trace.selected_tokens[-1])
-        strength = _strength(self.run)
-        ranked = {"own": _sigmoid(strength[token]), "needed": _sigmoid(strength[worst])}
+        ranked = {key: _strength(self.run, [each]).item() for key, each in (("own", token), ("needed", worst))}
+        ranked = {key: 1 / (1 + np.exp(-logit)) for key, logit in ranked.items()}
         return "cut", values | ranked | {"count": len(near)}
 
     def _name(self, label: int) -> str:
@@ -235,9 +228,9 @@ def fate(run: Run, state: ViewState) -> Fate | None:
     if trace.selected_tokens is not None:
         ranks[0] = np.arange(1, Q + 1)
         if run.config.is_dino:
-            scores[0], labels[0] = _best(run, trace.proposal_logits[trace.selected_tokens].float(), classes)
+            scores[0], labels[0] = _best(trace.proposal_logits[trace.selected_tokens].float(), classes)
     for stage, logits in enumerate(trace.logits.float(), start=1):
-        scores[stage], labels[stage] = _best(run, logits, classes)
+        scores[stage], labels[stage] = _best(logits, classes)
         ranks[stage, np.argsort(-scores[stage], kind="stable")] = np.arange(1, Q + 1)
     threshold = run.threshold(state.threshold)
     return Fate(run, drawn, classes, threshold, boxes, overlap(boxes, drawn), scores, labels, ranks)
@@ -264,18 +257,33 @@ def _on_photo(run: Run, boxes: torch.Tensor) -> np.ndarray:
     return cxcywh_to_xyxy(boxes.double()).clamp(0, 1).numpy() * [width, height, width, height]
 
 
-def _best(run: Run, logits: torch.Tensor, classes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _token_ranks(run: Run) -> np.ndarray:
+    chosen, strength = run.trace.selected_tokens.numpy(), _strength(run)
+    rest = np.ones(len(strength), dtype=bool)
+    rest[chosen] = False
+    others = np.flatnonzero(rest)
+    order = np.concatenate((chosen, others[np.argsort(-strength[others], kind="stable")]))
+    ranks = np.empty(len(order), dtype=np.int64)
+    ranks[order] = np.arange(1, len(order) + 1)
+    return ranks
+
+
+def _token_boxes(run: Run) -> np.ndarray:
+    boxes = run.trace.proposal_boxes
+    none = (boxes == 1).all(dim=1)
+    return _on_photo(run, boxes.masked_fill(none[:, None], 0.0))
+
+
+def _best(logits: torch.Tensor, classes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """(N, K) logits -> score and index of the best class that counts, (N,) each."""
-    counting = torch.tensor(classes or range(run.config.num_classes))
-    scores, places = logits[:, counting].sigmoid().max(dim=1)
-    return scores.numpy(), counting[places].numpy()
+    if not classes:
+        best, labels = logits.max(dim=1)
+        return best.sigmoid().numpy(), labels.numpy()
+    best, places = logits[:, list(classes)].max(dim=1)
+    return best.sigmoid().numpy(), np.array(classes)[places.numpy()]
 
 
-def _strength(run: Run) -> np.ndarray:
-    """(S,) the logit by which tokens are ranked: of the best class (DINO), or of the first, "an object"."""
-    logits = run.trace.proposal_logits.float()
+def _strength(run: Run, tokens: list[int] | slice = slice(None)) -> np.ndarray:
+    """The logit by which tokens are ranked: of the best class (DINO), or of the first, "an object"."""
+    logits = run.trace.proposal_logits[tokens].float()
     return (logits.amax(1) if run.config.is_dino else logits[:, 0]).numpy()
-
-
-def _sigmoid(logit: float) -> float:
-    return float(1 / (1 + np.exp(-logit)))

@@ -36,9 +36,10 @@ def drawing(run: Run, state: ViewState) -> Drawing:
         (tokens, queries), stage = nearest(found), stage_of(run, state)
         queries = [query for query in queries if query == queries[0] or found.overlaps[:, query].max() >= NEAR]
         proposals = [found.proposal(token) for token in tokens]
-        traces = [trace for proposal in proposals for trace in _proposal(run, state, proposal)]
+        proposed = [trace for proposal in proposals for trace in _proposal(run, state, proposal)]
+        traces = proposed[::2]
         traces += [trace for place, query in enumerate(queries) for trace in _query(state, found, query, stage, place)][::-1]
-        traces += _drawn(state, found)
+        traces += [*_drawn(state, found), *proposed[1::2]]
         labels = [*_names(run, found, queries, stage), *_ranks(run, state, found, proposals)]
         drawn = canvas(run, traces, veil=VEIL, annotations=labels)
     drawn["layout"]["meta"] = {"panels": [{"x": "x", "y": "y"}]}
