@@ -50,15 +50,16 @@ class Models:
 
     def __init__(self, own: str):
         self.own = own
-        self._loaded: OrderedDict[str, Detector] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[Detector, Detector]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, source: str = "", progress: Callable[[int, int], None] | None = None) -> Detector:
+    def get(self, source: str = "", progress: Callable[[int, int], None] | None = None, plain: bool = False) -> Detector:
         """A model, loaded where it is not in memory.
 
         Args:
             source: a Hub id; "" for the page's own model.
             progress: told (bytes done, bytes in all) while it is downloaded.
+            plain: not optimized for inference, for what looks inside it.
 
         Raises:
             WeightsError: it cannot be loaded; the message says why.
@@ -72,9 +73,11 @@ class Models:
             if source not in self._loaded:
                 self._make_room()
                 told = progress if trusted else _limited(progress)
-                self._loaded[source] = Detector.from_pretrained(source, token=None if trusted else False, progress=told)
+                loaded = Detector.from_pretrained(source, token=None if trusted else False, progress=told)
+                # In bfloat16 outputs could not be rebuilt from the points to 1e-5.
+                self._loaded[source] = loaded.optimize("float32"), loaded
             self._loaded.move_to_end(source)
-            return self._loaded[source]
+            return self._loaded[source][plain]
 
     def _make_room(self) -> None:
         others = [source for source in self._loaded if source != self.own]

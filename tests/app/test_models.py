@@ -28,7 +28,7 @@ def test_names():
 
 
 @pytest.fixture
-def loads(monkeypatch):
+def loads(monkeypatch, detector):
     """Every load of a model: its source and whether this machine's token was used."""
     made = []
 
@@ -38,7 +38,7 @@ def loads(monkeypatch):
         if progress:
             progress(1, 2 * 10**9 if source == "owner/huge" else 2)
         made.append((source, token))
-        return object()
+        return detector
 
     monkeypatch.setattr(models_module.Detector, "from_pretrained", load)
     return made
