@@ -50,9 +50,8 @@ class Chain(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.skip = skip
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """`skip`: to be added, and overwritten, in place of the input."""
-        skip = x if skip is None and self.skip else skip
+    def forward(self, x: Tensor) -> Tensor:
+        skip = x if self.skip else None
         sizes = [tuple(x.shape[2:])]
         for layer in self.layers:
             sizes.append(layer.size(*sizes[-1]))
