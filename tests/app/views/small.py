@@ -38,8 +38,8 @@ KINDS = {
 
 
 @cache
-def small_run(kind: str) -> Run:
-    """One photo through the model of a kind."""
+def small_detector(kind: str) -> Detector:
+    """The model of a kind."""
     torch.manual_seed(5)
     detector = Detector.from_preset("lite-dino-mobilenet", **{**_SMALL, **KINDS[kind]})
     with torch.no_grad():
@@ -49,6 +49,13 @@ def small_run(kind: str) -> Run:
         for head in (*detector.heads.classes, getattr(detector.selection, "class_head", None)):
             if head is not None:
                 head.bias.normal_(-1.0)  # scores that differ
+    return detector
+
+
+@cache
+def small_run(kind: str) -> Run:
+    """One photo through the model of a kind."""
+    detector = small_detector(kind)
     photo = scene(180, 120)
     detections = detector.predict(photo, threshold=0.0, trace=True)
     buffer = io.BytesIO()
