@@ -56,8 +56,8 @@ class DetectionHeads(nn.Module):
         return _per_layer(self.boxes, self.layers) if self.refine else [None] * self.layers
 
     def forward(self, states: Tensor, references: Sequence[Tensor]) -> list[LayerOutput]:
-        """States (layers, B, Q, d), of the last layers where they are fewer, and what each of them started from, (B, Q, 2 or 4) in
-        [0, 1] -> one output per layer."""
+        """States (layers, B, Q, d), of the last layers where they are fewer, and what each of them started from,
+        (B, Q, 2 or 4) in [0, 1] -> one output per layer."""
         heads = list(zip(_per_layer(self.classes, self.layers), _per_layer(self.boxes, self.layers), strict=True))
         return [
             LayerOutput(to_class(state), move_boxes(boxes, to_box(state), self.eps))

@@ -38,7 +38,8 @@ class FastDetector(Detector):
         self.backbone = fast_backbone(detector.backbone, dtype)
         self.neck = fast_neck(detector.neck, dtype)
         self.encoder = FastEncoder(detector.encoder, dtype)
-        self.selection = fast_copy(detector.selection, dtype)
+        # Without two stages it makes reference points out of learned queries, which costs nothing.
+        self.selection = fast_copy(detector.selection, dtype if self.config.two_stage else torch.float32)
         self.decoder = FastDecoder(detector.decoder, dtype)
         self.heads = fast_heads(detector.heads, dtype)
         self.dense_head = None
@@ -96,7 +97,7 @@ def optimize(detector: Detector, dtype: Literal["auto", "float32", "bfloat16"] |
     if dtype != "auto":
         raise ValueError(f'expected a dtype out of "auto", {", ".join(names)}, got {dtype!r}')
     exact = FastDetector(detector, torch.float32)
-    if not bfloat16_is_native():
+    if detector.device.type != "cpu" or not bfloat16_is_native():
         return exact
     short = FastDetector(detector, torch.bfloat16)
     return short if _seconds(short) < 0.9 * _seconds(exact) else exact
@@ -108,9 +109,13 @@ def bfloat16_is_native() -> bool:
     return supported is not None and supported()
 
 
+TRIAL_SIDE = 320
+"""Side of the picture on which "auto" compares dtypes, where the model is not made for a smaller one: large enough to tell."""
+
+
 def _seconds(detector: Detector) -> float:
-    """Processor time of one picture of the size that the model is made for, better of two after a first one."""
-    side = detector.config.short_side
+    """Processor time of an empty picture, better of two after a first one."""
+    side = min(detector.config.short_side, TRIAL_SIDE)
     pixels = torch.zeros(1, 3, side, side)
     times = []
     for _ in range(3):

@@ -12,7 +12,6 @@ FAMILIES = (
     "lite-dino-mobilenet", "lite-dino-r50-h3l1-2x3", "dino-swin-t", "lite-h-detr-r50-h2l2-2x3", "deformable-detr-r50",
     "deformable-detr-r50-refine", "deformable-detr-r50-two-stage", "lite-deformable-detr-r50-h3l1-6x1",
 )  # fmt: skip
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}
 
 
 @pytest.fixture(params=[True, False], ids=["packed", "public"])
