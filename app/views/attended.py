@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from app import selection
-from app.models import describe, offered
+from app.models import describe
 from app.run import Run
 from app.state import AUTO, HUB_ID, ViewState
 from app.text import say
@@ -25,14 +25,13 @@ from app.views.canvas import Drawing, outline
 from app.views.chart import chart, value_axis
 from app.views.heaviest import MOST, OtherModel, Samples, heaviest, other_model
 from app.views.panels import Panel, panels
+from app.views.second_model import OWN, other_models
 from app.views.small_chart import GRID
 from litedetr import AttentionStep, Detector
 
 VEIL = 0.5
 SMALLEST, LARGEST = 3.5, 11.0
 """Diameter in screen pixels of a point without weight and of the heaviest in both panels; area grows with weight."""
-OWN = "own"
-"""The page's own model as `other`."""
 NEAR = 0.03
 """A click takes the drawn sample that is nearest, at most this far, relative to the photo's longer side."""
 
@@ -99,12 +98,7 @@ def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """The scale, how many points, and the second model."""
     shown, lang = _Shown(run, state), state.lang
     scales = [[scale, scale] for scale in sorted(shown.step.scales)]
-    others = [["", say(lang, "attended.equal")]]
-    others += [[OWN, say(lang, "models.own")]] if run.source else []
-    known = {entry["id"]: entry["name"] or entry["id"] for entry in offered() if entry["id"] != run.source}
-    if HUB_ID.match(state.other) and state.other != run.source:
-        known.setdefault(state.other, state.other)
-    others += [[source, name] for source, name in known.items()]
+    others = [["", say(lang, "attended.equal")], *other_models(run, state)]
     most = min(MOST, shown.samples[0].count)
     top = {"key": "n", "kind": "range", "label": say(lang, "attended.top"), "value": min(state.top, most)}
     return [
