@@ -99,7 +99,8 @@ int64_t scratch_bytes(const Problem& p, bool backward) {
   const int64_t row = round_up(p.channels, kWidestRegister) * 4, points = p.points_padded;
   const int64_t maps = (p.mode == kSeparate ? 2 : 1) * (backward ? 2 : 1);
   const int64_t numbers_per_point = backward ? 4 + 6 + 8 : 3 + kBlock * (1 + 8);  // see what is taken there
-  return maps * p.bordered_tokens * row + (3 + (backward ? 3 : kBlock) * points) * row + points * numbers_per_point * 4 + 32 * kAlignment;
+  return maps * p.bordered_tokens * row + (3 + (backward ? 3 : kBlock) * points) * row +
+         points * numbers_per_point * 4 + 32 * kAlignment;
 }
 
 namespace portable {
@@ -184,7 +185,7 @@ struct Tables {
 // instead, tile by tile. From the bottom up: of the copy, the last rows are those still in the cache. Any other number of
 // queries stays as it is. The order changes where a result is computed first, never the result.
 void order_by_place(const LitedetrAttention& call, std::vector<int32_t>& order) {
-  constexpr int kTile = 8;  // pixels of the finest level that asks
+  constexpr int kTile = 4;  // pixels of the finest level that asks
   int64_t tokens = 0;
   int finest = call.levels;
   while (finest > 0 && tokens < call.queries) {

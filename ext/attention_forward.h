@@ -49,7 +49,10 @@ static void forward_queries(const Problem& p, Arena& arena, const Maps& maps, in
       for (int g = 0; g < groups; g++) locate<false>(p, locations, g * LANES, row_size, all_points[b * groups + g]);
       if (kMode != kPlain) continue;
       const float* used = p.weights + index[b] * total_points;
-      if (total_points % LANES) used = static_cast<float*>(std::memcpy(padded + 2 * padded_points, used, total_points * sizeof(float)));
+      if (total_points % LANES) {
+        std::memcpy(padded + 2 * padded_points, used, total_points * sizeof(float));
+        used = padded + 2 * padded_points;
+      }
       for (int g = 0; g < groups; g++)
         for (int c = 0; c < 4; c++) {
           float* weight = all_points[b * groups + g].weight[c];

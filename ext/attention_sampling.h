@@ -119,7 +119,8 @@ static void copy_head_as(const Problem& p, const T* map, int batch, int head, fl
       float* row = rows + first * width;
       for (int x = 0; x < level.width; x++, source += step, row += width) {
         if (N) {
-          for (int i = 0; i < N * LANES; i += 64 / static_cast<int>(sizeof(T))) __builtin_prefetch(source + kRowsAhead * step + i);
+          for (int i = 0; i < N * LANES; i += 64 / static_cast<int>(sizeof(T)))
+            __builtin_prefetch(source + kRowsAhead * step + i);
 #pragma GCC unroll 8
           for (int i = 0; i < N * LANES; i += LANES) store(row + i, load(source + i));
         } else {
@@ -176,7 +177,8 @@ INLINE void locate(const Problem& p, const float* locations, int first, int row_
   const vec left = round_down(x), line = round_down(y);
   const vec across = x - left, down = y - line;
   const ivec pitch = load(p.point_line + first);
-  const ivec top = load(p.point_start + first) + __builtin_convertvector(line, ivec) * pitch + __builtin_convertvector(left, ivec);
+  const ivec top =
+      load(p.point_start + first) + __builtin_convertvector(line, ivec) * pitch + __builtin_convertvector(left, ivec);
   store(points.top, top * row_size);
   store(points.bottom, (top + pitch) * row_size);
   if (kSlopes) {
