@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from app.lesson import lesson
 from app.routes import PLOTLY
 from app.state import LANGUAGES
 from app.text import texts
@@ -45,6 +46,7 @@ def stage(
             "examples": list(examples),
             "views": list(views),
             "models": list(models),
+            "lesson": {lang: lesson(lang) for lang in LANGUAGES},
             "texts": {lang: texts(lang) for lang in LANGUAGES},
             "colours": {f"S{number}": scale_colour(f"S{number}") for number in range(1, 7)},
         },

@@ -10,6 +10,7 @@ import { Plot } from './plot.js';
 import { Rail } from './rail.js';
 import { Tabs } from './tabs.js';
 import { TakeAway } from './takeaway.js';
+import { Tour } from './tour.js';
 import { Work } from './work.js';
 
 const NOTHING_CHOSEN = { view: '', q: '', at: '', box: '', mute: '' };
@@ -33,7 +34,7 @@ async function plotly(address) {
 
 class Page {
   constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
-    const { examples, views, models, texts, colours } = JSON.parse(JSON.stringify(props.page));
+    const { examples, views, models, lesson, texts, colours } = JSON.parse(JSON.stringify(props.page));
     Object.assign(this, { root, server, upload, examples, models, texts, colours, Plotly, trigger: analyse });
     Object.assign(this, { info: null, state: readLink(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
     if (!this.state.lang && navigator.language?.startsWith('ko')) this.state.lang = 'ko';
@@ -51,12 +52,14 @@ class Page {
     this.box = new Box(root, this, this.plot);
     this.takeAway = new TakeAway(root, this, Plotly);
     this.work = new Work(root, this, work);
+    this.tour = new Tour(root, this, lesson);
     watch('news', () => this.hear(JSON.parse(JSON.stringify(props.news ?? {}))));
     watch('told', () => this.work.hear(JSON.parse(JSON.stringify(props.told ?? {}))));
     this.wire();
   }
 
   begin() {
+    this.state = this.tour.entered(this.state);
     intake(this.root, this);
     models(this.root, this);
     this.translate();
@@ -250,6 +253,7 @@ class Page {
     part(this.root, 'threshold-value').textContent = threshold.toFixed(2);
     const view = this.root.dataset.view;
     part(this.root, 'line').textContent = { points: () => this.pointsLine(), detections: () => this.hint() }[view]?.() ?? this.summary.caption ?? '';
+    this.tour.show();
     part(this.root, 'all-points').hidden = !(view === 'points' && this.plot.pointsBeyond() > 0);
   }
 
@@ -332,5 +336,6 @@ class Page {
     }
     for (const button of this.root.querySelectorAll('[data-lang]')) button.setAttribute('aria-pressed', String(button.dataset.lang === lang));
     part(this.root, 'line').textContent = this.hint();
+    this.tour.show();
   }
 }
