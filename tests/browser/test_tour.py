@@ -1,0 +1,86 @@
+"""The lesson: stops open real views; a reader may wander off, come back, leave and re-enter."""
+
+from urllib.parse import parse_qsl
+
+import pytest
+
+from app.lesson import lesson
+from app.state import ViewState
+from tests.browser.conftest import PATIENCE, watched
+from tests.browser.driver import current, open_page, settle
+
+STOPS = [ViewState.from_query(stop["link"]) for stop in lesson("en")]
+
+
+def wait(page, stop):
+    page.wait_for_function(f"liteDetr.state.tour === '{stop}' && document.querySelector('.ld').dataset.busy === 'no'")
+    settle(page)
+
+
+def at(page, stop):
+    """The page is where the stop says, and says so."""
+    _, state = current(page)
+    assert state == STOPS[stop - 1].with_(tour=stop)
+    assert dict(parse_qsl(page.evaluate("location.search.slice(1)")))["tour"] == str(stop)
+    assert page.locator('[data-part="tour-title"]').inner_text() == lesson("en")[stop - 1]["title"]
+    assert page.locator('[data-part="tour-moved"]').is_hidden()
+    assert page.locator(f'[data-view="{state.view}"][role="tab"]').get_attribute("aria-selected") == "true"
+
+
+def test_a_walk_with_the_keyboard(page, url):
+    open_page(page, url, "example=cat&view=points", load=True)
+    panel, button = page.locator('[data-part="tour"]'), page.locator('[data-part="tour-button"]')
+    assert panel.is_hidden()
+    button.press("Enter")
+    wait(page, 1)
+    at(page, 1)
+    assert page.evaluate("document.activeElement.dataset.part") == "tour-title"
+    page.locator('[data-part="tour-next"]').press("Enter")
+    wait(page, 2)
+    at(page, 2)
+    page.locator('[data-control="plan"] input').first.press("ArrowLeft")  # the reader's own schedule: the lesson waits
+    page.wait_for_function("liteDetr.state.plan.startsWith('H2L2')")
+    settle(page)
+    assert page.locator('[data-part="tour-moved"]').is_visible()
+    page.locator('[data-part="tour-again"]').press("Enter")
+    wait(page, 2)
+    at(page, 2)
+    page.locator('[data-part="tour-leave"]').press("Enter")
+    settle(page)
+    assert panel.is_hidden()
+    assert current(page)[1] == STOPS[1]  # leaving moves nothing
+    assert page.evaluate("document.activeElement.dataset.part") == "tour-button"
+    assert "tour" not in page.evaluate("location.search")
+    page.evaluate("liteDetr.change({ view: 'leak' })")
+    settle(page)
+    button.press("Enter")
+    wait(page, 2)
+    at(page, 2)  # where it was left
+
+
+@pytest.fixture
+def phone(browser, url):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    context.set_default_timeout(PATIENCE)
+    page = watched(context)
+    open_page(page, url, "tour=5&lang=ko")
+    yield page
+    assert page.errors == []
+    context.close()
+
+
+def test_a_link_that_names_a_stop_opens_it_on_a_phone(phone):
+    wait(phone, 5)
+    assert current(phone)[1] == STOPS[4].with_(tour=5, lang="ko")
+    assert phone.locator('[data-part="tour-title"]').inner_text() == lesson("ko")[4]["title"]
+    phone.locator('[data-part="tour"] summary').tap()
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    wide = phone.evaluate(
+        """[...document.querySelectorAll('.ld-top *, .ld-tour, .ld-tour *')].filter((node) => node.offsetParent)
+        .filter((node) => node.getBoundingClientRect().right > 390.5).map((node) => node.outerHTML.slice(0, 80))"""
+    )
+    assert wide == []
+    phone.locator('[data-part="tour-stops"] a').nth(6).tap()
+    wait(phone, 7)
+    assert current(phone)[1] == STOPS[6].with_(tour=7, lang="ko")
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
