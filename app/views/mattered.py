@@ -12,7 +12,7 @@ from app.run import Run
 from app.selection import Selection, select
 from app.state import ViewState
 from app.text import say
-from app.theme import class_colour, ink_on, scale_colour, scale_symbol
+from app.theme import ink_on, scale_colour, scale_symbol
 from app.views.canvas import Drawing, canvas, outline
 from app.views.chart import chart, name_axis, value_axis
 from app.views.muting import Effects, all_effects, as_it_is, followed, muted, named
@@ -60,19 +60,22 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     facts = [
         [say(lang, "mattered.score"), f"{effects.score:.3f}"],
         [say(lang, "mattered.rho"), f"{effects.rho:.2f}"],
-        [say(lang, "mattered.whole"), _signed(effects.step.score - effects.score)],
+        [say(lang, "mattered.whole"), _against(effects.step.score, effects.score)],
     ]
     if effects.muted is not None:
         facts += [
-            [say(lang, "mattered.without", what=", ".join(state.mute)), _signed(effects.muted.score - effects.score)],
+            [say(lang, "mattered.without", what=", ".join(state.mute)), _against(effects.muted.score, effects.score)],
             [say(lang, "mattered.moved"), f"{effects.muted.moved:.1f} px, IoU {effects.muted.overlap:.3f}"],
         ]
+    elif state.mute:
+        notes.insert(0, say(lang, "mattered.note.compute", what=", ".join(state.mute)))
     order = np.argsort(-np.abs(points.change), kind="stable")[:ROWS]
     ranks = _ranks(points.weight)
     rows = [
         {
             "cells": [points.names[i], f"{points.weight[i]:.3f}", f"{ranks[i]}", _signed(points.change[i])],
             "set": {"mute": "" if state.mute == (points.names[i],) else points.names[i]},
+            "chosen": state.mute == (points.names[i],),
         }
         for i in order
     ]
@@ -126,7 +129,9 @@ def _key(run: Run, state: ViewState) -> str:
 
 
 def _effects(run: Run, state: ViewState) -> Effects | None:
-    return run.extras.get(job(run, state))
+    """What is known: without what is muted, else (before that is computed) of all points alone."""
+    known = run.extras.get(job(run, state))
+    return run.extras.get(_key(run, state)) if known is None else known
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
@@ -138,6 +143,10 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "−")
+
+
+def _against(score: float, before: float) -> str:
+    return f"{score:.3f} ({_signed(score - before)})"
 
 
 def _path(box, colour: str, dash: str, name: str) -> dict[str, Any]:
@@ -220,7 +229,7 @@ def _rank_chart(effects: Effects, lang: str) -> Drawing:
 
 def _part_chart(effects: Effects, lang: str) -> Drawing:
     names = [*effects.parts.names]
-    colours = [scale_colour(name) if name.startswith("S") else class_colour(0) for name in names]
+    colours = [scale_colour(name) if name.startswith("S") else "#8a93a3" for name in names]
     bars = {
         "type": "bar",
         "orientation": "h",

@@ -39,7 +39,8 @@ def drawing(run: Run, state: ViewState) -> Drawing:
         {"type": "line", "xref": "x", "yref": "paper", "x0": place, "x1": place, "y0": 0, "y1": 1, "line": _EDGE}
         for place in (plan.updates * block - 0.5 for block in range(1, plan.blocks))
     ]
-    labels = [f"{name}<br>{count:,}".replace(",", " ") for name, count in zip(names, tokens, strict=True)]
+    counts = [say(state.lang, "schedule.tokens", tokens=f"{count:,}".replace(",", " ")) for count in tokens]
+    labels = [f"<b>{name}</b><br>{count}" for name, count in zip(names, counts, strict=True)]
     axis = {"zeroline": False, "showgrid": False, "fixedrange": True, "ticks": ""}
     return {
         "data": traces,
@@ -50,12 +51,12 @@ def drawing(run: Run, state: ViewState) -> Drawing:
                 "tickvals": [step.index for step in steps],
                 "ticktext": [step.name.split(" ", 1)[1] for step in steps],
                 "range": [-0.6, len(steps) - 0.4],
-                "title": {"text": say(state.lang, "schedule.layers"), "standoff": 8},
+                "title": {"text": say(state.lang, "schedule.layers"), "font": {"size": 13}, "standoff": 8},
             },
             "yaxis": {**axis, "tickvals": list(range(plan.levels)), "ticktext": labels, "range": [-0.6, plan.levels - 0.4]},
             "barmode": "overlay",
             "bargap": 0.14,
-            "margin": {"l": 74, "r": 16, "t": 44, "b": 56},
+            "margin": {"l": 96, "r": 16, "t": 44, "b": 56},
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "font": {"family": FONT, "size": 13, "color": NEUTRAL},

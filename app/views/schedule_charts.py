@@ -13,6 +13,9 @@ from litedetr.cost import Cost
 OURS, FULL = "#0072b2", "#d55e00"
 """This schedule, the full encoder: as in the film's ledger."""
 
+LIGHT_HALF = [[0.0, "#7d7c78"], [0.33, "#a69d75"], [0.67, "#d3c164"], [1.0, "#fee838"]]
+"""Of Cividis: dark numbers can be read on every cell."""
+
 
 def gmacs_chart(plan: EncoderSchedule, cost: Cost, full: Cost, lang: str) -> Drawing:
     """Bars of this schedule, a line of the full encoder."""
@@ -52,8 +55,9 @@ def shares_chart(plans: list[list[EncoderSchedule]], shares: list[list[float]], 
         "y": rows,
         "z": per_cent,
         "zmin": 0,
-        "zmax": 100,
-        "colorscale": "Cividis",
+        "zmax": max(100.0, *map(max, per_cent)),
+        "colorscale": LIGHT_HALF,
+        "textfont": {"color": "#12161f"},
         "showscale": False,
         "text": [[f"{value:.0f}" for value in row] for row in per_cent],
         "texttemplate": "%{text}",

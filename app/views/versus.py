@@ -36,14 +36,14 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     if rivals is None:
         shown = [_box(run, outline(run.detections.boxes[i]), run.detections.names[i], float(run.detections.scores[i]), False)
                  for i in run.shown(state.threshold)]  # fmt: skip
-        return panels(run, [Panel(run.model, shown), Panel(_name(run, state))], veil=0.25)
+        return panels(run, [Panel(run.config.schedule, shown), Panel(_short(state))], veil=0.25)
     pairs = matched(rivals["left"], rivals["right"], state.threshold)
     contents = []
     for place, side in enumerate(SIDES):
         rival = rivals[side]
         kept = [(pair[place], None in pair) for pair in pairs if pair[place] is not None]
         traces = [_box(run, outline(rival.boxes[i]), rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
-        contents.append(Panel(f"{rival.name} · {rival.milliseconds:.0f} ms", traces))
+        contents.append(Panel(f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", traces))
     return panels(run, contents, veil=0.25)
 
 
@@ -68,7 +68,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         [say(lang, "versus.only"), f"{only[0]} / {only[1]}"],
     ]
     return {
-        "caption": say(lang, "versus.caption", left=left.name, right=right.name, both=len(both), l=only[0], r=only[1]),
+        "caption": say(lang, "versus.caption", left=left.name, right=_right(state, right), both=len(both), l=only[0], r=only[1]),
         "facts": facts,
         "notes": [*notes, say(lang, "versus.note.match"), say(lang, "versus.note.time")],
         "rivals": {side: {key: value for key, value in vars(rivals[side]).items() if key not in ("boxes", "names", "scores")}
@@ -114,19 +114,26 @@ def work(
     """Detections and times of both."""
     ours = detectors(run.source)
     other = every_scale(ours) if state.other == "" else detectors("" if state.other == OWN else state.other)
-    return compare(run, {"left": (ours, run.model), "right": (other, _name(run, state, other))}, tell)
+    name = f"{state.other} · {other.config.schedule}" if HUB_ID.match(state.other) else describe(other.config)
+    return compare(run, {"left": (ours, run.model), "right": (other, name)}, tell)
 
 
 def _rivals(run: Run, state: ViewState) -> dict[str, Rival] | None:
     return run.extras.get(job(run, state))
 
 
-def _name(run: Run, state: ViewState, other: Detector | None = None) -> str:
-    if state.other == "":
-        return say("en", "versus.every") if other is not None else say(state.lang, "versus.every")
-    if other is not None and HUB_ID.match(state.other):
-        return f"{state.other} · {other.config.schedule}"
-    return state.other if other is None else describe(other.config)
+def _right(state: ViewState, rival: Rival) -> str:
+    """What the right side is called, in the visitor's language."""
+    return say(state.lang, "versus.every") if state.other == "" else rival.name
+
+
+def _short(state: ViewState, rival: Rival | None = None, side: str = "right") -> str:
+    """A title that fits over half a phone's width."""
+    if side == "right" and state.other == "":
+        return say(state.lang, "versus.every_short")
+    if side == "right" and HUB_ID.match(state.other):
+        return state.other.rpartition("/")[2]
+    return say(state.lang, "models.own") if rival is None else rival.schedule
 
 
 def _box(run: Run, path: dict[str, list[float]], name: str, score: float, alone: bool) -> dict[str, Any]:

@@ -104,13 +104,13 @@ export class Card {
     const box = this.part('table');
     if (!table || !table.rows.length) { box.replaceChildren(); return; }
     const cell = (text) => make('td', {}, String(text ?? ''));
-    const rows = table.rows.map(({ cells, set }) => {
+    const rows = table.rows.map(({ cells, set, chosen }) => {
       const node = make('tr', {}, ...cells.map(cell));
       if (!set) return node;
       const go = () => this.page.change(texts(set));
       node.classList.add('can');
       node.tabIndex = 0;
-      if (Object.entries(texts(set)).every(([key, value]) => (state[key] ?? '') === value)) node.setAttribute('aria-current', 'true');
+      if (chosen ?? Object.entries(texts(set)).every(([key, value]) => (state[key] ?? '') === value)) node.setAttribute('aria-current', 'true');
       node.addEventListener('click', go);
       node.addEventListener('keydown', (event) => {
         if (event.key !== 'Enter' && event.key !== ' ') return;
