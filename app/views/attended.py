@@ -22,11 +22,10 @@ from app.text import say
 from app.theme import ink_on, scale_colour, scale_symbol
 from app.views.askers import Askers, askers
 from app.views.canvas import Drawing, outline
-from app.views.chart import chart, value_axis
+from app.views.chart import GRID, chart, value_axis
 from app.views.heaviest import MOST, OtherModel, Samples, heaviest, other_model
 from app.views.panels import Panel, panels
 from app.views.second_model import OWN, other_models
-from app.views.small_chart import GRID
 from litedetr import AttentionStep, Detector
 
 VEIL = 0.5

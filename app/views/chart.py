@@ -1,4 +1,4 @@
-"""Small charts with a title, and bars per head."""
+"""The small figures in the inspector: what they have in common, charts with a title, bars per head."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from app.theme import ink_on, scale_colour
+from app.theme import FONT, NEUTRAL, ink_on, scale_colour
 from app.views.canvas import Drawing
-from app.views.small_chart import GRID, small_chart
 
+LIT = "rgba(127,143,166,.18)"
+"""The band behind the stage that is shown."""
+GRID = "rgba(127,143,166,.25)"
 ROW = 23
 """Pixels per row of bars."""
 _TOP_LEFT = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"l": 2, "t": 4}}
@@ -25,6 +27,45 @@ _LEGEND = {
 }
 TITLE, LEGEND = 26, 20
 """Pixels above the plot for each."""
+
+
+def small_chart(traces: list[dict[str, Any]], height: int, **layout: Any) -> Drawing:
+    """Traces on a clear ground; axes stay as they are under a finger."""
+    still = {"showgrid": False, "zeroline": False, "fixedrange": True}
+    for axis in [key for key in layout if key.startswith(("xaxis", "yaxis"))]:
+        layout[axis] = still | layout[axis]
+    return {
+        "data": traces,
+        "layout": {
+            "template": "none",
+            "height": height,
+            "margin": {"l": 44, "r": 8, "t": 28, "b": 28},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "font": {"family": FONT, "size": 12, "color": NEUTRAL},
+            "hovermode": "closest",
+            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}},
+            **layout,
+        },
+    }
+
+
+def band(place: int) -> dict[str, Any]:
+    """A shape behind one place of the x axis, over the whole height."""
+    rectangle = {"type": "rect", "xref": "x", "yref": "paper", "x0": place - 0.5, "x1": place + 0.5, "y0": 0, "y1": 1}
+    return {**rectangle, "fillcolor": LIT, "line": {"width": 0}, "layer": "below"}
+
+
+def line_at(value: float, axis: str = "y") -> dict[str, Any]:
+    """A dotted line across at a value."""
+    line = {"color": NEUTRAL, "width": 1, "dash": "dot"}
+    return {"type": "line", "xref": "paper", "yref": axis, "x0": 0, "x1": 1, "y0": value, "y1": value, "line": line}
+
+
+def name_at(text: str, value: float, axis: str = "y") -> dict[str, Any]:
+    """What the line of `line_at` is, at its right end."""
+    place = {"xref": "paper", "yref": axis, "x": 1, "y": value, "xanchor": "right", "yanchor": "bottom"}
+    return {**place, "text": text, "showarrow": False, "font": {"size": 10}}
 
 
 def chart(traces: list[dict[str, Any]], title: str, room: float, legend: bool = False, **layout: Any) -> Drawing:

@@ -9,7 +9,7 @@ from typing import Any
 from app.run import Run
 from app.text import say
 from app.views.canvas import Drawing
-from app.views.small_chart import GRID, band, small_chart
+from app.views.chart import GRID, band, small_chart
 from litedetr.cost import Cost, full_encoder, gmacs
 
 OURS, FULL, TIME = "#0072b2", "#d55e00", "#7f8fa6"

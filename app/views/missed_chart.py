@@ -11,8 +11,8 @@ from app.state import ViewState
 from app.text import say
 from app.views import missed_words
 from app.views.canvas import Drawing
+from app.views.chart import GRID, line_at, name_at, small_chart
 from app.views.fate import NEAR, Fate, Proposal, nearest
-from app.views.small_chart import GRID, line_at, name_at, small_chart
 
 QUERY_COLOURS = ("#e69f00", "#2fbf8f", "#5b9dff", "#ff8fc7")
 """One per query, alike on the photo and in the chart; none of them a scale's."""

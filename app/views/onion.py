@@ -18,7 +18,7 @@ from app.state import AUTO, ViewState
 from app.text import say
 from app.theme import class_colour, scale_colour, scale_symbol
 from app.views.canvas import Drawing, canvas, outline
-from app.views.small_chart import band, line_at, name_at, small_chart
+from app.views.chart import band, line_at, name_at, small_chart
 from app.views.token_place import token_place
 from litedetr.boxes import iou
 

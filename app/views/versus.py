@@ -6,6 +6,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from app.models import describe
@@ -34,7 +35,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     """Both photos with their detections: thin where both have them, thick and dashed where one has them alone."""
     rivals = _rivals(run, state)
     if rivals is None:
-        shown = [_box(run, outline(run.detections.boxes[i]), run.detections.names[i], float(run.detections.scores[i]), False)
+        shown = [_box(run, run.detections.boxes[i], run.detections.names[i], float(run.detections.scores[i]), False)
                  for i in run.shown(state.threshold)]  # fmt: skip
         return panels(run, [Panel(run.config.schedule, shown), Panel(_short(state))], veil=0.25)
     pairs = matched(rivals["left"], rivals["right"], state.threshold)
@@ -42,7 +43,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     for place, side in enumerate(SIDES):
         rival = rivals[side]
         kept = [(pair[place], None in pair) for pair in pairs if pair[place] is not None]
-        traces = [_box(run, outline(rival.boxes[i]), rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
+        traces = [_box(run, rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
         contents.append(Panel(f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", traces))
     return panels(run, contents, veil=0.25)
 
@@ -136,13 +137,15 @@ def _short(state: ViewState, rival: Rival | None = None, side: str = "right") ->
     return say(state.lang, "models.own") if rival is None else rival.schedule
 
 
-def _box(run: Run, path: dict[str, list[float]], name: str, score: float, alone: bool) -> dict[str, Any]:
+def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool) -> dict[str, Any]:
+    """A box, cut at the photo's edge, so that its name stays off the panel's title."""
+    height, width = run.size
     names = run.config.names
     colour = ALONE if alone else class_colour(names.index(name) if name in names else 0)
     text = f"{escape(name)} {score:.2f}"
     return {
         "type": "scatter",
-        **path,
+        **outline(np.clip(box, 0, [width, height, width, height])),
         "mode": "lines+text",
         "text": [text, "", "", "", ""],
         "textposition": "bottom right",
