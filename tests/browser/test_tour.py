@@ -8,6 +8,7 @@ from app.lesson import lesson
 from app.state import ViewState
 from tests.browser.conftest import PATIENCE, watched
 from tests.browser.driver import current, open_page, settle
+from tests.browser.test_access import AXE, SERIOUS
 
 STOPS = [ViewState.from_query(stop["link"]) for stop in lesson("en")]
 
@@ -56,6 +57,18 @@ def test_a_walk_with_the_keyboard(page, url):
     button.press("Enter")
     wait(page, 2)
     at(page, 2)  # where it was left
+
+
+def test_axe_finds_nothing_serious_in_the_tour(page, url):
+    open_page(page, url, "tour=6&example=astronaut&view=attended&n=50&lang=ko", load=True)
+    page.locator('[data-part="tour"] summary').click()
+    assert page.locator('[data-part="tour-moved"]').is_visible()  # n is the reader's: a full link keeps it
+    page.add_script_tag(path=AXE)
+    for dark in (False, True):
+        page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+        page.wait_for_timeout(150)  # colours fade in
+        assert page.evaluate(SERIOUS, {}) == []
+    page.evaluate("document.body.classList.remove('dark')")
 
 
 @pytest.fixture
