@@ -38,6 +38,7 @@ class DetectorConfig:
         dense_head: a training-only head that predicts from every encoder token.
         num_classes, class_names, category_ids: outputs; ids as they appear in COCO-format results.
         select: detections kept by post-processing before any threshold.
+        duplicates: IoU from which on a detection is dropped beside a better one of its class; None keeps all, as the papers do.
         threshold: score at which a detection is shown by default.
         short_side, long_side: the photo is resized to have this shorter side unless the longer would exceed its limit.
         size_divisor: both sides are rounded to multiples of it (the photo is stretched a little, never padded).
@@ -72,6 +73,7 @@ class DetectorConfig:
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
     select: int = 300
+    duplicates: float | None = None
     threshold: float = 0.5
     short_side: int = 800
     long_side: int = 1333
@@ -94,6 +96,8 @@ class DetectorConfig:
             )
         if self.width % self.heads:
             raise ValueError(f"expected a width divisible by the number of heads, got width={self.width}, heads={self.heads}")
+        if self.duplicates is not None and not 0 < self.duplicates <= 1:
+            raise ValueError(f"expected duplicates as an IoU in (0, 1], or None to keep all, got {self.duplicates}")
         for name in ("class_names", "category_ids"):
             given = len(getattr(self, name))
             if given and given != self.num_classes:

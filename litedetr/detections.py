@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from litedetr.boxes import pairwise_iou
 from litedetr.trace import Trace
 
 
@@ -105,3 +106,24 @@ def select_best(logits: Tensor, boxes: Tensor, sizes: Tensor, count: int) -> tup
     chosen = corners.gather(1, queries[..., None].expand(-1, -1, 4))
     height, width = sizes.to(chosen).unbind(-1)
     return scores, index % K, chosen * torch.stack((width, height, width, height), dim=-1)[:, None], queries
+
+
+def distinct(boxes: Tensor, labels: Tensor, overlap: float | None) -> Tensor:
+    """Which detections to keep, best first: those whose IoU with every better one kept of their class is below `overlap`.
+
+    Few decoder layers, trained for a short time, leave an object to several queries now and then.
+
+    Args:
+        boxes: (N, 4) xyxy, by falling score; labels: (N,); overlap: IoU in (0, 1], None to keep all.
+
+    Returns:
+        (N,) bool.
+    """
+    keep = torch.ones(len(boxes), dtype=torch.bool)
+    if overlap is None or len(boxes) == 0:
+        return keep
+    boxes, labels = boxes.cpu(), labels.cpu()
+    clash = (pairwise_iou(boxes, boxes) >= overlap) & (labels[:, None] == labels)  # NaN of empty boxes is no clash
+    for place in range(1, len(boxes)):
+        keep[place] = not (clash[place, :place] & keep[:place]).any()
+    return keep

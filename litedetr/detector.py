@@ -13,7 +13,7 @@ from litedetr import image
 from litedetr.backbones import build_backbone
 from litedetr.config import DetectorConfig, preset
 from litedetr.decoder import DeformableDecoder
-from litedetr.detections import Detections, select_best
+from litedetr.detections import Detections, distinct, select_best
 from litedetr.encoder import InterleavedEncoder
 from litedetr.families import build_selection
 from litedetr.families.heads import DenseHead, DetectionHeads
@@ -230,7 +230,7 @@ class Detector(nn.Module):
                 photo_size=geometry.photo,
                 trace=trace,
             )
-            found.append(result.above(threshold))
+            found.append(result[distinct(boxes, labels, self.config.duplicates).numpy()].above(threshold))
         return found
 
 

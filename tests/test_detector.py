@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from litedetr import Detections, Detector, Trace, ops
+from litedetr.detections import distinct
 from litedetr.image import PhotoError
 from litedetr.ops import reference
 from litedetr.weights import WeightsError
@@ -234,3 +235,25 @@ def test_missing_photo(detector, tmp_path):
     with pytest.raises(PhotoError) as error:
         detector.predict(tmp_path / "none.jpg")
     assert str(error.value) == "There is no picture called none.jpg: check the path."
+
+
+def test_near_duplicates_of_a_class_are_dropped_beside_the_best():
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [0, 0, 10, 10], [50, 50, 50, 50], [50, 50, 50, 50.0]])
+    labels = torch.tensor([1, 1, 1, 2, 1, 1])
+    assert distinct(boxes, labels, None).all()
+    assert distinct(boxes, labels, 0.85).tolist() == [True, False, True, True, True, True]  # a dropped one drops nobody
+    assert distinct(boxes, labels, 0.7).tolist() == [True, False, False, True, True, True]
+    assert distinct(boxes[:0], labels[:0], 0.5).shape == (0,)
+
+
+def test_a_detector_drops_duplicates_where_its_config_says_so(detector, photo):
+    everything = detector.predict(photo, 0.0)
+    other = Detector(replace(detector.config, duplicates=0.5))
+    other.load_state_dict(detector.state_dict())
+    fewer = other.predict(photo, 0.0)
+    assert 0 < len(fewer) < len(everything)
+    kept = distinct(torch.from_numpy(everything.boxes), torch.from_numpy(everything.labels), 0.5).numpy()
+    assert abs(len(fewer) - kept.sum()) <= 1  # boxes are compared before they are cut at the photo's edge
+    with pytest.raises(ValueError) as error:
+        replace(detector.config, duplicates=1.5)
+    assert str(error.value) == "expected duplicates as an IoU in (0, 1], or None to keep all, got 1.5"

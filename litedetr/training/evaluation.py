@@ -18,6 +18,8 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from litedetr.boxes import cxcywh_to_xyxy
+from litedetr.detections import distinct
 from litedetr.image import resize, resized_size
 from litedetr.training.augment import Sample
 from litedetr.training.calibration import Calibration, calibrate
@@ -219,6 +221,8 @@ def _detect(
     for index, scores, labels, boxes in zip(batch, *_best(output.logits, output.boxes, select), strict=True):
         photo = photos.photos[index]
         scale = np.array([photo.width, photo.height] * 2)
+        kept = distinct(cxcywh_to_xyxy(torch.from_numpy(boxes)), torch.from_numpy(labels), detector.config.duplicates).numpy()
+        scores, labels, boxes = scores[kept], labels[kept], boxes[kept]
         results[photo.id] = [
             {
                 "image_id": photo.id,
