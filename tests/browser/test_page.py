@@ -50,7 +50,7 @@ def test_upload_then_click_then_the_points_move(page, url, photo):
         assert_drawn(page)
         seen.append(drawn(page)["S4"].mean(axis=0))
     assert np.linalg.norm(seen[0] - seen[1]) > 50
-    assert page.locator(".ld-badge.good").count() == 1
+    assert page.locator('[data-part="rebuilt"].good').count() == 1
     assert float(page.locator("[data-error]").get_attribute("data-error")) < 1e-5
     assert page.evaluate("document.querySelector('.ld-shares').data.length") == 4
     assert page.locator(".ld-shares .annotation-text").first.text_content().split() == ["Σ", "1.000"]

@@ -15,10 +15,12 @@ export class Tabs {
   show(view) {
     for (const tab of this.box.children) {
       const now = tab.dataset.view === view;
-      if (now && tab.getAttribute('aria-selected') !== 'true') this.bring(tab);
+      tab.dataset.fresh = String(now && tab.getAttribute('aria-selected') !== 'true');
       tab.setAttribute('aria-selected', String(now));
       tab.tabIndex = now ? 0 : -1;
     }
+    const fresh = this.box.querySelector('[data-fresh="true"]'); // after all have their width: the chosen one is bold
+    if (fresh) this.bring(fresh);
   }
 
   bring(tab) {
