@@ -53,7 +53,8 @@ def rerun(
     """
     if not isinstance(detector.encoder, InterleavedEncoder):
         raise ValueError("expected a plain detector, got one that was optimized for inference; give the one it was made from")
-    pyramid = layout(detector, trace)
+    neck = detector.neck
+    pyramid = layout(trace, neck.level_embed, neck.temperature, neck.shift)
     again = _from_encoder if trace.steps[index].kind != "decoder" else _from_decoder
     parts = []
     for start in range(0, len(removed), BATCH):
@@ -62,12 +63,10 @@ def rerun(
     return LayerOutput(*(torch.cat([getattr(part, name) for part in parts]).float() for name in ("logits", "boxes")))
 
 
-def layout(detector: Detector, trace: Trace) -> FeaturePyramid:
-    """The pyramid that went into the detector's encoder."""
-    neck = detector.neck
-    maps = [torch.zeros(1, detector.config.width, *shape) for shape in trace.spatial_shapes]
-    pyramid = FeaturePyramid.from_maps(maps, neck.level_embed, None, neck.temperature, neck.shift)
-    return pyramid.with_tokens(trace.tokens[None].float())
+def layout(trace: Trace, level_embed: Tensor, temperature: float = 20.0, shift: float = 0.0) -> FeaturePyramid:
+    """The pyramid that went into the encoder of a traced photo; positions as `FeaturePyramid.from_maps` makes them."""
+    maps = [torch.zeros(1, level_embed.shape[1], *shape) for shape in trace.spatial_shapes]
+    return FeaturePyramid.from_maps(maps, level_embed, None, temperature, shift).with_tokens(trace.tokens[None].float())
 
 
 def _from_encoder(

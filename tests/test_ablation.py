@@ -4,18 +4,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from litedetr import Detector
 from litedetr.ablation import contributions, rerun
 from tests.app.conftest import scene
-from tests.app.views.small import _SMALL, KINDS
+from tests.app.views.small import KINDS, small_detector, small_run
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 
 
 def traced(kind: str):
-    torch.manual_seed(5)
-    detector = Detector.from_preset("lite-dino-mobilenet", **{**_SMALL, **KINDS[kind]})
-    return detector, detector.predict(scene(180, 120), threshold=0.0, trace=True).trace
+    return small_detector(kind), small_run(kind).trace
 
 
 @ALL

@@ -21,7 +21,7 @@ from app.state import AUTO, HUB_ID, ViewState
 from app.text import say
 from app.theme import ink_on, scale_colour, scale_symbol
 from app.views.askers import Askers, askers
-from app.views.canvas import Drawing, outline
+from app.views.canvas import Drawing, outline, outlines
 from app.views.chart import GRID, chart, value_axis
 from app.views.heaviest import MOST, OtherModel, Samples, heaviest, other_model
 from app.views.panels import Panel, panels
@@ -46,7 +46,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     heaviest_ = max(float(samples.weights.max(initial=0)) for samples in shown.samples)
     contents = []
     for place, samples in enumerate(shown.samples):
-        traces = [_outlines(run, state), _points(shown, samples, heaviest_, named=place == 0 or shown.other is None)]
+        traces = [outlines(run, state, 0.6, 1.25), _points(shown, samples, heaviest_, named=place == 0 or shown.other is None)]
         contents.append(Panel(shown.title(place), [*traces, *_asked_here(shown, place)]))
     return panels(run, contents, veil=VEIL)
 
@@ -290,17 +290,6 @@ def _asked_here(shown: _Shown, place: int) -> list[dict[str, Any]]:
         points = {"mode": "markers", "x": samples.x[ringed].astype(np.float32), "y": samples.y[ringed].astype(np.float32)}
         found.append({"type": "scatter", **points, "marker": ring, "hoverinfo": "skip", "name": "asked"})
     return found
-
-
-def _outlines(run: Run, state: ViewState) -> dict[str, Any]:
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for index in run.shown(state.threshold, state.classes):
-        path = outline(run.detections.boxes[index])
-        x += [*path["x"], None]
-        y += [*path["y"], None]
-    line = {"color": "rgba(255,255,255,.6)", "width": 1.25}
-    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip", "name": "detections"}
 
 
 def _curves(shown: _Shown) -> Drawing:

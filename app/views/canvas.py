@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from app.run import Run
+from app.state import ViewState
 from app.theme import FONT, NEUTRAL
 
 GUTTER = 0.045
@@ -62,3 +63,15 @@ def outline(box: tuple[float, float, float, float]) -> dict[str, list[float]]:
     """xyxy -> the closed path around it."""
     x1, y1, x2, y2 = (float(value) for value in box)
     return {"x": [x1, x2, x2, x1, x1], "y": [y1, y1, y2, y2, y1]}
+
+
+def outlines(run: Run, state: ViewState, opacity: float, width: float) -> dict[str, Any]:
+    """The detections that the state shows, as thin white lines in one trace."""
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for index in run.shown(state.threshold, state.classes):
+        path = outline(run.detections.boxes[index])
+        x += [*path["x"], None]
+        y += [*path["y"], None]
+    line = {"color": f"rgba(255,255,255,{opacity:g})", "width": width}
+    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip", "name": "detections"}

@@ -12,7 +12,7 @@ from app.run import Run
 from app.state import ViewState
 from app.text import say
 from app.views import missed_chart, missed_words
-from app.views.canvas import Drawing, canvas, outline
+from app.views.canvas import Drawing, canvas, outline, outlines
 from app.views.fate import NEAR, Fate, Proposal, fate, nearest
 from app.views.missed_chart import CUT, QUERY_COLOURS
 
@@ -31,7 +31,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     """The drawn box, what the nearest tokens proposed with their ranks, and the boxes of the queries that ever were near."""
     found = fate(run, state)
     if found is None:
-        drawn = canvas(run, [_outlines(run, state)], veil=0.2)
+        drawn = canvas(run, [outlines(run, state, 0.7, 1.5)], veil=0.2)
     else:
         (tokens, queries), stage = nearest(found), stage_of(run, state)
         queries = [query for query in queries if query == queries[0] or found.overlaps[:, query].max() >= NEAR]
@@ -96,17 +96,6 @@ def _numbers(found: Fate, query: int) -> dict[str, Any]:
     rows = {"overlaps": found.overlaps, "scores": found.scores, "ranks": found.ranks, "labels": found.labels}
     lists = {key: [None if value != value else value for value in values[:, query].tolist()] for key, values in rows.items()}
     return {"query": query, **lists}
-
-
-def _outlines(run: Run, state: ViewState) -> dict[str, Any]:
-    """The detections that are shown: what is not inside one of them was missed."""
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for index in run.shown(state.threshold, state.classes):
-        path = outline(run.detections.boxes[index])
-        x, y = [*x, *path["x"], None], [*y, *path["y"], None]
-    line = {"color": "rgba(255,255,255,.7)", "width": 1.5}
-    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip", "name": "detections"}
 
 
 def _drawn(state: ViewState, found: Fate) -> list[dict[str, Any]]:

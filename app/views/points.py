@@ -13,7 +13,7 @@ from app.selection import Selection, select
 from app.state import ViewState
 from app.text import say
 from app.theme import FONT, class_colour, ink_on, scale_colour, scale_symbol
-from app.views.canvas import GUTTER, Drawing, canvas, outline
+from app.views.canvas import GUTTER, Drawing, canvas, outline, outlines
 from app.views.footprints import footprint, kept_heads
 
 VEIL = 0.42
@@ -35,7 +35,7 @@ def figure(run: Run, state: ViewState) -> go.Figure:
 def drawing(run: Run, state: ViewState) -> Drawing:
     """Points where they are, also outside the photo; one colour and mark per scale, the same measure of size for all."""
     chosen = select(run, state)
-    around = [_outlines(run, state), *_query_box(chosen)]
+    around = [outlines(run, state, 0.45, 1), *_query_box(chosen)]
     if state.heat:
         return canvas(run, [_heat(run, state, chosen), *around, *_cross(chosen, state)], veil=HEAT_VEIL)
     shown = [scale for scale in chosen.step.scales if scale not in state.hidden]
@@ -216,18 +216,6 @@ def _points(run: Run, state: ViewState, chosen: Selection, scale: str) -> dict[s
         "meta": scale,
         "cliponaxis": False,
     }
-
-
-def _outlines(run: Run, state: ViewState) -> dict[str, Any]:
-    """The detections as thin lines, to see where the query is among them."""
-    x: list[float | None] = []
-    y: list[float | None] = []
-    for index in run.shown(state.threshold, state.classes):
-        path = outline(run.detections.boxes[index])
-        x += [*path["x"], None]
-        y += [*path["y"], None]
-    line = {"color": "rgba(255,255,255,.45)", "width": 1}
-    return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip", "name": "detections"}
 
 
 def _query_box(chosen: Selection) -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
         {"type": "line", "xref": "x", "yref": "paper", "x0": place, "x1": place, "y0": 0, "y1": 1, "line": _EDGE}
         for place in (plan.updates * block - 0.5 for block in range(1, plan.blocks))
     ]
-    counts = [say(state.lang, "schedule.tokens", tokens=f"{count:,}".replace(",", " ")) for count in tokens]
+    counts = [say(state.lang, "schedule.tokens", tokens=_count(count)) for count in tokens]
     labels = [f"<b>{name}</b><br>{count}" for name, count in zip(names, counts, strict=True)]
     axis = {"zeroline": False, "showgrid": False, "fixedrange": True, "ticks": ""}
     return {
@@ -84,7 +84,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     share = cost.encoder / full.encoder
     facts = [
         [say(lang, "schedule.layers"), f"{len(plan.steps())}"],
-        [say(lang, "schedule.updated"), f"{updated(run, plan):,} / {len(plan.steps()) * sum(cost.tokens):,}".replace(",", " ")],
+        [say(lang, "schedule.updated"), f"{_count(updated(run, plan))} / {_count(len(plan.steps()) * sum(cost.tokens))}"],
         [say(lang, "schedule.encoder"), f"{cost.encoder:.2f} GMACs"],
         [say(lang, "schedule.full"), f"{full.encoder:.2f} GMACs"],
         [say(lang, "schedule.share"), f"{100 * share:.0f} %"],
@@ -223,9 +223,7 @@ def _row(plan: EncoderSchedule, level: int, name: str, tokens: int, lang: str) -
     steps = plan.steps()
     asks = [level in step.query_levels for step in steps]
     colour = scale_colour(name)
-    words = [
-        say(lang, "schedule.is_updated" if ask else "schedule.is_read", tokens=f"{tokens:,}".replace(",", " ")) for ask in asks
-    ]
+    words = [say(lang, "schedule.is_updated" if ask else "schedule.is_read", tokens=_count(tokens)) for ask in asks]
     return {
         "type": "bar",
         "name": name,
@@ -251,3 +249,8 @@ def _share(run: Run, plan: EncoderSchedule) -> float:
 
 def _size(run: Run) -> tuple[int, int]:
     return run.trace.geometry.padded
+
+
+def _count(number: int) -> str:
+    """With a space between thousands."""
+    return f"{number:,}".replace(",", " ")

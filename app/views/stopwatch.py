@@ -10,9 +10,9 @@ import torch
 
 from app.run import Run
 from litedetr import DetectorConfig
+from litedetr.ablation import layout
 from litedetr.encoder import InterleavedEncoder
 from litedetr.fast.encoder import FastEncoder
-from litedetr.pyramid import FeaturePyramid
 
 TURNS = 5
 """Of each encoder, after one that is not counted."""
@@ -29,7 +29,7 @@ def milliseconds(run: Run, configs: Mapping[str, DetectorConfig], tell: Callable
         encoders = {
             name: FastEncoder(InterleavedEncoder.from_config(config).eval(), torch.float32) for name, config in configs.items()
         }
-    pyramid = tokens_of(run)
+    pyramid = layout(run.trace, torch.zeros(run.config.levels, run.config.width))
     times: dict[str, list[float]] = {name: [] for name in encoders}
     for turn in range(TURNS + 1):
         tell(turn / (TURNS + 1), "")
@@ -38,10 +38,3 @@ def milliseconds(run: Run, configs: Mapping[str, DetectorConfig], tell: Callable
             encoder(pyramid)
             times[name].append(1000 * (time.perf_counter() - start))
     return {name: median(values[1:]) for name, values in times.items()}
-
-
-def tokens_of(run: Run) -> FeaturePyramid:
-    """The pyramid that went into the run's encoder, with sine positions and no level embedding."""
-    width = run.config.width
-    maps = [torch.zeros(1, width, *shape) for shape in run.trace.spatial_shapes]
-    return FeaturePyramid.from_maps(maps, torch.zeros(len(maps), width)).with_tokens(run.trace.tokens[None].float())

@@ -72,6 +72,7 @@ class Oracle(nn.Module):
             size_divisor=96,
             pixel_mean=(0.0,) * 3,
             pixel_std=(1.0,) * 3,
+            duplicates=None,
         )
         self.queue = list(photos.photos)  # one canvas for all
 

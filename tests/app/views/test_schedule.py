@@ -8,8 +8,8 @@ import torch
 
 from app.state import ViewState
 from app.views import schedule
-from app.views.stopwatch import tokens_of
 from litedetr import EncoderSchedule
+from litedetr.ablation import layout
 from litedetr.encoder import InterleavedEncoder
 from tests.app.views.small import KINDS, small_run
 
@@ -99,7 +99,7 @@ def test_the_measured_encoders_are_those_of_the_plan_and_the_full_one():
 
 def test_the_tokens_measured_on_are_the_photos():
     run = small_run("H3L1")
-    pyramid = tokens_of(run)
+    pyramid = layout(run.trace, torch.zeros(run.config.levels, run.config.width))
     assert torch.equal(pyramid.tokens[0], run.trace.tokens)
     encoder = InterleavedEncoder.from_config(run.config).eval()
     with torch.inference_mode():
