@@ -55,8 +55,9 @@ class Recipe:
     """How to train: the detector, for how long, on what, with which losses.
 
     preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones;
-    start: a trained detector to start from instead ("embedded", a weights folder or a Hub id), "" for none;
-    freeze_stem: leave the backbone's first stages as they are;
+    start: a trained detector to start from instead ("embedded", a weights folder or a Hub id), "" for none; its config
+    gets the ``changes`` too, and its parts named in ``fresh`` ("encoder") random weights;
+    freeze_stem: leave the backbone's first stages as they are; freeze: leave these parts ("backbone") as they are;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     steps, seconds: the training's length, the one reached first counts (0 = no limit; seconds count training only and
     go on where a resumed run had been); rare: share of pictures below which a class' pictures are repeated;
@@ -68,7 +69,9 @@ class Recipe:
     changes: dict[str, Any] = field(default_factory=dict)
     backbone: str = ""
     start: str = ""
+    fresh: tuple[str, ...] = ()
     freeze_stem: bool = False
+    freeze: tuple[str, ...] = ()
     steps: int = 0
     seconds: float = 0.0
     stages: tuple[Stage, ...] = (Stage(1.0, 320, 8),)
@@ -130,6 +133,8 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
             value = _build(hints[name], value, f"{where}.{name}")
         elif name == "stages":
             value = tuple(_build(Stage, item, f"{where}.stages") for item in value)
+        elif isinstance(value, list):
+            value = tuple(value)
         built[name] = value
     return kind(**built)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
+from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
 from litedetr.training.data import PhotoSet
 from litedetr.training.recipes import Recipe
@@ -30,7 +32,8 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
             "leave the backbone out: the detector has its own"
         )
     if recipe.start:
-        detector = from_trained(recipe.start, photos, dense_head=recipe.losses.dense > 0)
+        changes = {**recipe.changes, "dense_head": recipe.losses.dense > 0}
+        detector = from_trained(recipe.start, photos, changes, recipe.fresh)
     else:
         classes = {"class_names": tuple(photos.names), "category_ids": tuple(photos.category_ids)}
         detector = Detector.from_preset(recipe.preset, num_classes=len(photos.names), **{**classes, **recipe.changes})
@@ -38,37 +41,52 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
         load_mobilenet_backbone(detector.backbone, recipe.backbone)
     if recipe.freeze_stem:
         detector.backbone.freeze_stem()
+    for name in recipe.freeze:
+        detector.get_submodule(name).requires_grad_(False)
     return detector
 
 
 @torch.no_grad()
-def from_trained(source: str, photos: PhotoSet, dense_head: bool = False) -> Detector:
+def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | None = None, fresh: Sequence[str] = ()) -> Detector:
     """A trained detector made one for the classes of ``photos``.
 
     Where the classes differ, the class heads are made anew; a class that both know by the same name keeps its weights.
 
     Args:
         source: "embedded", a weights folder or a Hub id.
-        dense_head: with a new auxiliary head for the training.
+        changes: of its config; ``dense_head`` gives it a new auxiliary head for the training.
+        fresh: names of modules that get random weights.
+
+    Raises:
+        ValueError: with these changes a weight that is not ``fresh`` has no match in the trained detector.
     """
     trained = Detector.from_pretrained(source)
     before, now = trained.config.names, tuple(photos.names)
-    config = replace(
-        trained.config,
-        num_classes=len(now),
-        class_names=now,
-        category_ids=tuple(photos.category_ids),
-        dense_head=dense_head,
-    )
+    classes = {"num_classes": len(now), "class_names": now, "category_ids": tuple(photos.category_ids)}
+    config = DetectorConfig.from_dict({**trained.config.to_dict(), "dense_head": False, **(changes or {}), **classes})
     detector = Detector(config)
-    state = detector.state_dict()
+    state, weights = detector.state_dict(), trained.state_dict()
+    anew = ("dense_head.", *(f"{name}." for name in fresh))
     known = [name for name in now if name in before]
-    for key, value in trained.state_dict().items():
-        if before == now or not key.startswith(CLASS_PARTS):
-            if not key.startswith("dense_head."):
-                state[key].copy_(value)
-        elif known:
-            state[key][[now.index(name) for name in known]] = value[[before.index(name) for name in known]]
+    if unused := [key for key in weights if key not in state and not key.startswith(anew)]:
+        raise ValueError(
+            f"expected a detector that takes every weight of {source}, got one without {unused[0]} ({len(unused)} in all); "
+            "take back the change that drops them, or name their part in `fresh`"
+        )
+    for key, value in state.items():
+        if key.startswith(anew):
+            continue
+        if before != now and key.startswith(CLASS_PARTS):
+            if known:
+                value[[now.index(name) for name in known]] = weights[key][[before.index(name) for name in known]]
+        elif key in weights and weights[key].shape == value.shape:
+            value.copy_(weights[key])
+        else:
+            got = f"one of shape {tuple(weights[key].shape)}" if key in weights else "none"
+            raise ValueError(
+                f"expected a weight {key} of shape {tuple(value.shape)} in {source}, got {got}; "
+                "take back the change that needs it, or name its part in `fresh`"
+            )
     if before == now:
         log.info("starting from %s, which has the same %d classes", source, len(now))
     else:

@@ -11,6 +11,7 @@ from litedetr import Detector
 from litedetr.cli import main
 from litedetr.training.checkpoint import load_checkpoint
 from litedetr.training.data import PhotoSet
+from litedetr.training.recipes import Recipe
 from litedetr.training.start import CLASS_PARTS, build_detector, from_trained
 from tests.training.conftest import tiny_detector
 from tests.training.two_processes import RECIPE
@@ -29,7 +30,7 @@ def test_other_classes_get_another_head(photo_folder, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     trained = saved(tmp_path, num_classes=3, class_names=("cat", "train", "dog"), category_ids=(17, 7, 18)).state_dict()
     photos = PhotoSet.open(photo_folder)
-    detector = from_trained(str(tmp_path), photos, dense_head=True)
+    detector = from_trained(str(tmp_path), photos, {"dense_head": True})
     assert detector.config.names == ("person", "train")
     assert detector.config.ids == (1, 7)
     assert caplog.messages[-1] == (
@@ -67,3 +68,29 @@ def test_training_from_a_trained_detector(family, photo_folder, tmp_path, capsys
     assert json.loads((tmp_path / "out" / "recipe.json").read_text())["start"] == str(tmp_path / "trained")
     mine = Detector.from_pretrained(tmp_path / "out" / "weights")
     assert (mine.config.family, mine.config.names) == (family, ("person", "train"))
+
+
+def test_another_encoder_on_the_trained_rest(photo_folder, tmp_path):
+    trained = saved(tmp_path, class_names=("person", "train")).state_dict()
+    changes = {"schedule": "H2L2-(1+1)x1", "key_aware": False}
+    fresh = ("encoder", "decoder.layers.0.attention", "decoder.layers.1.attention")
+    recipe = replace(RECIPE, start=str(tmp_path), changes=changes, fresh=fresh, freeze=("backbone", "neck"))
+    assert Recipe.from_json(recipe.to_json()) == recipe
+    detector = build_detector(recipe, PhotoSet.open(photo_folder))
+    assert (detector.config.schedule, detector.config.key_aware) == ("H2L2-(1+1)x1", False)
+    kept = {name: value for name, value in detector.state_dict().items() if not name.startswith((*fresh, "dense_head."))}
+    assert {name.split(".")[0] for name in kept} == {name.split(".")[0] for name in trained} - {"encoder"}
+    assert all(torch.equal(value, trained[name]) for name, value in kept.items())
+    still = {name.split(".")[0] for name, parameter in detector.named_parameters() if not parameter.requires_grad}
+    assert still == {"backbone", "neck"}
+    moving = {name.split(".")[0] for name, parameter in detector.named_parameters() if parameter.requires_grad}
+    assert {"encoder", "decoder", "heads"} <= moving
+
+
+def test_weights_without_a_place_or_a_source_are_refused(photo_folder, tmp_path):
+    saved(tmp_path, class_names=("person", "train"))
+    photos = PhotoSet.open(photo_folder)
+    with pytest.raises(ValueError, match="take back the change that drops them, or name their part in `fresh`"):
+        from_trained(str(tmp_path), photos, {"decoder_layers": 1})
+    with pytest.raises(ValueError, match="take back the change that needs it, or name its part in `fresh`"):
+        from_trained(str(tmp_path), photos, {"queries": 7})
