@@ -1,4 +1,4 @@
-"""python -m litedetr detect | convert | push | verify | train | eval | cost | models | bench"""
+"""python -m litedetr detect | convert | push | verify | train | study | eval | cost | models | bench"""
 
 from __future__ import annotations
 
@@ -67,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=int, help="CPU threads")
     train.add_argument("--restart", action="store_true", help="do not go on from a checkpoint in --out")
     train.set_defaults(command=_train)
+
+    study = commands.add_parser("study", help="train the embedded detector with several encoders on one budget, and compare")
+    study.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, val.json and val/")
+    study.add_argument("--out", type=Path, required=True, help="folder for the trainings and study.json; a killed study goes on")
+    study.add_argument("--steps", type=int, default=800, help="batches of 8 photos that each one is trained for (default: 800)")
+    study.add_argument("--size", type=int, default=256, help="longer side of the photos in pixels (default: 256)")
+    study.add_argument("--threads", type=int, default=0, help="CPU threads")
+    study.set_defaults(command=_study)
 
     evaluate = commands.add_parser("eval", help="COCO AP of a model on a COCO-format split")
     evaluate.add_argument("model", nargs="?", default="embedded", help='"embedded", a weights folder or a Hub id')
@@ -163,9 +171,9 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from litedetr.processes import join, leave
     from litedetr.training import recipes
     from litedetr.training.loop import train
-    from litedetr.training.processes import join, leave
 
     recipe = recipes.embedded() if options.recipe == "embedded" else recipes.Recipe.load(options.recipe)
     given = {
@@ -188,11 +196,22 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
+def _study(options: argparse.Namespace) -> int:
+    from litedetr.training.study import clock, markdown, study
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    found = study(options.data, options.out, steps=options.steps, size=options.size, threads=options.threads)
+    clock(found, options.out)
+    (options.out / "study.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(markdown(found), end="")
+    return 0
+
+
 def _evaluate(options: argparse.Namespace) -> int:
     from litedetr.detector import Detector
+    from litedetr.processes import choose_device, join, leave
     from litedetr.training.calibration import write_calibration
     from litedetr.training.evaluation import coco_paths, evaluate
-    from litedetr.training.processes import choose_device, join, leave
 
     if options.coco is not None:
         annotations, images = coco_paths(options.coco, options.split)
