@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from litedetr.processes import ALONE, Processes
 from litedetr.training.augment import NONE, AugmentSettings, Sample, augment
-from litedetr.training.processes import ALONE, Processes
 from litedetr.training.targets import Targets
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from litedetr.boxes import cxcywh_to_xyxy, iou, iou_and_giou
 from litedetr.output import LayerOutput
+from litedetr.processes import ALONE, Processes
 from litedetr.training.matching import focal_background
-from litedetr.training.processes import ALONE, Processes
 from litedetr.training.targets import Targets
 
 

@@ -21,12 +21,13 @@ from tqdm import tqdm
 from litedetr.boxes import cxcywh_to_xyxy
 from litedetr.detections import distinct
 from litedetr.image import resize, resized_size
+from litedetr.processes import ALONE, Processes
+from litedetr.resume import fingerprint
 from litedetr.training.augment import Sample
 from litedetr.training.calibration import Calibration, calibrate
 from litedetr.training.data import DataError, PhotoSet, collate, read_annotations
 from litedetr.training.precision import autocast, normalise
-from litedetr.training.processes import ALONE, Processes
-from litedetr.training.results import Found, ResultsFolder, fingerprint
+from litedetr.training.results import Found, ResultsFolder
 
 FIGURES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",

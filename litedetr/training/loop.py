@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from litedetr.processes import ALONE, Processes, choose_device
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.training.data import Batch, BatchStream, PhotoSet
 from litedetr.training.denoising import Denoising, make_denoising
@@ -22,7 +23,6 @@ from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.losses import LossSettings, detection_losses, total_loss
 from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
 from litedetr.training.precision import autocast, normalise
-from litedetr.training.processes import ALONE, Processes, choose_device
 from litedetr.training.recipes import Recipe
 from litedetr.training.start import build_detector
 from litedetr.training.targets import Targets

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from litedetr.training.processes import Processes
+from litedetr.processes import Processes
+from litedetr.resume import begin, whole_lines
 
 Found = dict[int, list[dict[str, Any]]]
 """Picture id -> its detections in COCO's results format."""
@@ -40,39 +38,13 @@ class ResultsFolder:
     def _open(self, about: dict[str, Any]) -> Found:
         """What an earlier, killed measurement found."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        note = self.folder / ABOUT
-        if note.is_file():
-            before = json.loads(note.read_text(encoding="utf-8"))
-            changed = [f"{key} {before.get(key)!r}, now {about[key]!r}" for key in about if before.get(key) != about[key]]
-            if changed:
-                raise ValueError(
-                    f"expected the measurement that {self.folder} was begun with, got another one: {'; '.join(changed)}. "
-                    "Give another folder, or delete this one"
-                )
-        else:
-            temporary = note.with_suffix(".tmp")
-            temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-            temporary.replace(note)
+        changed = begin(self.folder / ABOUT, about)
+        if changed:
+            raise ValueError(
+                f"expected the measurement that {self.folder} was begun with, got another one: {'; '.join(changed)}. "
+                "Give another folder, or delete this one"
+            )
         known: Found = {}
         for path in sorted(self.folder.glob("detections-*.jsonl")):
-            known |= _whole_lines(path)
+            known |= {line["image_id"]: line["detections"] for line in whole_lines(path)}
         return known
-
-
-def _whole_lines(path: Path) -> Found:
-    """The pictures of a file; a last line cut off by a kill is taken away."""
-    text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
-        path.write_bytes(whole)
-    lines = map(json.loads, whole.splitlines())
-    return {line["image_id"]: line["detections"] for line in lines}
-
-
-def fingerprint(detector: nn.Module) -> str:
-    """Sixteen digits that change with the config or any weight."""
-    digest = hashlib.sha256(json.dumps(detector.config.to_dict(), sort_keys=True).encode())
-    for name, value in detector.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

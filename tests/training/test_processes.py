@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from litedetr.cli import main
+from litedetr.processes import Processes
 from litedetr.training.data import BatchStream, PhotoSet
 from litedetr.training.loop import read_log
-from litedetr.training.processes import Processes
 from litedetr.training.targets import Targets
 from tests.training.conftest import tiny_detector, write_set
 from tests.training.two_processes import RECIPE, eval_command, train_a_little

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from litedetr.cli import main
+from litedetr.processes import ALONE, Processes, join
 from litedetr.training.augment import AugmentSettings
 from litedetr.training.denoising import DenoisingSettings
 from litedetr.training.loop import train
 from litedetr.training.losses import LossSettings
-from litedetr.training.processes import ALONE, Processes, join
 from litedetr.training.recipes import Recipe, Stage
 from tests.training.conftest import tiny_detector
 
