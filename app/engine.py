@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -154,6 +155,7 @@ class Engine:
         example: str = "",
         model: str = "",
         download: Download | None = None,
+        keep: bool = True,
     ) -> Run:
         """Detect with a full trace and keep the result.
 
@@ -164,6 +166,7 @@ class Engine:
             example: name of the example picture, "" for a visitor's own.
             model: a Hub id; "" for the page's own model.
             download: told (bytes done, bytes in all) while the model is downloaded.
+            keep: False for a run that nobody will look into later.
 
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
@@ -183,9 +186,10 @@ class Engine:
             detections=detections,
             config=detector.config,
             cost=gmacs(detector.config, detections.trace.geometry.padded),
+            photo=_lasting(photo, pixels),
             example=example,
         )
-        return self.store.put(run)
+        return self.store.put(run) if keep else run
 
     def compute(self, run: Run, state: ViewState, tell: Tell) -> str | None:
         """What the state's view needs the model again for, kept with the run.
@@ -215,6 +219,13 @@ class Engine:
         pixels = photos.open_photo(photo)
         with self._model_lock:
             return self.detector.predict(pixels, threshold=threshold)
+
+
+def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:
+    """What gives the same pixels when the visitor's file is gone: the encoded picture, or the pixels themselves."""
+    if isinstance(photo, str | Path):
+        return Path(photo).read_bytes()
+    return photo if isinstance(photo, bytes) else pixels
 
 
 def _shown(pixels) -> bytes:

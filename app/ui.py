@@ -12,6 +12,7 @@ from app.engine import EXAMPLE_NAMES, Engine, ExpiredRun
 from app.lookups import Lookups
 from app.models import offered
 from app.orders import follow
+from app.programs import MCP, add_endpoints
 from app.routes import routes
 from app.stage import HEAD, stage
 from app.state import ViewState
@@ -58,15 +59,6 @@ def build(engine: Engine) -> gr.Blocks:
         for news in _work_news(engine, request.get("run"), state, lambda: orders.ended(visitor, ticket)):
             yield gr.HTML(told={"ticket": ticket, **news})
 
-    def detect(photo: str, threshold: float) -> dict[str, Any]:
-        """Find objects in a photo: their names, scores and boxes (xyxy in the photo's pixels), best first."""
-        if not photo:
-            raise gr.Error(say("en", "error.no_photo"), print_exception=False)
-        try:
-            return engine.detect(photo, float(threshold)).to_dict()
-        except (PhotoError, WeightsError) as error:
-            raise gr.Error(str(error), print_exception=False) from None
-
     with gr.Blocks(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
         viewer = stage([open_run, look, cancel], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered())
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
@@ -91,10 +83,7 @@ def build(engine: Engine) -> gr.Blocks:
             **_ONE_AT_A_TIME,
             **_PRIVATE,
         )
-        photo = gr.File(visible=False, type="filepath", label="photo")
-        threshold = gr.Number(0.3, visible=False, label="threshold", minimum=0, maximum=1)
-        found = gr.JSON(visible=False, label="detections")
-        gr.Button(visible=False).click(detect, inputs=[photo, threshold], outputs=[found], api_name="detect", **_ONE_AT_A_TIME)
+        add_endpoints(engine, **_ONE_AT_A_TIME)
     return page.queue(max_size=32)
 
 
@@ -109,6 +98,7 @@ def launch_options(engine: Engine) -> dict[str, Any]:
         "show_error": False,
         "ssr_mode": False,
         "max_file_size": MAX_FILE,
+        "mcp_server": MCP,
     }
 
 
