@@ -1,10 +1,16 @@
 """Small detectors and photos that several tests use."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from litedetr import Detector
+
+if os.environ.get("PYTEST_XDIST_WORKER"):  # a core each
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
