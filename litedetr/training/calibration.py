@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask
 
+from litedetr.training.charts import BLUE, Line, Panel, svg
+
 RIGHT = 0.5
 """IoU with an object of its class from which on a detection is right."""
 DOUBLED = 0.7
@@ -143,26 +145,10 @@ def _bins(scores: np.ndarray, right: np.ndarray) -> tuple[Bin, ...]:
 
 def reliability_svg(calibration: Calibration) -> str:
     """The bins as a picture: share right against mean score, the diagonal where both are equal, counts as numbers."""
-    side, room = 320, 46
-    at = [(room + side * b.score, side + 16 - side * b.right, b) for b in calibration.bins]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y, _ in at)
-    ticks = [number / 5 for number in range(6)]
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side + room + 24} {side + 64}" width="{side + room + 24}" '
-        'font-family="sans-serif" font-size="12" role="img" aria-label="Reliability: share right against score">',
-        '<rect width="100%" height="100%" fill="#ffffff"/>',
-        f'<rect x="{room}" y="16" width="{side}" height="{side}" fill="#f4f6f9"/>',
-        f'<path d="M{room} {side + 16}L{room + side} 16" stroke="#8a93a3" stroke-dasharray="5 4"/>',
-        *(f'<text x="{room + side * t:.0f}" y="{side + 34}" text-anchor="middle">{t:.1f}</text>' for t in ticks),
-        *(f'<text x="{room - 8}" y="{side + 20 - side * t:.0f}" text-anchor="end">{t:.1f}</text>' for t in ticks),
-        f'<text x="{room + side / 2:.0f}" y="{side + 54}" text-anchor="middle">mean score</text>',
-        f'<text transform="translate(14 {side / 2 + 16:.0f}) rotate(-90)" text-anchor="middle">share right (IoU 0.5)</text>',
-        f'<polyline points="{line}" fill="none" stroke="#0072b2" stroke-width="2.5"/>',
-    ]
-    for x, y, b in at:
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="#0072b2"/>')
-        parts.append(f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="middle" fill="#3a4252">{b.count:,}</text>')
-    return "\n".join([*parts, "</svg>", ""])
+    points = [(b.score, b.right) for b in calibration.bins]
+    notes = [(b.score, b.right, f"{b.count:,}") for b in calibration.bins]
+    panel = Panel("", "mean score", "share right (IoU 0.5)", 1.0, 1.0, [Line("", points, BLUE, marks=True)], notes, diagonal=True)
+    return svg([panel], "Reliability: share right against score")
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:

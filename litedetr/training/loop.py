@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from litedetr.processes import ALONE, Processes, choose_device
+from litedetr.training.charts import curve_svg
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.training.data import Batch, BatchStream, PhotoSet
 from litedetr.training.denoising import Denoising, make_denoising
@@ -68,10 +69,11 @@ def train(
 ) -> TrainingResult:
     """Train a detector on ``data`` (a folder with train.json, train/ and, if there is one, val.json, val/).
 
-    ``out`` receives checkpoint.pt, log.jsonl, recipe.json and weights/ (the averaged weights in half precision, written
-    with every measurement and at the end). With ``resume`` a checkpoint found there is gone on with; ``allow_changes``
-    lets the recipe differ from that run's in more than its length. ``detector``: train this one instead of the
-    recipe's. ``on_step`` is called after every step with the number of steps done.
+    ``out`` receives checkpoint.pt, log.jsonl, recipe.json, and with every measurement and at the end weights/ (the averaged
+    weights in half precision) and, where there is a val split, curve.svg (loss and AP against hours). With ``resume`` a
+    checkpoint found there is gone on with; ``allow_changes`` lets the recipe differ from that run's in more than its
+    length. ``detector``: train this one instead of the recipe's. ``on_step`` is called after every step with the number of
+    steps done.
     With several ``processes`` a recipe's batch is split among them, and their gradients add up to that of the whole batch;
     the first one writes and measures. All must see the same folders.
     """
@@ -321,6 +323,7 @@ class _Run:
         log.info("step %d: %s", self.step, result.summary())
         figures = {name: round(value, 5) for name, value in result.figures.items()}
         self._log({"val": figures, "person_ap50": result.person_ap50, "pictures": result.images})
+        (self.out / "curve.svg").write_text(curve_svg(read_log(self.out / "log.jsonl")), encoding="utf-8")
         return result
 
 

@@ -62,4 +62,4 @@ def test_the_picture_shows_every_bin_where_it_is():
     content = {"annotations": [wanted(1, 5, [0, 0, 10, 10])]}
     got = calibrate(content, [found(1, 5, 0.75, [0, 0, 10, 10]), found(1, 5, 0.25, [90, 90, 10, 10])], [1])
     circles = [n for n in ElementTree.fromstring(reliability_svg(got)).iter() if n.tag.endswith("circle")]
-    assert [(float(c.get("cx")), float(c.get("cy"))) for c in circles] == [(46 + 80, 336), (46 + 240, 16)]
+    assert [(float(c.get("cx")), float(c.get("cy"))) for c in circles] == [(80, 320), (240, 0)]

@@ -59,6 +59,7 @@ def test_what_a_run_leaves(whole, photo_folder):
     lines = read_log(out / "log.jsonl")
     assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6]
     assert "AP50" in lines[-1]["val"]
+    assert "AP50" in (out / "curve.svg").read_text()
     assert {"photos_per_second", "seconds", "rate", "loss_ce", "loss_giou_dn", "loss_ce_dense"} <= set(lines[0])
 
 
