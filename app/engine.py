@@ -8,19 +8,18 @@ import os
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from app.line import Line
 from app.models import Models, describe
 from app.orders import Cancelled as Cancelled
-from app.orders import Orders
+from app.orders import News, Orders, Tell
 from app.run import Run
-from app.state import ViewState
+from app.state import HUB_ID, ViewState
 from app.views import view_of
 from app.watching import watch
 from litedetr import Detections, Detector
@@ -35,12 +34,6 @@ SHOWN_SIDE = 1600
 """Longest side of the picture that the page shows; coordinates stay those of the photo."""
 STORE_BYTES = int(os.environ.get("LITEDETR_STORE_MB", "1024")) * 1024**2
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
-
-Progress = Callable[[str], None]
-Download = Callable[[int, int], None]
-
-
-Tell = Callable[[float, str], None]
 
 
 class ExpiredRun(KeyError):
@@ -114,8 +107,7 @@ class Engine:
         self.models = Models(source)
         self.store = RunStore() if store is None else store
         self.orders = Orders()
-        self._model_lock = threading.Lock()
-        self._examples_lock = threading.Lock()
+        self.line = Line()
         self._examples: dict[tuple[str, str], str] = {}
         torch.set_num_threads(max(1, min(os.cpu_count() or 1, 8)))
 
@@ -128,17 +120,26 @@ class Engine:
         """
         return self.models.get()
 
-    def example(self, name: str, progress: Progress | None = None, model: str = "", download: Download | None = None) -> Run:
+    def example(self, name: str, tell: Tell | None = None, model: str = "") -> Run:
         """The run of an example picture, made once for all visitors and again when it was dropped. Arguments as in `run`."""
         if name not in EXAMPLE_NAMES:
             raise photos.PhotoError(f"There is no example called {name}: choose one of {', '.join(EXAMPLE_NAMES)}.")
-        with self._examples_lock:
-            known = self._examples.get((model, name))
-            if known is not None and known in self.store:
-                return self.store.get(known)
-            run = self.run(EXAMPLES / f"{name}.jpg", name, progress, name, model, download)
-            self._examples[model, name] = run.id
+        known = self._known(name, model)
+        if known is not None:
+            return known
+        detector, tell = self._detector(model, tell), tell or _silent
+        with self.line.turn(lambda before: tell({"waiting": before})):
+            run = self._known(name, model)  # somebody before may have asked for the same
+            if run is None:
+                run = self.store.put(self._make(detector, EXAMPLES / f"{name}.jpg", name, tell, name, model))
+                self._examples[model, name] = run.id
             return run
+
+    def _known(self, example: str, model: str) -> Run | None:
+        try:
+            return self.store.get(self._examples.get((model, example)))
+        except ExpiredRun:
+            return None
 
     def warm_up(self) -> None:
         """Load the model, build its kernel where that was never done, and have the first example ready; failures are logged."""
@@ -147,37 +148,37 @@ class Engine:
         except Exception:
             log.exception("The model is not ready")
 
-    def run(
-        self,
-        photo: photos.Photo,
-        name: str = "photo",
-        progress: Progress | None = None,
-        example: str = "",
-        model: str = "",
-        download: Download | None = None,
-        keep: bool = True,
-    ) -> Run:
+    def run(self, photo: photos.Photo, name: str = "photo", tell: Tell | None = None, model: str = "", keep: bool = True) -> Run:
         """Detect with a full trace and keep the result.
 
         Args:
             photo: a path, encoded bytes, a PIL image or an RGB array.
             name: of the picture.
-            progress: told the name of each stage as it begins: "backbone", "B1 high", …, "decoder 1", …
-            example: name of the example picture, "" for a visitor's own.
+            tell: told ``{"download": [bytes done, bytes in all]}`` while a model is downloaded, ``{"waiting": how many are
+                before}`` in the line, and ``{"stage": name}`` as each stage begins: "backbone", "B1 high", …, "decoder 1", …
             model: a Hub id; "" for the page's own model.
-            download: told (bytes done, bytes in all) while the model is downloaded.
             keep: False for a run that nobody will look into later.
 
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
             litedetr.weights.WeightsError: the model cannot be loaded.
+            app.line.FullLine: too many wait for the model.
+            Cancelled: `tell` raised it.
         """
+        detector, tell = self._detector(model, tell), tell or _silent  # a slow Hub keeps nobody else waiting
+        with self.line.turn(lambda before: tell({"waiting": before})):
+            run = self._make(detector, photo, name, tell, "", model)
+        return self.store.put(run) if keep else run
+
+    def _detector(self, model: str, tell: Tell | None) -> Detector:
+        return self.models.get(model, None if tell is None else lambda done, total: tell({"download": [done, total]}))
+
+    def _make(self, detector: Detector, photo: photos.Photo, name: str, tell: Tell, example: str, model: str) -> Run:
+        """The run itself, in the caller's turn: one picture is decoded at a time."""
         pixels = photos.open_photo(photo)
-        detector = self.models.get(model, download)
-        watched = nullcontext() if progress is None else watch(detector, lambda _, stage: progress(stage))
-        with self._model_lock, watched:
+        with watch(detector, lambda _, stage: tell({"stage": stage})):
             detections = detector.predict(pixels, threshold=0.0, trace=True)
-        run = Run(
+        return Run(
             id=secrets.token_urlsafe(18),
             name=name,
             model=describe(detector.config),
@@ -189,13 +190,12 @@ class Engine:
             photo=_lasting(photo, pixels),
             example=example,
         )
-        return self.store.put(run) if keep else run
 
     def compute(self, run: Run, state: ViewState, tell: Tell) -> str | None:
         """What the state's view needs the model again for, kept with the run.
 
         Args:
-            tell: told the share that is done, in [0, 1], and what goes on; it raises `Cancelled` where nobody waits any more.
+            tell: told ``{"waiting": how many are before}`` in the line, then ``{"share": done in [0, 1], "text": what goes on}``.
 
         Returns:
             The result's key in ``run.extras``; None where the view needs nothing.
@@ -208,17 +208,27 @@ class Engine:
         key = view.job(run, state) if hasattr(view, "job") else None
         if key is None or key in run.extras:
             return key
-        with self._model_lock:
-            tell(0.0, "")
-            run.extras.put(key, view.work(run, state, self.models.get, tell))
+
+        def begun(share: float, text: str) -> None:
+            tell({"share": share, "text": text})
+
+        if HUB_ID.match(state.other):
+            self.models.get(state.other, lambda *_: begun(0.0, ""))  # a slow Hub keeps nobody else waiting
+        with self.line.turn(lambda before: tell({"waiting": before})):
+            begun(0.0, "")
+            run.extras.put(key, view.work(run, state, self.models.get, begun))
         self.store.trim()
         return key
 
     def detect(self, photo: photos.Photo, threshold: float | None = None) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""
-        pixels = photos.open_photo(photo)
-        with self._model_lock:
-            return self.detector.predict(pixels, threshold=threshold)
+        detector = self.detector
+        with self.line.turn():
+            return detector.predict(photos.open_photo(photo), threshold=threshold)
+
+
+def _silent(news: News) -> None:
+    """Nobody listens."""
 
 
 def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import queue
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
+from contextvars import copy_context
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,8 @@ VISITORS = 4096
 _VISITOR = re.compile(r"^[a-z0-9]{8,40}\Z")
 
 News = dict[str, Any]
+Tell = Callable[[News], None]
+"""Told each piece of news; raises `Cancelled` where nobody waits for the result any more."""
 
 
 class Cancelled(Exception):
@@ -46,8 +49,8 @@ class Orders:
             return isinstance(visitor, str) and isinstance(ticket, int) and ticket <= self._ended.get(visitor, -1)
 
 
-def follow(act: Callable[[Callable[[News], None]], News], ended: Callable[[], bool], sorry: str) -> Iterator[News]:
-    """Do something in a thread and give its news as they come.
+async def follow(act: Callable[[Tell], News], ended: Callable[[], bool], sorry: str) -> AsyncIterator[News]:
+    """Do something in a thread and give its news as they come. Waiting for them keeps no thread of the server.
 
     Args:
         act: does it, and gives the last piece of news; it calls its argument with each piece before that, and that raises
@@ -58,13 +61,17 @@ def follow(act: Callable[[Callable[[News], None]], News], ended: Callable[[], bo
     Yields:
         What `act` told; at the end what it gave, ``{"cancelled": True}``, or ``{"error": sorry}``.
     """
-    news: queue.SimpleQueue[tuple[News, bool]] = queue.SimpleQueue()
+    loop, news = asyncio.get_running_loop(), asyncio.Queue[tuple[News, bool]]()
     left = threading.Event()  # nobody reads the news any more: the connection is gone
+
+    def put(item: News, last: bool) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(news.put_nowait, (item, last))
 
     def tell(item: News) -> None:
         if left.is_set() or ended():
             raise Cancelled
-        news.put((item, False))
+        put(item, False)
 
     def work() -> None:
         try:
@@ -76,13 +83,13 @@ def follow(act: Callable[[Callable[[News], None]], News], ended: Callable[[], bo
         except Exception:
             log.exception("An order failed")
             last = {"error": sorry}
-        news.put((last, True))
+        put(last, True)
 
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
     try:
         last = False
         while not last:
-            item, last = news.get()
+            item, last = await news.get()
             yield item
     finally:
         left.set()

@@ -12,6 +12,7 @@ import gradio as gr
 from app.engine import Engine
 from app.explain import ExplainError
 from app.explain import explain as explanation
+from app.line import FullLine
 from app.state import AUTO
 from app.text import say
 from litedetr.image import PhotoError
@@ -27,7 +28,7 @@ def add_endpoints(engine: Engine, **limits: Any) -> None:
     Gradio makes their documentation out of names, labels and docstrings.
     """
 
-    def detect(photo: str, threshold: float) -> dict[str, Any]:
+    def detect(photo: str, threshold: float | None) -> dict[str, Any]:
         """Find objects in a photo: their names, scores and boxes (x1, y1, x2, y2 in the photo's pixels), best first.
 
         Args:
@@ -35,13 +36,13 @@ def add_endpoints(engine: Engine, **limits: Any) -> None:
             threshold: lowest score to give, from 0 to 1.
         """
         with _sentences():
-            return engine.detect(_given(photo), float(threshold)).to_dict()
+            return engine.detect(_given(photo), _score(threshold)).to_dict()
 
     def explain(
         photo: str,
         x: float | None = None,
         y: float | None = None,
-        detection: int | None = None,
+        detection: float | None = None,
         step: str | None = AUTO,
         scale: str | None = AUTO,
     ) -> dict[str, Any]:
@@ -60,9 +61,9 @@ def add_endpoints(engine: Engine, **limits: Any) -> None:
             run = engine.run(_given(photo), keep=False)
             return explanation(run, x, y, detection, step, scale)
 
-    _endpoint(detect, [_photo(), gr.Number(0.3, visible=False, label="threshold", minimum=0, maximum=1)], "detections", limits)
+    _endpoint(detect, [_photo(), gr.Number(0.3, visible=False, label="threshold")], "detections", limits)
     place = [gr.Number(visible=False, label=axis) for axis in "xy"]
-    which = gr.Number(visible=False, label="detection", precision=0)
+    which = gr.Number(visible=False, label="detection")
     names = [gr.Textbox(AUTO, visible=False, label=label, max_length=40) for label in ("step", "scale")]
     _endpoint(explain, [_photo(), *place, which, *names], "explanation", limits)
 
@@ -82,6 +83,13 @@ def _given(photo: str | None) -> str:
     return photo
 
 
+def _score(threshold: float | None) -> float | None:
+    """A threshold as programs may give it; None is the model's own."""
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ExplainError(f"expected a threshold from 0 to 1, got {threshold:g}: choose one, or leave it out.")
+    return threshold
+
+
 @contextmanager
 def _sentences() -> Iterator[None]:
     """What a program may know of an error: its sentence."""
@@ -89,3 +97,5 @@ def _sentences() -> Iterator[None]:
         yield
     except (ExplainError, PhotoError, WeightsError) as error:
         raise gr.Error(str(error), print_exception=False) from None
+    except FullLine:
+        raise gr.Error(say("en", "error.line"), print_exception=False) from None

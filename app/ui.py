@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.engine import EXAMPLE_NAMES, Engine, ExpiredRun
+from app.line import FullLine
 from app.lookups import Lookups
 from app.models import offered
-from app.orders import follow
+from app.orders import News, Tell, follow
 from app.programs import MCP, add_endpoints
 from app.routes import routes
 from app.stage import HEAD, stage
@@ -22,8 +23,9 @@ from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
 
 MAX_FILE = "20mb"
-_ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "model"}
-_PRIVATE = {"api_visibility": "private", "queue": True, "show_progress": "hidden"}
+_PROGRAMS = {"concurrency_limit": 4, "concurrency_id": "programs"}
+_PRIVATE = {"api_visibility": "private", "queue": True, "show_progress": "hidden", "concurrency_limit": None}
+"""Orders wait in the engine's own line, which tells them their place; not in Gradio's queue."""
 
 
 def build(engine: Engine) -> gr.Blocks:
@@ -42,21 +44,21 @@ def build(engine: Engine) -> gr.Blocks:
         orders.cancel(request.get("visitor"), request.get("ticket"))
         return {}
 
-    def analyse(file: str | None, request: Any) -> Iterator[Any]:
+    async def analyse(file: str | None, request: Any) -> AsyncIterator[Any]:
         """Run the model on a photo or an example, telling each stage as it begins."""
         request = _given(request)
         ticket, visitor = request.get("ticket"), request.get("visitor")
         example, model = str(request.get("example") or ""), str(request.get("model") or "")
         lang = ViewState.from_query({"lang": request.get("lang")}).lang
-        for news in _detect_news(engine, file, example, lang, model, lambda: orders.ended(visitor, ticket)):
+        async for news in _detect_news(engine, file, example, lang, model, lambda: orders.ended(visitor, ticket)):
             yield gr.HTML(news={"ticket": ticket, **news})
 
-    def work(request: Any) -> Iterator[Any]:
+    async def work(request: Any) -> AsyncIterator[Any]:
         """Compute what a view needs the model for again, telling how it goes on."""
         request = _given(request)
         ticket, visitor = request.get("ticket"), request.get("visitor")
         state = ViewState.from_query(request.get("state"))
-        for news in _work_news(engine, request.get("run"), state, lambda: orders.ended(visitor, ticket)):
+        async for news in _work_news(engine, request.get("run"), state, lambda: orders.ended(visitor, ticket)):
             yield gr.HTML(told={"ticket": ticket, **news})
 
     with gr.Blocks(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
@@ -70,7 +72,6 @@ def build(engine: Engine) -> gr.Blocks:
             outputs=[viewer],
             js="() => window.liteDetr.order()",
             trigger_mode="multiple",
-            **_ONE_AT_A_TIME,
             **_PRIVATE,
         )
         wanted = gr.JSON(visible=False)
@@ -80,11 +81,10 @@ def build(engine: Engine) -> gr.Blocks:
             outputs=[viewer],
             js="() => window.liteDetr.work.order()",
             trigger_mode="multiple",
-            **_ONE_AT_A_TIME,
             **_PRIVATE,
         )
-        add_endpoints(engine, **_ONE_AT_A_TIME)
-    return page.queue(max_size=32)
+        add_endpoints(engine, **_PROGRAMS)
+    return page.queue(max_size=128)
 
 
 def launch_options(engine: Engine) -> dict[str, Any]:
@@ -108,25 +108,27 @@ def _given(request: Any) -> dict[str, Any]:
 
 def _detect_news(
     engine: Engine, file: str | None, example: str, lang: str, model: str, ended: Callable[[], bool] = lambda: False
-) -> Iterator[dict[str, Any]]:
+) -> AsyncIterator[News]:
     """Run the model and tell how it goes on.
 
-    Yields ``{"download": [bytes done, bytes in all]}``, ``{"stage": name}``, and ``{"run": id}`` or ``{"error": sentence}`` at
-    the end; ``{"refused": sentence}`` where a model cannot be had, and the page's own goes on in its place.
+    Yields what `Engine.run` tells, and ``{"run": id}`` or ``{"error": sentence}`` at the end; ``{"refused": sentence}`` where a
+    model cannot be had, and the page's own goes on in its place.
     """
-    refused: dict[str, Any] = {}  # goes with all later news, because the page sees only the newest of what comes fast
+    refused: News = {}  # goes with all later news, because the page sees only the newest of what comes fast
 
-    def run(source: str, tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        told = (lambda name: tell({"stage": name} | refused), lambda done, total: tell({"download": [done, total]}))
+    def run(source: str, tell: Tell) -> News:
+        def told(news: News) -> None:
+            tell(news | refused)
+
         if file:
-            made = engine.run(file, Path(file).name, told[0], model=source, download=told[1])
+            made = engine.run(file, Path(file).name, told, source)
         elif example:
-            made = engine.example(example, told[0], source, told[1])
+            made = engine.example(example, told, source)
         else:
             raise PhotoError(say(lang, "error.no_photo"))
         return {"run": made.id} | refused
 
-    def act(tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def act(tell: Tell) -> News:
         try:
             try:
                 return run(model, tell)
@@ -137,23 +139,26 @@ def _detect_news(
                 return run("", tell)
         except (PhotoError, WeightsError) as error:
             return {"error": str(error)} | refused
+        except FullLine:
+            return {"error": say(lang, "error.line")}
 
-    yield from follow(act, ended, say(lang, "error.inside"))
+    return follow(act, ended, say(lang, "error.inside"))
 
 
-def _work_news(engine: Engine, run_id: Any, state: ViewState, ended: Callable[[], bool]) -> Iterator[dict[str, Any]]:
+def _work_news(engine: Engine, run_id: Any, state: ViewState, ended: Callable[[], bool]) -> AsyncIterator[News]:
     """Compute what a view needs the model for, and tell how it goes on.
 
-    Yields ``{"share": 0 to 1, "text": what}``, and ``{"done": key}`` or ``{"error": sentence}`` at the end.
+    Yields what `Engine.compute` tells, and ``{"done": key}`` or ``{"error": sentence}`` at the end.
     """
 
-    def act(tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    def act(tell: Tell) -> News:
         try:
-            run = engine.store.get(run_id)
-            return {"done": engine.compute(run, state, lambda share, text: tell({"share": share, "text": text}))}
+            return {"done": engine.compute(engine.store.get(run_id), state, tell)}
         except ExpiredRun:
             return {"error": say(state.lang, "error.expired")}
         except WeightsError as error:
             return {"error": str(error)}
+        except FullLine:
+            return {"error": say(state.lang, "error.line")}
 
-    yield from follow(act, ended, say(state.lang, "error.inside"))
+    return follow(act, ended, say(state.lang, "error.inside"))

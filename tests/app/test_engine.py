@@ -55,8 +55,8 @@ def test_ids_cannot_be_guessed(engine, run):
 
 def test_progress_names_every_stage_in_order_and_changes_nothing(engine, run):
     told = []
-    again = engine.run(scene(330, 210), progress=told.append)
-    assert told == ["backbone", *run.step_names]
+    again = engine.run(scene(330, 210), tell=told.append)
+    assert told == [{"stage": name} for name in ("backbone", *run.step_names)]
     np.testing.assert_array_equal(again.detections.boxes, run.detections.boxes)
     assert not engine.detector.backbone._forward_pre_hooks
 
@@ -118,17 +118,17 @@ def test_work_is_done_once_kept_and_can_be_cancelled(engine, run, monkeypatch):
 
     monkeypatch.setitem(VIEWS, "mattered", SimpleNamespace(job=lambda *_: "mattered 1", work=work))
 
-    def refuse(share, text):
-        if share:
+    def refuse(news):
+        if news["share"]:
             raise Cancelled
 
     with pytest.raises(Cancelled):
         engine.compute(mine, state, refuse)
     assert not done
     told = []
-    assert engine.compute(mine, state, lambda *news: told.append(news)) == "mattered 1"
-    assert engine.compute(mine, state, lambda *news: told.append(news)) == "mattered 1"
+    assert engine.compute(mine, state, told.append) == "mattered 1"
+    assert engine.compute(mine, state, told.append) == "mattered 1"
     assert done == ["dino"]
-    assert told == [(0.0, ""), (0.0, "part 0.0"), (0.5, "part 0.5")]
+    assert [(news["share"], news["text"]) for news in told] == [(0.0, ""), (0.0, "part 0.0"), (0.5, "part 0.5")]
     assert mine.extras.get("mattered 1").sum() == 7
     assert engine.compute(mine, ViewState(view="points"), refuse) is None

@@ -8,6 +8,7 @@ from app.state import HUB_ID, ViewState
 from app.ui import _detect_news
 from litedetr.config import preset
 from litedetr.weights import WeightsError
+from tests.app.test_orders import told
 
 
 def test_the_list_and_the_environment(monkeypatch):
@@ -92,7 +93,7 @@ def test_the_own_model_takes_over(engine, monkeypatch):
 
     detector = engine.detector
     monkeypatch.setattr(engine.models, "get", get)
-    news = list(_detect_news(engine, None, "cat", "en", "owner/none"))
+    news = told(_detect_news(engine, None, "cat", "en", "owner/none"))
     assert news[0]["download"] == [5, 10]
     assert news[-1]["refused"] == "There is none."
     run = engine.store.get(news[-1]["run"])

@@ -1,3 +1,4 @@
+import asyncio
 import threading
 
 import pytest
@@ -31,13 +32,22 @@ def test_only_the_last_visitors_are_remembered():
     assert orders.ended(f"visitor{VISITORS:06}", 1)
 
 
+def told(news) -> list[dict]:
+    """All news of an order."""
+
+    async def read():
+        return [item async for item in news]
+
+    return asyncio.run(read())
+
+
 def test_news_come_in_order_and_the_result_last():
     def act(tell):
         for number in range(3):
             tell({"share": number})
         return {"done": "key"}
 
-    assert list(follow(act, lambda: False, "sorry")) == [{"share": 0}, {"share": 1}, {"share": 2}, {"done": "key"}]
+    assert told(follow(act, lambda: False, "sorry")) == [{"share": 0}, {"share": 1}, {"share": 2}, {"done": "key"}]
 
 
 def test_a_cancelled_order_stops_at_its_next_word():
@@ -49,11 +59,14 @@ def test_a_cancelled_order_stops_at_its_next_word():
         tell({"share": 1})
         raise AssertionError("it went on")
 
-    news = follow(act, ended.is_set, "sorry")
-    assert next(news) == {"share": 0}
-    ended.set()
-    assert list(news) == [{"cancelled": True}]
-    assert list(follow(act, lambda: True, "sorry")) == [{"cancelled": True}]  # it waited in the queue when it was cancelled
+    async def read():
+        news = follow(act, ended.is_set, "sorry")
+        assert await anext(news) == {"share": 0}
+        ended.set()
+        return [item async for item in news]
+
+    assert asyncio.run(read()) == [{"cancelled": True}]
+    assert told(follow(act, lambda: True, "sorry")) == [{"cancelled": True}]  # it waited in line when it was cancelled
 
 
 def test_a_lost_reader_stops_the_work():
@@ -69,15 +82,35 @@ def test_a_lost_reader_stops_the_work():
             raise
         return {}
 
-    news = follow(act, lambda: False, "sorry")
-    next(news)
-    news.close()
-    going.set()
-    assert stopped.wait(20)
+    async def leave():
+        news = follow(act, lambda: False, "sorry")
+        await anext(news)
+        await news.aclose()
+        going.set()
+        assert await asyncio.to_thread(stopped.wait, 20)
+
+    asyncio.run(leave())
+
+
+def test_waiting_readers_keep_no_thread():
+    """As many orders as there could be wait at once in one thread."""
+    go = threading.Event()
+
+    def act(tell):
+        assert go.wait(20)
+        return {"done": "key"}
+
+    async def crowd():
+        orders = [asyncio.create_task(anext(follow(act, lambda: False, "sorry"))) for _ in range(100)]
+        await asyncio.sleep(0)
+        go.set()
+        return await asyncio.gather(*orders)
+
+    assert asyncio.run(crowd()) == [{"done": "key"}] * 100
 
 
 def test_a_failure_is_a_sentence_without_details():
     def act(tell):
         raise RuntimeError("/secret/path")
 
-    assert list(follow(act, lambda: False, "It failed.")) == [{"error": "It failed."}]
+    assert told(follow(act, lambda: False, "It failed.")) == [{"error": "It failed."}]

@@ -132,7 +132,10 @@ class Page {
     }
     if (news.error) this.fail(news.error);
     else if (news.download) this.downloading(...news.download);
-    else if (news.stage) {
+    else if (news.waiting) {
+      this.wait();
+      this.busy(this.say('status.before', { count: news.waiting }));
+    } else if (news.stage) {
       this.wait();
       this.busy(this.say(news.stage === 'backbone' ? 'status.backbone' : 'status.step', { step: news.stage }));
       this.rail.light(news.stage, true);

@@ -46,6 +46,7 @@ export class Work {
 
   async hear(news) {
     if (news.ticket !== this.ticket || this.ticket === null) return;
+    if (news.waiting) { this.news(0, this.page.say('status.before', { count: news.waiting })); return; }
     if (news.share !== undefined) { this.news(news.share, news.text || this.page.say('work.begun')); return; }
     this.ticket = null;
     if (news.error) { this.show(this.job); this.page.fail(news.error); return; }
