@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from litedetr.config import DetectorConfig, preset, presets
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
-
-PHOTO_ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +33,11 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("photos", nargs="+", type=Path, help="files or folders")
     detect.add_argument("--model", default="embedded", help='"embedded", a weights folder or a Hub id')
     detect.add_argument("--threshold", type=float, help="lowest score to keep (default: the model's own)")
-    detect.add_argument("--out", type=Path, help="write the lines to this file instead of the screen")
+    detect.add_argument("--out", type=Path, help="write the lines to this file, in no order; a killed run given the same one "
+                        "goes on, and torchrun may share the photos among processes")  # fmt: skip
+    detect.add_argument("--batch", type=int, default=8, help="photos of one size at once, with --out (default: 8)")
+    detect.add_argument("--device", default="auto", help='"cpu", "cuda" or "auto"')
+    detect.add_argument("--restart", action="store_true", help="drop what --out holds")
     detect.set_defaults(command=_detect)
 
     convert = commands.add_parser("convert", help="a published checkpoint to this project's format")
@@ -115,36 +117,48 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def photo_files(paths: Iterable[Path]) -> list[Path]:
-    """Files as they are, folders as the pictures in them (sorted, with subfolders)."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in PHOTO_ENDINGS)
-        else:
-            files.append(path)
-    return files
-
-
 def _detect(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
+    from litedetr.bulk import detect_many, photo_files
     from litedetr.detector import Detector
+    from litedetr.processes import choose_device, join, leave
+    from litedetr.resume import fingerprint
 
-    detector = Detector.from_pretrained(options.model)
-    out = options.out.open("w", encoding="utf-8") if options.out else sys.stdout
-    failures = 0
-    for file in tqdm(photo_files(options.photos), unit="photo", disable=None):
+    if options.batch < 1:
+        raise ValueError(f"expected at least one photo at once, got --batch {options.batch}")
+    if options.out is None:
+        return _detect_to_screen(options)
+    processes = join(options.device)
+    try:
+        detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+        report = detect_many(
+            detector.optimize("float32"), processes.from_first(lambda: photo_files(options.photos)), options.out,
+            about={"model": fingerprint(detector), "threshold": options.threshold},
+            threshold=options.threshold, batch=options.batch, restart=options.restart, processes=processes,
+        )  # fmt: skip
+    finally:
+        leave()
+    if processes.first:
+        print(report.summary())
+    return 1 if report.refused else 0
+
+
+def _detect_to_screen(options: argparse.Namespace) -> int:
+    from litedetr.bulk import line_of, photo_files, to_json
+    from litedetr.detector import Detector
+    from litedetr.processes import choose_device
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("expected --out where torchrun starts several processes, got none: name the file for the lines")
+    detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+    refused = False
+    for file in photo_files(options.photos):
         try:
-            line = {"file": str(file), **detector.predict(file, options.threshold).to_dict()}
+            found = detector.predict(file, options.threshold)
         except PhotoError as error:
-            failures += 1
-            line = {"file": str(file), "error": str(error)}
-        out.write(json.dumps(line, ensure_ascii=False) + "\n")
-        out.flush()
-    if options.out:
-        out.close()
-    return 1 if failures else 0
+            refused, found = True, error
+        sys.stdout.write(to_json(line_of(file, found)))
+        sys.stdout.flush()
+    return 1 if refused else 0
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +24,9 @@ from litedetr.trace import Trace, stage
 
 BATCH = 8
 """Photos of one size that `predict_batch` runs at once."""
+
+Prepared = tuple[Tensor, Tensor, image.PhotoGeometry]
+"""One photo as the network takes it: pixels (1, 3, h, w), mask (1, h, w) bool True = padding, and how it lies there."""
 
 
 class Detector(nn.Module):
@@ -187,20 +190,26 @@ class Detector(nn.Module):
     def predict_batch(self, photos: Iterable[image.Photo], threshold: float | None = None) -> list[Detections]:
         """`predict` for many photos. Those that have one size in the network run together, so that results do not depend on the
         company a photo keeps."""
-        prepared = [self.prepare(image.open_photo(photo)) for photo in photos]
+        return self.predict_prepared([self.prepare(image.open_photo(photo)) for photo in photos], threshold)
+
+    @torch.inference_mode()
+    def predict_prepared(
+        self, prepared: Sequence[Prepared], threshold: float | None = None, batch: int = BATCH
+    ) -> list[Detections]:
+        """`predict_batch` for what `prepare` gave, which runs no model and may be done in threads; `batch` photos at once."""
         by_geometry: dict[tuple, list[int]] = {}
         for index, (_, _, geometry) in enumerate(prepared):
             by_geometry.setdefault((geometry.resized, geometry.padded), []).append(index)
         results: dict[int, Detections] = {}
         for indices in by_geometry.values():
-            for start in range(0, len(indices), BATCH):
-                batch = indices[start : start + BATCH]
-                pixels = torch.cat([prepared[i][0] for i in batch]).to(self.device)
-                found = self.detections(self(pixels), [prepared[i][2] for i in batch], threshold)
-                results.update(zip(batch, found, strict=True))
+            for start in range(0, len(indices), batch):
+                chosen = indices[start : start + batch]
+                pixels = torch.cat([prepared[i][0] for i in chosen]).to(self.device)
+                found = self.detections(self(pixels), [prepared[i][2] for i in chosen], threshold)
+                results.update(zip(chosen, found, strict=True))
         return [results[index] for index in range(len(prepared))]
 
-    def prepare(self, photo) -> tuple[Tensor, Tensor, image.PhotoGeometry]:
+    def prepare(self, photo) -> Prepared:
         """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w), geometry, as the config asks for."""
         c = self.config
         return image.prepare(photo, c.short_side, c.long_side, c.size_divisor, c.pixel_mean, c.pixel_std)

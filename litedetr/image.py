@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused by their header, before anything is decoded."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+"""Of all that Pillow knows, what photos come in: others start programs (EPS) or are hardly looked after."""
+HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+
 Photo = str | Path | bytes | Image.Image | np.ndarray
 
 Image.MAX_IMAGE_PIXELS = None  # the guard below says it in our words, from the header
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+"""What undoes each of EXIF's orientations."""
 
 
 class PhotoError(ValueError):
@@ -59,20 +71,63 @@ def open_photo(photo: Photo) -> np.ndarray:
     """
     if isinstance(photo, np.ndarray):
         return _check_array(photo)
+    with _opened(photo) as image:
+        return _decode(image)
+
+
+def photo_size(photo: str | Path | bytes) -> tuple[int, int]:
+    """(height, width) in pixels of what `open_photo` would give, by the file's header alone. Errors are those of `open_photo`."""
+    with _opened(photo) as image:
+        width, height = image.size
+        # Pillow decodes a whole PNG in search of EXIF behind the pixels, where hardly any has some.
+        turned = (image.format != "PNG" or "exif" in image.info) and _orientation(image) >= 5
+        return (width, height) if turned else (height, width)
+
+
+@contextmanager
+def _opened(photo: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
+    """The picture with its header read and its size checked; whatever goes wrong with it is a `PhotoError`."""
     if isinstance(photo, Image.Image):
-        return _decode(photo)
-    source = io.BytesIO(photo) if isinstance(photo, bytes) else Path(photo)
-    if isinstance(source, Path) and not source.is_file():
-        raise PhotoError(f"There is no picture called {source.name}: check the path.")
+        source: Image.Image | Path | io.BytesIO = photo
+    elif isinstance(photo, bytes):
+        source = io.BytesIO(photo)
+    else:
+        source = Path(photo)
+        if not source.is_file():
+            raise PhotoError(f"There is no picture called {source.name}: check the path.")
     try:
-        with Image.open(source) as image:
-            return _decode(image)
+        with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS) as image:
+            _check_size(*image.size)
+            yield image
     except PhotoError:
         raise
+    except PermissionError:
+        raise PhotoError("This picture may not be read: change the permissions of the file.") from None
     except UnidentifiedImageError:
-        raise PhotoError("This file is not a picture that can be read: send a JPEG, PNG or WebP file.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError, Image.DecompressionBombError):
+        raise PhotoError(_not_a_picture(source)) from None
+    except Exception:  # Pillow's readers raise whatever comes of broken bytes
         raise PhotoError("This picture is broken or cut off: save it again and send the new copy.") from None
+
+
+def _not_a_picture(source: Path | io.BytesIO) -> str:
+    head = source.getvalue()[:12] if isinstance(source, io.BytesIO) else _head(source)
+    if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS:
+        return "This is a HEIC picture, which cannot be read here: save it as a JPEG and send that."
+    return "This file is not a picture that can be read: send a JPEG, PNG or WebP file."
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(12)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8; 1 where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # broken EXIF takes nothing from the picture
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _check_array(photo: np.ndarray) -> np.ndarray:
@@ -95,10 +150,12 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _decode(image: Image.Image) -> np.ndarray:
-    _check_size(*image.size)
     # JPEG decodes at 1/2, 1/4 or 1/8 for free; detectors never need more than about 2,000 pixels of a side, but the
     # coordinates that go out are the original's, so the full size is kept.
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    if turn is not None:
+        image = image.transpose(turn)
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image, dtype=np.float32)
         peak = 65535.0 if values.max(initial=0) > 255 else 255.0
