@@ -99,6 +99,7 @@ class Run:
         picture: the photo as shown, a JPEG of at most `engine.SHOWN_SIDE` pixels a side.
         detections: every one that the model gave, down to score 0, with the trace.
         config, cost: of the model at this photo's size.
+        photo: as it came, so that other models can be shown the same pixels: the encoded file, or an RGB array.
         example: name of the example picture, "" for a visitor's own.
         extras: what views computed from it.
     """
@@ -110,6 +111,7 @@ class Run:
     detections: Detections
     config: DetectorConfig
     cost: Cost
+    photo: bytes | np.ndarray = field(repr=False, compare=False)
     example: str = ""
     source: str = ""
     extras: Extras = field(default_factory=Extras, init=False, repr=False, compare=False)
@@ -134,7 +136,7 @@ class Run:
 
     @cached_property
     def _own_bytes(self) -> int:
-        return len(self.picture) + self.trace.nbytes
+        return len(self.picture) + bytes_of(self.photo) + self.trace.nbytes
 
     @property
     def step_names(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ ROW = 23
 _TOP_LEFT = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"l": 2, "t": 4}}
 _LEGEND = {
     "orientation": "h",
+    "xref": "container",  # the whole width is theirs: beside the plot alone four scales would take two rows
     "x": 1,
     "xanchor": "right",
     "y": 1,

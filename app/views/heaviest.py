@@ -111,14 +111,12 @@ def heaviest(
 
 
 def other_model(run: Run, detector: Detector, name: str, tell: Callable[[float, str], None]) -> OtherModel:
-    """A second model's samples on the run's photo as it is shown. `tell` hears of each stage before it begins."""
+    """A second model's samples on the run's photo. `tell` hears of each stage before it begins."""
     with watch(detector, tell):
-        trace = detector.predict(run.picture, threshold=0.0, trace=True).trace
-    height, width = run.size
-    scale = np.array([width / trace.geometry.photo[1], height / trace.geometry.photo[0]])
+        trace = detector.predict(run.photo, threshold=0.0, trace=True).trace
 
     def to_photo(points: np.ndarray) -> np.ndarray:
-        return trace.geometry.to_photo(points.astype(np.float64)) * scale
+        return trace.geometry.to_photo(points.astype(np.float64))
 
     steps = {
         step.name: {name: heaviest(step, level, to_photo, MOST) for level, name in enumerate(step.scales)} for step in trace.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     facts = [
         [say(lang, "mattered.score"), f"{effects.score:.3f}"],
         [say(lang, "mattered.rho"), f"{effects.rho:.2f}"],
-        [say(lang, "mattered.whole"), _against(effects.step.score, effects.score)],
+        [say(lang, "mattered.whole"), _against(effects.outcomes["step"].score, effects.score)],
     ]
     if effects.muted is not None:
         facts += [
@@ -109,15 +110,16 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
 
 
 def job(run: Run, state: ViewState) -> str | None:
-    """All points of the query at the step, and what is muted."""
-    return f"{_key(run, state)} without {','.join(state.mute)}"
+    """All points, heads and scales of the query at the step, each alone; and what is muted, where that is several of them."""
+    key = _key(run, state)
+    return key if len(state.mute) < 2 else f"{key} without {','.join(state.mute)}"
 
 
 def work(run: Run, state: ViewState, detectors: Callable[..., Detector], tell: Callable[[float, str], None]) -> Effects:
-    """Every point, head, scale and the step muted in turn (once for a query and step), then what the visitor muted."""
+    """Every point, head, scale and the step muted in turn (once for a query and step), then what the visitor muted together."""
     detector = detectors(run.source, plain=True)
     everything = run.extras.memo(_key(run, state), lambda: all_effects(run, state, detector, lambda share: tell(share, "")))
-    return muted(run, state, detector, everything)
+    return everything if len(state.mute) < 2 else muted(run, state, detector, everything)
 
 
 # ---- what the parts above share ----
@@ -130,8 +132,10 @@ def _key(run: Run, state: ViewState) -> str:
 
 def _effects(run: Run, state: ViewState) -> Effects | None:
     """What is known: without what is muted, else (before that is computed) of all points alone."""
-    known = run.extras.get(job(run, state))
-    return run.extras.get(_key(run, state)) if known is None else known
+    known = run.extras.get(job(run, state)) or run.extras.get(_key(run, state))
+    if known is None or len(state.mute) != 1:
+        return known
+    return replace(known, muted=known.outcomes.get(state.mute[0]))
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

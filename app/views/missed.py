@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from app.run import Run
 from app.state import ViewState
 from app.text import say
+from app.theme import ink_on
 from app.views import missed_chart, missed_words
 from app.views.canvas import Drawing, canvas, outline, outlines
 from app.views.fate import NEAR, Fate, Proposal, fate, nearest
@@ -65,13 +66,15 @@ def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
     """The verdict with its numbers; the nearest tokens and queries."""
-    found = fate(run, state)
+    found, stage = fate(run, state), stage_of(run, state)
+    step = run.trace.decoder_steps[stage - 1].name if stage else state.step
     if found is None:
-        return {"box": None, "verdict": None, **missed_words.hint(state)}
+        return {"box": None, "verdict": None, "step": step, **missed_words.hint(state)}
     tokens, queries = nearest(found)
     verdict, values = found.verdict
     numbers = {
         "box": list(found.drawn),
+        "step": step,
         "verdict": verdict,
         "values": values,
         "threshold": found.threshold,
@@ -116,7 +119,8 @@ def _proposal(run: Run, state: ViewState, proposal: Proposal) -> list[dict[str, 
     }
     text = say(state.lang, key, **values, score=f"{proposal.score:.3f}")
     meta = {"set": missed_words.link(run, proposal), "token": proposal.token}
-    common = {"type": "scatter", "hoverinfo": "text", "text": text, "meta": meta}
+    hover = {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}}
+    common = {"type": "scatter", "hoverinfo": "text", "text": text, "meta": meta, "hoverlabel": hover}
     box = {**common, "mode": "lines", **outline(proposal.box), "line": {"color": colour, "width": 1, "dash": "dot"}}
     mark = {"symbol": "square" if chosen else "x-thin", "size": 8, "color": colour, "line": {"width": 2, "color": colour}}
     if chosen:

@@ -45,14 +45,15 @@ class Effects:
     Attributes:
         score: of the object as it is.
         points: every point by name, "h3.S4.2"; parts: heads "h3" and scales "S4".
-        step: the outcome without the whole step; muted: without what the visitor muted, None for nothing.
+        outcomes: without each of these, by name, and without the whole "step".
         rho: Spearman's correlation of the points' weights and sizes of effect.
+        muted: the outcome without all that the visitor muted; None for nothing.
     """
 
     score: float
     points: Part
     parts: Part
-    step: Outcome
+    outcomes: dict[str, Outcome]
     rho: float
     muted: Outcome | None = None
 
@@ -96,13 +97,13 @@ def all_effects(run: Run, state: ViewState, detector: Detector, tell: Callable[[
     others = tuple(np.array([*(f"h{head + 1}" for head in range(M)), *scales])[order])
     shares = np.r_[np.full(M, 1.0), weights.sum((0, 2)) / M][order]
     parts_ = Part(others, shares, change[M * L * P : -1][order])
-    return Effects(score, points, parts_, outcomes[-1], spearman(points.weight, np.abs(points.change)))
+    every = (*names, *(f"h{head + 1}" for head in range(M)), *scales, "step")
+    by_name = dict(zip(every, outcomes, strict=True))
+    return Effects(score, points, parts_, by_name, spearman(points.weight, np.abs(points.change)))
 
 
 def muted(run: Run, state: ViewState, detector: Detector, effects: Effects) -> Effects:
-    """The same with the outcome of what the visitor muted."""
-    if not state.mute:
-        return effects
+    """The same with the outcome of all that the visitor muted together."""
     chosen = select(run, state)
     removed = (contributions(chosen.step, chosen.row) * mask(chosen, state.mute)[..., None]).sum((0, 1, 2))[None]
     (outcome,) = _outcomes(run, state, rerun(detector, run.trace, chosen.index, chosen.row, removed))

@@ -54,13 +54,12 @@ class Rival:
 
 @torch.inference_mode()
 def compare(run: Run, contestants: dict[str, tuple[Detector, str]], tell: Callable[[float, str], None]) -> dict[str, Rival]:
-    """Each model on the photo as it is shown, in turns.
+    """Each model on the photo, in turns.
 
     Args:
         contestants: by side, the detector and what it is called.
     """
-    picture = photos.open_photo(run.picture)
-    scale = np.tile(np.array(run.size[::-1]) / picture.shape[1::-1], 2)  # the shown picture may be smaller than the photo
+    picture = photos.open_photo(run.photo)
     found, whole, encoder = {}, {side: [] for side in contestants}, {side: [] for side in contestants}
     for turn in range(TURNS + 1):
         tell(turn / (TURNS + 1), "")
@@ -76,7 +75,7 @@ def compare(run: Run, contestants: dict[str, tuple[Detector, str]], tell: Callab
         rivals[side] = Rival(
             name=name,
             schedule=config.schedule,
-            boxes=found[side].boxes * scale,
+            boxes=found[side].boxes,
             scores=found[side].scores,
             names=tuple(found[side].names),
             threshold=config.threshold,

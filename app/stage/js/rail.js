@@ -2,7 +2,7 @@
 import { make, part } from './dom.js';
 
 const BEAT = 1100; // milliseconds per step while it plays
-const STEPLESS = ['detections', 'missed', 'schedule', 'versus']; // views in which no step is looked at
+const STEPLESS = ['detections', 'schedule', 'versus']; // views in which no step is looked at
 const PLAY = 'M8 5v14l11-7z';
 const STOP = 'M7 6h4v12H7zM13 6h4v12h-4z';
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from functools import cache
 
+import numpy as np
 import torch
 
 from app.run import Run
@@ -34,4 +35,4 @@ def padded_run(key_aware: bool = True) -> Run:
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG")
     cost = gmacs(detector.config, PADDED)
-    return Run(f"padded-{key_aware}", "scene", "padded", buffer.getvalue(), detections, detector.config, cost)
+    return Run(f"padded-{key_aware}", "scene", "padded", buffer.getvalue(), detections, detector.config, cost, np.array(photo))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from functools import cache
 
+import numpy as np
 import torch
 
 from app.run import Run
@@ -68,4 +69,5 @@ def small_run(kind: str) -> Run:
         detections=detections,
         config=detector.config,
         cost=gmacs(detector.config, detections.trace.geometry.padded),
+        photo=np.array(photo),
     )

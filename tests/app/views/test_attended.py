@@ -188,7 +188,7 @@ def test_a_second_model_fills_the_second_photo(key_aware):
     assert asked == ["somebody/model"]
     assert [stage for _, stage in told][:2] == ["backbone", "B1 all"]
     assert all(0 <= share <= 1 for share, _ in told)
-    trace = detector.predict(run.picture, threshold=0.0, trace=True).trace
+    trace = detector.predict(run.photo, threshold=0.0, trace=True).trace
     step = trace.encoder_steps[-1]  # it has no step of that name
     best = ranked(step, 1)
     own, other = points_of(attended.drawing(run, state))

@@ -63,15 +63,32 @@ def test_a_points_effect_is_what_a_run_without_it_shows():
 
 def test_muting_by_name_is_muting_these_points():
     run, state, effects = computed("H3L1", 0)
-    for name in ("h2", "S4"):
-        _, _, without = computed("H3L1", 0, (name,))
-        change = effects.parts.change[effects.parts.names.index(name)]
-        assert without.muted.score - effects.score == pytest.approx(change, abs=1e-6)
-    _, _, nothing_left = computed("H3L1", 0, ("step",))
-    assert nothing_left.muted.score == pytest.approx(effects.step.score, abs=1e-6)
+    every = effects.points.names
+    for name in ("h2", "S4", "step"):
+        points = tuple(point for point in every if name == "step" or name in point.split("."))
+        _, _, together = computed("H3L1", 0, points)
+        assert together.muted.score == pytest.approx(effects.outcomes[name].score, abs=1e-6)
+        assert together.muted.box == pytest.approx(effects.outcomes[name].box, abs=1e-2)
+        if name != "step":
+            change = effects.parts.change[effects.parts.names.index(name)]
+            assert together.muted.score - effects.score == pytest.approx(change, abs=1e-6)
     chosen = select(run, state)
     assert mask(chosen, ("h1.S4.2", "h1.S4.1")).nonzero().tolist() == [[0, 0, 0], [0, 0, 1]]
     assert mask(chosen, ("h99", "S9", "h1.S4.99")).sum() == 0
+
+
+def test_one_thing_muted_needs_no_further_run():
+    run, state, effects = computed("H3L1", 0)
+    for name in (effects.points.names[5], "h2", "S4", "step"):
+        muting = state.with_(mute=(name,))
+        assert mattered.job(run, muting) in run.extras
+        after = next(trace for trace in mattered.drawing(run, muting)["data"] if trace.get("line", {}).get("dash") == "dash")
+        assert (min(after["x"]), min(after["y"])) == pytest.approx(effects.outcomes[name].box[:2])
+        facts = [value for _, value in mattered.summary(run, muting)["facts"]]
+        assert any(value.startswith(f"{effects.outcomes[name].score:.3f} (") for value in facts[3:])
+    several = state.with_(mute=("S4", "h2"))
+    assert mattered.job(run, several) not in run.extras
+    assert "Compute" in mattered.summary(run, several)["notes"][0]
 
 
 def test_an_effect_that_is_drawn_is_as_large_as_its_share():
@@ -95,6 +112,6 @@ def test_rank_correlation_with_ties():
 
 def test_an_object_is_followed_when_other_tokens_become_queries():
     run, state, effects = computed("H3L1", 1, ("step",))
-    assert 0 <= effects.muted.overlap <= 1
-    assert torch.isfinite(torch.tensor(effects.muted.box)).all()
+    assert 0 <= effects.outcomes["step"].overlap <= 1
+    assert torch.isfinite(torch.tensor(effects.outcomes["step"].box)).all()
     assert "the best product of IoU" in " ".join(mattered.summary(run, state)["notes"])
