@@ -13,6 +13,7 @@ from app.theme import FONT, NEUTRAL, scale_colour
 from app.views.canvas import Drawing
 from app.views.schedule_charts import gmacs_chart, shares_chart
 from app.views.stopwatch import milliseconds
+from app.views.trained import study, study_chart
 from litedetr import DetectorConfig, EncoderSchedule
 from litedetr.config import preset
 from litedetr.cost import full_encoder, gmacs
@@ -100,6 +101,8 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     notes = [say(lang, "schedule.note.unmeasured" if times is None else "schedule.note.weights")]
     notes += [] if rows else [say(lang, "schedule.note.unpublished")]
     notes += [say(lang, "schedule.note.no_low")] if plan.is_full else []
+    if found := study():
+        notes.append(say(lang, "schedule.study.note", photos=_count(found["photos"]), size=found["size"]))
     return {
         "plan": str(plan),
         "tokens": list(cost.tokens),
@@ -153,7 +156,9 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
         for high in range(1, run.config.levels + 1)
     ]
     shares = [[_share(run, other) for other in row] for row in plans]
-    return [gmacs_chart(plan, cost, full, state.lang), shares_chart(plans, shares, plan, state.lang)]
+    found = study()
+    trained = [study_chart(found, plan, state.lang)] if found and run.config.levels == 4 else []
+    return [gmacs_chart(plan, cost, full, state.lang), shares_chart(plans, shares, plan, state.lang), *trained]
 
 
 def job(run: Run, state: ViewState) -> str | None:

@@ -1,0 +1,66 @@
+"""The ablation of `litedetr.training.study`: what other schedules cost in accuracy, measured on one small model."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from app.text import say
+from app.views.canvas import Drawing
+from app.views.chart import chart, line_at, name_axis, value_axis
+from litedetr import EncoderSchedule
+
+STUDY = Path(__file__).parents[2] / "assets" / "study.json"
+FIGURES = {"AP": ("#0072b2", "circle"), "AP_small": ("#d55e00", "diamond")}
+ROW = 30
+
+
+@cache
+def study() -> dict[str, Any] | None:
+    """The figures that are shipped; None where there are none."""
+    return json.loads(STUDY.read_text(encoding="utf-8")) if STUDY.is_file() else None
+
+
+def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Drawing:
+    """A row per encoder, a mark per training and figure; a click takes the row's schedule, the plan's row is bold."""
+    rows = [row for row in found["variants"] if row["runs"]]
+    names = [_name(row, plan, lang) for row in rows]
+    traces = []
+    for figure, (colour, symbol) in FIGURES.items():
+        marks = [(name, row, run) for name, row in zip(names, rows, strict=True) for run in row["runs"]]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": say(lang, f"schedule.study.{figure}"),
+                "x": [run[figure] for _, _, run in marks],
+                "y": [name for name, _, _ in marks],
+                "marker": {"size": 11, "color": colour, "symbol": symbol, "opacity": 0.85, "line": {"color": "#fff", "width": 1}},
+                "customdata": [{"set": {"plan": row["schedule"]}} for _, row, _ in marks],
+                "hovertext": [_words(row, run, lang) for _, row, run in marks],
+                "hoverinfo": "text",
+            }
+        )
+    title = say(lang, "schedule.study.title", photos=f"{found['photos']:,}".replace(",", " "))
+    axes = {"xaxis": value_axis(rangemode="tozero"), "yaxis": name_axis()}
+    drawing = chart(traces, title, ROW * len(rows), legend=True, **axes)
+    drawing["layout"]["margin"] |= {"l": 118}
+    base = mean(run["AP"] for row in rows[:1] for run in row["runs"])
+    drawing["layout"]["shapes"] = [line_at(base) | {"xref": "x", "yref": "paper", "x0": base, "x1": base, "y0": 0, "y1": 1}]
+    return drawing
+
+
+def _name(row: dict[str, Any], plan: EncoderSchedule, lang: str) -> str:
+    schedule = EncoderSchedule.parse(row["schedule"])
+    name = say(lang, "schedule.chart.full") if schedule.is_full else row["schedule"]
+    name = name if row["key_aware"] else say(lang, "schedule.study.plain", plan=name)
+    return f"<b>{name}</b>" if schedule == plan and row["key_aware"] else name
+
+
+def _words(row: dict[str, Any], run: dict[str, Any], lang: str) -> str:
+    share = f"{row['encoder_gmacs']:.2f} GMACs" + (f", {row['encoder_ms']:.0f} ms" if "encoder_ms" in row else "")
+    names = {"plan": row["schedule"], "seed": run["seed"], "cost": share}
+    return say(lang, "schedule.study.run", **names, ap=run["AP"], ap50=run["AP50"], small=run["AP_small"])
