@@ -72,8 +72,8 @@ def test_files_of_the_machine_stay_where_they_are(url):
     assert "event: error" in stream.decode()
 
 
-def test_detect_is_the_only_public_event(client):
-    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/detect"}
+def test_the_public_events(client):
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/detect", "/explain"}
     assert client.view_api(return_format="dict")["unnamed_endpoints"] == {}
 
 
