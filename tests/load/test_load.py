@@ -1,0 +1,29 @@
+"""A small crowd on the page of the tests: `python -m tests.load` brings the large one."""
+
+import asyncio
+
+from tests.app import live
+from tests.load.photos import differences
+from tests.load.visit import visit, wrong
+
+VISITORS = 3
+
+
+def test_everybody_gets_its_own_and_knows_its_place():
+    engine = live.engine()
+
+    async def crowd():
+        with engine.line.turn():  # somebody has the model until all are there
+            visits = [asyncio.create_task(visit(live.address(), number, 4, 160)) for number in range(VISITORS)]
+            while len(engine.line) <= VISITORS:
+                assert not any(made.done() for made in visits)
+                await asyncio.sleep(0.02)
+        return await asyncio.gather(*visits)
+
+    visits = asyncio.run(crowd())
+    assert sorted(made.waiting.places[0] for made in visits) == list(range(1, VISITORS + 1))
+    for made in visits:
+        assert wrong(engine, made, 160) == []
+        assert len(made.answers) == 4
+    assert differences(visits[0].opened, visits[1].opened)
+    assert len(engine.line) == 0
