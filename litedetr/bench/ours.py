@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from litedetr import ops
+from litedetr.attention import KeyAwareDeformableAttention, Sampling
 from litedetr.bench.timing import Run
 from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
+from litedetr.encoder import InterleavedEncoder
+from litedetr.ops.benchmark import key_aware_as_published
 
 
 def plain(config: DetectorConfig) -> Detector:
@@ -38,12 +41,15 @@ def whole(detector: Detector, pixels: Tensor, backend: str = "auto") -> Run:
 
 
 def encoder(config: DetectorConfig, pixels: Tensor, dtype: torch.dtype | None, backend: str = "auto") -> Run:
-    """The encoder alone, on a pyramid made from the pixels; `dtype` None is the plain form.
+    """The encoder alone, on a pyramid made from the pixels; `dtype` None is the plain form, whose attention may be "published".
 
     The backbone before it is a small one, because only the shapes that it gives matter here.
     """
     config = replace(config, backbone="mobilenetv2", decoder_layers=1)
     detector = plain(config) if dtype is None else optimised(config, dtype)[0]
+    if backend == "published":
+        backend = "reference"
+        use_published_attention(detector.encoder)
     with torch.inference_mode():
         pyramid = detector.neck(detector.backbone(pixels))
 
@@ -52,3 +58,24 @@ def encoder(config: DetectorConfig, pixels: Tensor, dtype: torch.dtype | None, b
             return detector.encoder(pyramid)
 
     return run
+
+
+class PublishedAttention(KeyAwareDeformableAttention):
+    """`KeyAwareDeformableAttention` with its core as its authors have it, for inference."""
+
+    def sample(self, query, locations, memory, spatial_shapes, padding_mask, return_weights) -> tuple[Tensor, Sampling]:
+        B, Q, _ = query.shape
+        value = self.project(self.value_proj, memory, padding_mask)
+        key = self.project(self.key_proj, memory, padding_mask) if self.proj_key else value
+        query = self.query_proj(query).view(B, Q, self.heads, -1)
+        core = key_aware_as_published(query, key, value, spatial_shapes, locations)
+        return core, Sampling(locations, None, value, query, key)
+
+
+def use_published_attention(encoder: InterleavedEncoder) -> None:
+    """Exchanges the attention of every layer; the weights stay."""
+    for layer in encoder.layers:
+        own = layer.attention
+        shape = (own.width, own.heads, own.levels, own.points, own.same_loc)
+        layer.attention = PublishedAttention(*shape, proj_key=own.proj_key)
+        layer.attention.load_state_dict(own.state_dict())

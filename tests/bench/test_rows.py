@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from torch.nn import functional
 
 from litedetr.bench import ours, rows
 from litedetr.bench.rows import GROUPS, Plan, measure
@@ -95,9 +96,24 @@ def test_no_gpu_is_said():
 def test_both_sides_compute_the_same():
     """A ratio of times says something only where the results agree: the fused encoder against the reference op."""
     plan, pixels = tiny.plan(), torch.randn(1, 3, 64, 96)
-    slow = ours.encoder(plan.lite, pixels, None, backend="reference")()
     fast = ours.encoder(plan.lite, pixels, torch.float32)()
-    assert torch.allclose(fast, slow, atol=1e-3)
+    for other in ("reference", "published"):
+        assert torch.allclose(fast, ours.encoder(plan.lite, pixels, None, backend=other)(), atol=1e-3), other
+
+
+def test_the_published_attention_is_what_runs(monkeypatch):
+    """Keys sampled apart from values: two grid_samples a level and layer, where the reference op needs one."""
+    plan, pixels = tiny.plan(), torch.randn(1, 3, 64, 96)
+    counts = {}
+    for form in ("reference", "published"):
+        run, sample, calls = ours.encoder(plan.lite, pixels, None, backend=form), functional.grid_sample, []
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                functional, "grid_sample", lambda *a, sample=sample, calls=calls, **k: calls.append(1) or sample(*a, **k)
+            )
+            run()
+        counts[form] = len(calls)
+    assert counts == {"reference": 6 * 4, "published": 6 * 4 * 2}
 
 
 def test_threads_are_put_back():
