@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 
@@ -32,6 +33,8 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 EXAMPLE_NAMES = ("astronaut", "motorcycle", "cat", "coffee", "hopper")
 SHOWN_SIDE = 1600
 """Longest side of the picture that the page shows; coordinates stay those of the photo."""
+KEEP_SECONDS = 60 * int(os.environ.get("LITEDETR_KEEP_MINUTES", "60"))
+"""A run that nobody looked into for so long is dropped."""
 STORE_BYTES = int(os.environ.get("LITEDETR_STORE_MB", "1024")) * 1024**2
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 
@@ -41,18 +44,24 @@ class ExpiredRun(KeyError):
 
 
 class RunStore:
-    """Runs by id, the least recently used dropped first when their bytes pass the limit."""
+    """Runs by id, the least recently used dropped first when their bytes pass the limit.
 
-    def __init__(self, limit: int = STORE_BYTES):
-        self.limit = limit
+    Args:
+        limit: bytes.
+        keep: seconds after its last use in which `expire` leaves a run alone.
+    """
+
+    def __init__(self, limit: int = STORE_BYTES, keep: float = KEEP_SECONDS):
+        self.limit, self.keep = limit, keep
         self._runs: OrderedDict[str, Run] = OrderedDict()
+        self._used: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def put(self, run: Run) -> Run:
         """Keep a run; one that is larger than the limit is kept alone."""
         with self._lock:
             self._runs[run.id] = run
-            self._runs.move_to_end(run.id)
+            self._use(run.id)
             self._trim()
         return run
 
@@ -63,7 +72,22 @@ class RunStore:
 
     def _trim(self) -> None:
         while len(self._runs) > 1 and self._bytes() > self.limit:
-            self._runs.popitem(last=False)
+            self._drop()
+
+    def _drop(self) -> None:
+        del self._used[self._runs.popitem(last=False)[0]]
+
+    def _use(self, run_id: str) -> None:
+        self._runs.move_to_end(run_id)
+        self._used[run_id] = time.monotonic()
+
+    def expire(self) -> int:
+        """Drop what nobody looked into for long; how many."""
+        with self._lock:
+            before = len(self._runs)
+            while self._runs and time.monotonic() - self._used[next(iter(self._runs))] > self.keep:
+                self._drop()
+            return before - len(self._runs)
 
     def get(self, run_id: str) -> Run:
         """The run, now the most recently used.
@@ -73,7 +97,7 @@ class RunStore:
         """
         with self._lock:
             try:
-                self._runs.move_to_end(run_id)
+                self._use(run_id)
             except (KeyError, TypeError):
                 raise ExpiredRun(run_id) from None
             return self._runs[run_id]

@@ -15,6 +15,7 @@ from app.explain import explain as explanation
 from app.line import FullLine
 from app.state import AUTO
 from app.text import say
+from app.tidy import photo_box
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
 
@@ -61,15 +62,11 @@ def add_endpoints(engine: Engine, **limits: Any) -> None:
             run = engine.run(_given(photo), keep=False)
             return explanation(run, x, y, detection, step, scale)
 
-    _endpoint(detect, [_photo(), gr.Number(0.3, visible=False, label="threshold")], "detections", limits)
+    _endpoint(detect, [photo_box(label="photo"), gr.Number(0.3, visible=False, label="threshold")], "detections", limits)
     place = [gr.Number(visible=False, label=axis) for axis in "xy"]
     which = gr.Number(visible=False, label="detection")
     names = [gr.Textbox(AUTO, visible=False, label=label, max_length=40) for label in ("step", "scale")]
-    _endpoint(explain, [_photo(), *place, which, *names], "explanation", limits)
-
-
-def _photo() -> gr.File:
-    return gr.File(visible=False, type="filepath", label="photo")
+    _endpoint(explain, [photo_box(label="photo"), *place, which, *names], "explanation", limits)
 
 
 def _endpoint(function: Callable[..., dict[str, Any]], inputs: list[Any], label: str, limits: dict[str, Any]) -> None:

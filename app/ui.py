@@ -18,6 +18,7 @@ from app.routes import routes
 from app.stage import HEAD, stage
 from app.state import ViewState
 from app.text import say
+from app.tidy import photo_box, tidying
 from app.views import VIEWS
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
@@ -64,7 +65,7 @@ def build(engine: Engine) -> gr.Blocks:
     with gr.Blocks(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
         viewer = stage([open_run, look, cancel], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered())
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
-        upload = gr.File(visible=False, type="filepath")
+        upload = photo_box()
         request = gr.JSON(visible=False)
         viewer.analyse(
             analyse,
@@ -92,7 +93,7 @@ def launch_options(engine: Engine) -> dict[str, Any]:
     return {
         "head": HEAD,
         "theme": gr.themes.Base(font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        "app_kwargs": {"routes": routes(engine.store)},
+        "app_kwargs": {"routes": routes(engine.store), "lifespan": tidying(engine.store)},
         "footer_links": [],
         "run_history": False,
         "show_error": False,

@@ -37,6 +37,21 @@ def test_a_run_larger_than_the_store_is_kept_alone(run):
     assert "run 2" in store
 
 
+def test_the_store_drops_what_nobody_looks_into(run):
+    store = RunStore(keep=0)
+    for each in copies(run, 2):
+        store.put(each)
+    store.keep = 3600
+    assert store.expire() == 0
+    assert len(store) == 2
+    store.keep = 0
+    assert store.expire() == 2
+    assert len(store) == 0
+    with pytest.raises(ExpiredRun):
+        store.get("run 1")
+    assert not store._used
+
+
 @pytest.mark.parametrize("name", ["unknown", "", None, 3, ["x"], {"a": 1}])
 def test_an_unknown_run_has_expired(name):
     with pytest.raises(ExpiredRun):
