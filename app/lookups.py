@@ -47,7 +47,9 @@ class Lookups:
         state = ViewState.from_query(request.get("state"))
         seq = request.get("seq")
         try:
-            return {"seq": seq, **make(self.store.get(request.get("run")), state, request)}
+            answer = make(self.store.get(request.get("run")), state, request)
+            self.store.trim()  # views keep with the run what they computed from it
+            return {"seq": seq, **answer}
         except ExpiredRun:
             return {"seq": seq, "error": say(state.lang, "error.expired"), "expired": True}
         except Exception:
@@ -62,6 +64,7 @@ class Lookups:
             "name": run.name,
             "model": run.model,
             "source": run.source,
+            "example": run.example,
             "picture": run.picture_url,
             "width": width,
             "height": height,

@@ -42,7 +42,7 @@ def drawing(run: Run, state: ViewState, frame: Frame) -> Drawing:
         tokens = slice(ends[level], ends[level + 1])
         if state.film == "change":
             change = film.change[frame.memory, tokens].reshape(shapes[level])
-            heats.append(_heat(state, film, scale, change, extent, axes, opacity))
+            heats.append(_heat(state, scale, change, extent, axes, opacity))
             layout["images"][place]["opacity"] = 0
         else:
             pixels = film.colours[frame.memory, tokens].reshape(*shapes[level], 3)
@@ -52,9 +52,11 @@ def drawing(run: Run, state: ViewState, frame: Frame) -> Drawing:
     if spare:
         layout["annotations"][-1] |= _tag(NEUTRAL, False)
     if state.film == "change":
-        drawn["data"] = [*heats, *drawn["data"], _bar(state, film)]
+        drawn["data"] = [*heats, *drawn["data"]]
+        layout["coloraxis"] = _colours(state, film)
         layout["margin"] = {**layout["margin"], "b": 54}
     layout["meta"]["tall"] *= 1 + HEAD * max(run.size) / run.size[0]
+    layout["meta"]["tall"] += 0.14 * (state.film == "change")  # on a phone, for the colour bar
     for place in range(len(contents) + spare):
         axis = layout[f"yaxis{place + 1 if place else ''}"]
         axis["range"] = [axis["range"][0], -HEAD * max(run.size)]
@@ -63,7 +65,6 @@ def drawing(run: Run, state: ViewState, frame: Frame) -> Drawing:
 
 def _heat(
     state: ViewState,
-    film: Reel,
     scale: str,
     change: np.ndarray,
     extent: tuple[float, float],
@@ -84,23 +85,19 @@ def _heat(
         "dy": extent[1] / height,
         "xaxis": axes[0],
         "yaxis": axes[1],
-        "zmin": 0.0,
-        "zmax": max(film.limit, 1e-6),
-        "colorscale": "Viridis",
-        "showscale": False,
+        "coloraxis": "coloraxis",
         "opacity": opacity,
         "hovertemplate": f"<b>{scale}</b><br>{word}: %{{z:.3f}}<extra></extra>",
     }
 
 
-def _bar(state: ViewState, film: Reel) -> dict[str, Any]:
-    """One colour bar for the whole film, on a mark that is not there."""
+def _colours(state: ViewState, film: Reel) -> dict[str, Any]:
+    """One scale of colours, with its bar, for all panels and the whole film."""
     small = {"size": 11}
     title = {"text": say(state.lang, "film.bar"), "side": "bottom", "font": small}
-    bar = {"orientation": "h", "thickness": 10, "len": 0.7, "y": -0.005, "yanchor": "top", "title": title, "tickfont": small}
-    colours = {"color": [0], "cmin": 0, "cmax": max(film.limit, 1e-6), "colorscale": "Viridis", "showscale": True}
-    marker = {**colours, "colorbar": {**bar, "outlinewidth": 0, "nticks": 6}, "opacity": 0}
-    return {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "marker": marker, "hoverinfo": "skip", "name": "bar"}
+    bar = {"orientation": "h", "thickness": 10, "len": 0.7, "x": 0.5, "xanchor": "center", "y": -0.005, "yanchor": "top"}
+    bar |= {"title": title, "tickfont": small, "outlinewidth": 0, "nticks": 6}
+    return {"cmin": 0.0, "cmax": max(film.limit, 1e-6), "colorscale": "Viridis", "colorbar": bar}
 
 
 def _frame(scale: str, updated: bool, size: tuple[int, int], axes: tuple[str, str]) -> dict[str, Any]:

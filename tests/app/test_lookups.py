@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,17 @@ def test_an_expired_run_is_a_sentence_in_the_visitors_language():
         assert word in answer["error"]
         assert answer["expired"]
         assert answer["seq"] == 1
+
+
+def test_what_look_ups_keep_with_a_run_counts_towards_the_stores_limit(run):
+    first, second = (replace(run, id=name) for name in ("first", "second"))
+    store = RunStore(limit=2 * first.nbytes + 1000)
+    for each in (first, second):
+        store.put(each)
+    assert "error" not in Lookups(store).look({"run": "second", "state": {"view": "leak"}})
+    assert second.extras.nbytes > 1000
+    assert "first" not in store
+    assert "second" in store
 
 
 JUNK = [None, 3, "text", [], {}, {"run": 3}, {"run": ["x"]}, {"run": None, "state": 3}, {"run": {"a": 1}, "pick": "x"}]

@@ -6,8 +6,9 @@ import pytest
 
 from app.lesson import lesson
 from app.state import ViewState
+from tests.app.conftest import scene
 from tests.browser.conftest import PATIENCE, watched
-from tests.browser.driver import current, open_page, settle
+from tests.browser.driver import assert_drawn, current, open_page, send, settle
 from tests.browser.test_access import AXE, SERIOUS
 
 STOPS = [ViewState.from_query(stop["link"]) for stop in lesson("en")]
@@ -71,6 +72,34 @@ def test_axe_finds_nothing_serious_in_the_tour(page, url):
         assert page.evaluate(SERIOUS, rules) == []
     page.evaluate("document.body.classList.remove('dark')")
     page.emulate_media(reduced_motion="no-preference")
+
+
+def test_a_readers_own_photo_is_one_press_away(page, url, tmp_path):
+    open_page(page, url, "example=cat")
+    path = tmp_path / "mine.png"
+    scene(220, 160).save(path)
+    send(page, path)
+    page.evaluate("liteDetr.change({ view: 'points', at: '0.3000,0.6000', step: 'B2 all' })")
+    settle(page)
+    mine, before = current(page)
+    back = page.locator('[data-part="tour-own"]')
+    page.locator('[data-part="tour-button"]').click()
+    wait(page, 1)
+    at(page, 1)
+    assert back.is_visible()
+    back.press("Enter")
+    page.wait_for_function("run => liteDetr.info.run === run && liteDetr.root.dataset.busy === 'no'", arg=mine.id)
+    settle(page)
+    run, state = current(page)
+    assert run is mine  # nothing was computed again
+    assert state == before.with_(tour=1)
+    assert_drawn(page)
+    assert back.is_hidden()
+    page.locator('[data-part="tour-leave"]').click()
+    page.locator('[data-example="coffee"]').click()
+    page.wait_for_function("liteDetr.info.name === 'coffee' && liteDetr.root.dataset.busy === 'no'")
+    page.locator('[data-part="own"]').click()
+    page.wait_for_function("run => liteDetr.info.run === run", arg=mine.id)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import { Inspector } from './inspector.js';
 import { intake } from './intake.js';
 import { clean, difference, readLink, writeLink } from './link.js';
 import { models } from './models.js';
+import { Own } from './own.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
 import { Tabs } from './tabs.js';
@@ -61,6 +62,7 @@ class Page {
   begin() {
     this.state = this.tour.entered(this.state);
     intake(this.root, this);
+    this.own = new Own(this.root, this);
     models(this.root, this);
     this.translate();
     if (!this.Plotly) { this.fail(this.say('error.plotly')); return; }
@@ -81,12 +83,7 @@ class Page {
 
   // order: {file} or {example}; keep: the state came from a link and holds for the run to come.
   analyse(order, keep = false) {
-    this.cancel(this.ticket);
-    this.work.stop();
-    this.nextTicket();
-    this.running = this.ticket;
-    this.last = order;
-    this.refused = '';
+    this.begun(order);
     const example = order.example ?? '';
     this.request = [order.file ?? null, { ticket: this.ticket, visitor: this.visitor, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
     const next = { ...this.state, example };
@@ -95,6 +92,25 @@ class Page {
     this.busy(this.say('status.waiting'));
     this.wait();
     this.trigger();
+  }
+
+  // A finished run again, in the state in which it was left; order: what made it.
+  async reopen(run, state, order) {
+    this.begun(order);
+    clearTimeout(this.patience);
+    this.rail.halt();
+    this.next = clean(state);
+    await this.open(run);
+  }
+
+  // Whatever went on before is over.
+  begun(order) {
+    this.cancel(this.ticket);
+    this.work.stop();
+    this.nextTicket();
+    this.running = this.ticket;
+    this.last = order;
+    this.refused = '';
   }
 
   // Another model looks at the same photo; '' is the page's own.
@@ -157,7 +173,7 @@ class Page {
     const info = await this.ask('open_run', { run, state: { lang: this.state.lang } });
     if (ticket !== this.running) return;
     if (info.error) { this.fail(info.error); return; }
-    Object.assign(this, { info, state: clean(this.next) });
+    Object.assign(this, { info, state: clean(this.next), opened: this.last });
     this.rail.build(info.stops);
     part(this.root, 'model').textContent = info.source || info.model;
     part(this.root, 'model').title = info.model;
@@ -257,6 +273,7 @@ class Page {
     const view = this.root.dataset.view;
     part(this.root, 'line').textContent = { points: () => this.pointsLine(), detections: () => this.hint() }[view]?.() ?? this.summary.caption ?? '';
     this.tour.show();
+    this.own.show();
     part(this.root, 'all-points').hidden = !(view === 'points' && this.plot.pointsBeyond() > 0);
   }
 

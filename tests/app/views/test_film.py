@@ -98,8 +98,11 @@ def test_panels_show_the_tokens_of_their_scale(kind):
     starts = np.cumsum([0, *[height * width for height, width in run.trace.spatial_shapes]])[::-1][1:]
     for index, step in enumerate(run.trace.encoder_steps, start=1):
         layout = film.drawing(run, state_at(step.name))["layout"]
-        changed = film.drawing(run, state_at(step.name, film="change"))["data"]
-        changes = {trace["meta"]["scale"]: trace for trace in changed if "meta" in trace}
+        changed = film.drawing(run, state_at(step.name, film="change"))
+        changes = {trace["meta"]["scale"]: trace for trace in changed["data"] if "meta" in trace}
+        colours = changed["layout"]["coloraxis"]  # one for all panels, with its bar
+        assert (colours["cmin"], colours["cmax"]) == (0, reel(run).limit)
+        assert colours["colorbar"]["title"]["text"]
         for place, ((height, width), start) in enumerate(zip(shapes, starts, strict=True)):
             scale = f"S{place + 1}"
             shown = pixels_of(layout["images"][place]["source"])
@@ -109,7 +112,7 @@ def test_panels_show_the_tokens_of_their_scale(kind):
             np.testing.assert_array_equal(shown[factor // 2 :: factor, factor // 2 :: factor], expected)
             expected = reel(run).change[index, start : start + height * width].reshape(height, width)
             np.testing.assert_allclose(changes[scale]["z"], expected, atol=1e-4)
-            assert changes[scale]["zmax"] == reel(run).limit
+            assert changes[scale]["coloraxis"] == "coloraxis"
             updated = scale in step.query_scales
             assert (layout["shapes"][place]["line"]["color"] == scale_colour(scale)) == updated
             assert (layout["images"][place]["opacity"] < 1) == (not updated)
