@@ -195,7 +195,10 @@ class Engine:
         return self.store.put(run) if keep else run
 
     def _detector(self, model: str, tell: Tell | None) -> Detector:
-        return self.models.get(model, None if tell is None else lambda done, total: tell({"download": [done, total]}))
+        """The model; a page's own that is not here yet comes without a word, but not past an order that was cancelled."""
+        if tell is None:
+            return self.models.get(model)
+        return self.models.get(model, lambda done, total: tell({"download": [done, total]} if model else {}))
 
     def _make(self, detector: Detector, photo: photos.Photo, name: str, tell: Tell, example: str, model: str) -> Run:
         """The run itself, in the caller's turn: one picture is decoded at a time."""
