@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import reprlib
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -13,6 +15,23 @@ from litedetr.schedule import EncoderSchedule
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 FAMILIES = ("dino", "deformable_detr", "h_detr")
+BACKBONES = ("resnet50", "swin_tiny", "mobilenetv2")
+LARGEST_TENSOR = 2**28
+"""Numbers in the largest tensor that a photo needs; the published models stay below a fifth of it."""
+
+# Far above all that was ever published, and low enough that nothing absurd is even begun.
+_WHOLE = {
+    "backbone_width": (1, 1024), "width": (1, 4096), "heads": (1, 64), "levels": (3, 8), "points": (1, 64),
+    "encoder_ffn": (1, 32768), "low_ffn": (1, 32768), "decoder_ffn": (1, 32768), "decoder_layers": (1, 64),
+    "queries": (1, 10_000), "one_to_many_queries": (0, 10_000), "num_classes": (1, 50_000), "select": (1, 10_000),
+    "short_side": (1, 8192), "long_side": (1, 8192), "size_divisor": (1, 512),
+}  # fmt: skip
+_REAL = {"temperature": (1e-3, 1e6), "position_shift": (-1.0, 1.0), "threshold": (0.0, 1.0)}
+_YES_NO = (
+    "key_aware", "same_loc", "proj_key", "shared_heads", "learned_content", "two_stage", "box_refine", "dense_head",
+)  # fmt: skip
+_ENCODER_STEPS = 256
+_NAME_LENGTH = 200
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,7 @@ class DetectorConfig:
     pixel_std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
+        self._check_each()
         if self.family not in FAMILIES:
             raise ValueError(f"expected the family {', '.join(FAMILIES[:-1])} or {FAMILIES[-1]}, got {self.family!r}")
         if not (self.two_stage and self.box_refine) and (self.family != "deformable_detr" or self.two_stage):
@@ -89,19 +109,72 @@ class DetectorConfig:
                 f"expected two_stage and box_refine in a {self.family} model, got two_stage={self.two_stage}, "
                 f"box_refine={self.box_refine}: only deformable_detr does without them, and two stages need box_refine"
             )
-        levels = EncoderSchedule.parse(self.schedule).levels
+        schedule = EncoderSchedule.parse(self.schedule)
+        levels = schedule.levels
         if levels != self.levels:
             raise ValueError(
                 f"expected a schedule for {self.levels} scales, got {self.schedule} for {levels}: change levels or the schedule"
             )
         if self.width % self.heads:
             raise ValueError(f"expected a width divisible by the number of heads, got width={self.width}, heads={self.heads}")
-        if self.duplicates is not None and not 0 < self.duplicates <= 1:
-            raise ValueError(f"expected duplicates as an IoU in (0, 1], or None to keep all, got {self.duplicates}")
+        if self.duplicates is not None and not (_is_real(self.duplicates) and 0 < self.duplicates <= 1):
+            raise ValueError(f"expected duplicates as an IoU in (0, 1], or None to keep all, got {_short(self.duplicates)}")
         for name in ("class_names", "category_ids"):
             given = len(getattr(self, name))
             if given and given != self.num_classes:
                 raise ValueError(f"expected {self.num_classes} {name} (num_classes), got {given}: give one per class or none")
+        if schedule.updates * schedule.blocks > _ENCODER_STEPS:
+            raise ValueError(
+                f"expected at most {_ENCODER_STEPS} encoder steps, got {self.schedule}: choose fewer updates or blocks"
+            )
+        if self.largest_tensor > LARGEST_TENSOR:
+            raise ValueError(
+                f"expected a model whose largest tensor has at most {LARGEST_TENSOR:,} numbers, got {self.largest_tensor:,}: "
+                "make the pictures smaller (short_side, long_side, size_divisor), or the widths, queries or classes fewer"
+            )
+
+    def _check_each(self) -> None:
+        """Types, and ranges of what is a number: configs come from strangers, too."""
+        for name, (low, high) in _WHOLE.items():
+            value = getattr(self, name)
+            if not ((value is None and name == "low_ffn") or (_is_whole(value) and low <= value <= high)):
+                raise ValueError(f"expected {name} as a whole number from {low} to {high:,}, got {_short(value)}")
+        for name, (low, high) in _REAL.items():
+            value = getattr(self, name)
+            if not (_is_real(value) and low <= value <= high):
+                raise ValueError(f"expected {name} as a number from {low:g} to {high:g}, got {_short(value)}")
+        for name in _YES_NO:
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"expected {name} as true or false, got {_short(getattr(self, name))}")
+        for name in ("family", "backbone", "schedule"):
+            if not isinstance(getattr(self, name), str) or len(getattr(self, name)) > 60:
+                raise ValueError(f"expected {name} as a short text, got {_short(getattr(self, name))}")
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"expected the backbone {', '.join(BACKBONES[:-1])} or {BACKBONES[-1]}, got {self.backbone!r}")
+        for name in ("pixel_mean", "pixel_std"):
+            values = getattr(self, name)
+            good = (
+                isinstance(values, tuple) and len(values) == 3 and all(_is_real(value) and abs(value) <= 1e6 for value in values)
+            )
+            if not good or (name == "pixel_std" and min(values) < 1e-6):
+                raise ValueError(f"expected {name} as three numbers, one per channel, got {_short(values)}")
+        for name, fits in (("class_names", _is_name), ("category_ids", _is_id)):
+            values = getattr(self, name)
+            if not isinstance(values, tuple) or not all(map(fits, values)):
+                wrong = next((value for value in values if not fits(value)), values) if isinstance(values, tuple) else values
+                what = f"texts of at most {_NAME_LENGTH} letters" if name == "class_names" else "whole numbers"
+                raise ValueError(f"expected {name} as {what}, got {_short(wrong)}")
+
+    @property
+    def largest_tensor(self) -> int:
+        """About how many numbers the largest tensor of a photo has: a map of the backbone, or what tokens or queries become."""
+        pixels = (self.short_side + self.size_divisor) * (self.long_side + self.size_divisor)
+        tokens = pixels // 48 + self.levels  # strides 8, 16, 32, …
+        sampled = 2 * self.heads * self.levels * self.points
+        per_token = max(self.width, self.encoder_ffn, self.num_classes, sampled)
+        queries = self.queries + self.one_to_many_queries
+        per_query = max(self.width, self.decoder_ffn, self.num_classes, sampled, queries)
+        return max(pixels // 4 * self.backbone_width, tokens * per_token, queries * per_query)
 
     @property
     def is_dino(self) -> bool:
@@ -142,9 +215,30 @@ class DetectorConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ValueError(
-                f"expected a litedetr config, got the unknown fields {', '.join(unknown[:5])}: was it written by a newer version?"
+                f"expected a litedetr config, got the unknown fields {', '.join(name[:40] for name in unknown[:5])}: "
+                "was it written by a newer version?"
             )
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _NAME_LENGTH
+
+
+def _is_id(value: object) -> bool:
+    return _is_whole(value) and abs(value) <= 2**53
+
+
+def _short(value: object) -> str:
+    return reprlib.repr(value)
 
 
 _SCHEDULES = {"h2l2-2x3": "H2L2-(2+1)x3", "h3l1-6x1": "H3L1-(6+1)x1", "h3l1-2x3": "H3L1-(2+1)x3"}

@@ -18,6 +18,7 @@ from litedetr.encoder import InterleavedEncoder
 from litedetr.families import build_selection
 from litedetr.families.heads import DenseHead, DetectionHeads
 from litedetr.families.selection import Selection, TokenHeads
+from litedetr.limits import Limits
 from litedetr.output import DenoisingQueries, DetectorOutput, LayerOutput
 from litedetr.pyramid import FeaturePyramid, PyramidNeck
 from litedetr.trace import Trace, stage
@@ -64,11 +65,12 @@ class Detector(nn.Module):
         revision: str | None = None,
         token: str | bool | None = None,
         progress: Callable[[int, int], None] | None = None,
+        limits: Limits | None = None,
     ) -> Detector:
         """Trained weights: "embedded", a local folder, or "owner/name" on the Hub. See `litedetr.weights.load`."""
         from litedetr import weights
 
-        return weights.load(source, revision, token, progress)
+        return weights.load(source, revision, token, progress, limits)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write config.json and model.safetensors, in `dtype` if given. See `litedetr.weights`."""

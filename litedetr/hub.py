@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import (
@@ -29,10 +30,12 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.file_download import repo_folder_name
 from tqdm import tqdm
 
 from litedetr import weights
 from litedetr.detector import Detector
+from litedetr.limits import Limits, make_room
 from litedetr.weights import Progress, WeightsError
 
 PATIENCE = 10.0
@@ -45,7 +48,13 @@ class MissingFileError(WeightsError):
     """The repository is there and a file of it is not."""
 
 
-def download(repo: str, revision: str | None = None, token: str | bool | None = None, progress: Progress | None = None) -> Path:
+def download(
+    repo: str,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    progress: Progress | None = None,
+    limits: Limits | None = None,
+) -> Path:
     """The folder in huggingface_hub's cache that holds config.json and the weights of one commit.
 
     Args:
@@ -53,19 +62,21 @@ def download(repo: str, revision: str | None = None, token: str | bool | None = 
         revision: branch, tag or commit; the newest of the main branch if None.
         token: the one saved by ``hf auth login`` if None.
         progress: told (bytes done, bytes in all) of the weights.
+        limits: of a model that is not trusted: what is larger is not downloaded, and no pickle is.
 
     Raises:
         WeightsError: the message says what is wrong and what to do.
     """
-    folder = _fetch(repo, "config.json", revision, token).parent
+    from_hub = Source(repo, token, limits)
+    folder = from_hub.fetch("config.json", revision).parent
     commit = folder.name
-    if weights.understand(folder, repo) is not None:
-        _fetch(repo, "model.safetensors", commit, token, progress)
-        return folder
+    own = weights.understand(folder, repo, limits) is not None
     try:
-        _fetch(repo, "model.safetensors", commit, token, progress)
+        from_hub.fetch("model.safetensors", commit, progress)
     except MissingFileError:
-        _fetch(repo, "pytorch_model.bin", commit, token, progress)
+        if own or limits is not None:
+            raise
+        from_hub.fetch("pytorch_model.bin", commit, progress)
     return folder
 
 
@@ -123,31 +134,65 @@ Classes ({c.num_classes}): {names}.
 """
 
 
-def _fetch(repo: str, file: str, revision: str | None, token: str | bool | None, progress: Progress | None = None) -> Path:
-    """One file, from the cache where it is up to date or the Hub cannot be asked."""
-    try:
-        # One short question first: huggingface_hub itself would try for half a minute where nobody answers.
-        get_hf_file_metadata(hf_hub_url(repo, file, revision=revision), token=token, timeout=PATIENCE)
-    except RemoteEntryNotFoundError as error:
-        raise MissingFileError(
-            f"expected {file} in {repo}, got a repository without it: choose one that holds a litedetr model or a transformers "
-            "model of the type deformable_detr."
-        ) from error
-    except (HFValidationError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise WeightsError(_refusal(error, repo, revision)) from error
-    except (OfflineModeIsEnabled, _HTTPError, OSError) as error:
-        cached = try_to_load_from_cache(repo, file, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-        raise WeightsError(_refusal(error, repo, revision)) from error
-    bar = _bar(progress)
-    try:
-        return Path(hf_hub_download(repo, file, revision=revision, token=token, tqdm_class=bar))
-    except (_HTTPError, OSError) as error:
-        done = f"after {bar.done:,} of {bar.all:,} bytes" if bar.all else "before its first byte"
-        raise WeightsError(
-            f"The download of {file} from {repo} broke off {done} ({_reason(error)}): check the connection and load it again."
-        ) from error
+@dataclass(frozen=True)
+class Source:
+    """A repository, and on what terms its files are taken."""
+
+    repo: str
+    token: str | bool | None
+    limits: Limits | None
+
+    def fetch(self, file: str, revision: str | None, progress: Progress | None = None) -> Path:
+        """One file, from the cache where it is up to date or the Hub cannot be asked."""
+        repo, cache = self.repo, self.limits.cache if self.limits else None
+        try:
+            # One short question first: huggingface_hub itself would try for half a minute where nobody answers.
+            about = get_hf_file_metadata(hf_hub_url(repo, file, revision=revision), token=self.token, timeout=PATIENCE)
+        except RemoteEntryNotFoundError as error:
+            raise MissingFileError(
+                f"expected {file} in {repo}, got a repository without it: choose one that holds a litedetr model or a "
+                f"transformers model of the type deformable_detr{'' if self.limits is None else ', as safetensors'}."
+            ) from error
+        except (HFValidationError, GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+            raise WeightsError(_refusal(error, repo, revision)) from error
+        except (OfflineModeIsEnabled, _HTTPError, OSError) as error:
+            cached = try_to_load_from_cache(repo, file, cache_dir=cache, revision=revision)
+            if isinstance(cached, str):
+                return Path(cached)
+            raise WeightsError(_refusal(error, repo, revision)) from error
+        cached = try_to_load_from_cache(repo, file, cache_dir=cache, revision=about.commit_hash)
+        self.admit(file, about.size, isinstance(cached, str))
+        bar = _bar(progress)
+        try:
+            return Path(hf_hub_download(repo, file, revision=revision, token=self.token, cache_dir=cache, tqdm_class=bar))
+        except (_HTTPError, OSError) as error:
+            done = f"after {bar.done:,} of {bar.all:,} bytes" if bar.all else "before its first byte"
+            raise WeightsError(
+                f"The download of {file} from {repo} broke off {done} ({_reason(error)}): check the connection and load it again."
+            ) from error
+
+    def admit(self, file: str, size: int | None, there: bool) -> None:
+        """Refuse a file by the size that the Hub tells, and make room for it on the disk.
+
+        Raises:
+            WeightsError: it is too large, or nobody says how large it is.
+        """
+        if file == "config.json":
+            if size is None or size > weights.CONFIG_BYTES:
+                raise WeightsError(
+                    f"expected a config.json of at most {weights.CONFIG_BYTES / 1e6:.0f} MB in {self.repo}, got "
+                    f"{'one of unknown size' if size is None else f'{size / 1e6:,.0f} MB'}: choose another model."
+                )
+        elif self.limits is not None:
+            if size is None:
+                raise WeightsError(f"The Hub does not say how large {file} of {self.repo} is: choose another model.")
+            weights.check_size(size, {}, self.repo, self.limits)
+        if self.limits is not None and self.limits.cache is not None:
+            keep = repo_folder_name(repo_id=self.repo, repo_type="model")
+            if not make_room(
+                self.limits.cache, 0 if there else size or 0, self.limits.cache_bytes, keep, begins=file == "config.json"
+            ):
+                raise WeightsError(f"There is no room for {file} of {self.repo} on this machine: choose a smaller model.")
 
 
 def _refusal(error: Exception, repo: str, revision: str | None) -> str:

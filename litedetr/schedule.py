@@ -8,7 +8,7 @@ from typing import Literal
 
 StepKind = Literal["high", "all"]
 
-_NOTATION = re.compile(r"^H(\d+)L(\d+)-\((\d+)\+1\)x(\d+)$")
+_NOTATION = re.compile(r"H(\d{1,3})L(\d{1,3})-\((\d{1,3})\+1\)x(\d{1,3})", re.ASCII)
 
 
 def scale_name(level: int, levels: int) -> str:
@@ -62,9 +62,9 @@ class EncoderSchedule:
     @classmethod
     def parse(cls, text: str) -> EncoderSchedule:
         """Read the paper's notation, e.g. ``H3L1-(2+1)x3``."""
-        match = _NOTATION.match(text.replace(" ", "").replace("×", "x"))
+        match = _NOTATION.fullmatch(text.replace(" ", "").replace("×", "x"))
         if match is None:
-            raise ValueError(f"expected a schedule like H3L1-(2+1)x3, got {text!r}: give H, L, A and B as numbers")
+            raise ValueError(f"expected a schedule like H3L1-(2+1)x3, got {text[:60]!r}: give H, L, A and B as numbers")
         return cls(*map(int, match.groups()))
 
     @classmethod

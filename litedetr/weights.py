@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from litedetr.config import DetectorConfig
+from litedetr.cost import gmacs
+from litedetr.limits import Limits
 
 if TYPE_CHECKING:
     from litedetr.detector import Detector
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "weights"
 _TRAINING_ONLY = ("dense_head.",)
+CONFIG_BYTES = 2_000_000
+"""A larger config.json is nobody's."""
+_HEADER_BYTES = 4_000_000
+_MOST_TENSORS = 10_000
+_KINDS = ("F64", "F32", "F16", "BF16")
 
 Progress = Callable[[int, int], None]
 """Told the bytes done and the bytes in all."""
@@ -27,6 +34,18 @@ Progress = Callable[[int, int], None]
 
 class WeightsError(ValueError):
     """Weights that cannot be loaded; the message says what to do."""
+
+
+class Stored(NamedTuple):
+    """A tensor as a file's header tells of it; `kind` is safetensors' name of its dtype."""
+
+    shape: tuple[int, ...]
+    kind: str
+
+
+class _Shaped(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
 
 def save(detector: Detector, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -52,6 +71,7 @@ def load(
     revision: str | None = None,
     token: str | bool | None = None,
     progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> Detector:
     """A detector with trained weights, in float32 and evaluation mode; this project's format or transformers' DeformableDetr's.
 
@@ -60,21 +80,24 @@ def load(
         revision: branch, tag or commit on the Hub.
         token: for the Hub; the one saved by ``hf auth login`` if None.
         progress: told (bytes done, bytes in all) while weights are downloaded.
+        limits: of what a model may be that is not trusted, wherever it lies; None for one that is.
 
     Raises:
-        WeightsError: nothing there, or files that do not fit each other; nothing is loaded then.
+        WeightsError: nothing there, too much, or files that do not fit each other; nothing is loaded then.
     """
-    from litedetr.detector import Detector
-
-    folder = find(source, revision, token, progress)
+    folder = find(source, revision, token, progress, limits)
     name = folder.name if Path(source).is_dir() else str(source)
-    config = understand(folder, name)
-    if config is None:
-        return _from_transformers(folder, name)
-    detector = Detector(config)
-    state = _tensors(folder / "model.safetensors", name)
-    check_state(detector.state_dict(), state)
-    detector.load_state_dict(state)
+    config = understand(folder, name, limits)
+    file = folder / "model.safetensors"
+    if limits is not None or file.exists() or config is not None:
+        stored = headers(file, name)
+        check_size(file.stat().st_size, stored, name, limits)
+    detector = _from_transformers(folder, name, limits) if config is None else _own(config, file, stored, name)
+    broken = [key for key, value in detector.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise WeightsError(
+            f"expected finite numbers in the weights of {name}, got others in {', '.join(map(_short, broken[:3]))}. {_ANOTHER}"
+        )
     return detector
 
 
@@ -84,30 +107,39 @@ def read_config(source: str | Path = "embedded", revision: str | None = None) ->
     return load(source, revision).config if config is None else config
 
 
-def understand(folder: Path, name: str) -> DetectorConfig | None:
+def understand(folder: Path, name: str, limits: Limits | None = None) -> DetectorConfig | None:
     """The config in `folder`, or None where the folder is in the format of transformers' DeformableDetr.
 
     Args:
         name: of the model, for the messages.
 
     Raises:
-        WeightsError: config.json is missing, no JSON, or that of something else.
+        WeightsError: config.json is missing, no JSON, that of something else, or that of a model beyond the limits.
     """
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        with (folder / "config.json").open("rb") as file:
+            content = file.read(CONFIG_BYTES + 1)
     except OSError as error:
         raise WeightsError(
-            f"expected config.json and model.safetensors of a litedetr model in {name}, and could not read them: {error}"
+            f"expected config.json and model.safetensors of a litedetr model in {name}, and could not read them: {_why(error)}"
         ) from error
-    except ValueError as error:
-        raise WeightsError(f"expected JSON in config.json of {name}, and could not read it: {error}. {_AGAIN}") from error
+    if len(content) > CONFIG_BYTES:
+        raise WeightsError(
+            f"expected a config.json of at most {CONFIG_BYTES / 1e6:.0f} MB in {name}, got a larger one. {_ANOTHER}"
+        )
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"expected JSON in config.json of {name}, and could not read it: {_why(error)}. {_AGAIN}") from error
     if not isinstance(values, dict):
         raise WeightsError(f"expected the settings of a model in config.json of {name}, got {_short(values)}. {_ANOTHER}")
     if "model_type" not in values:
         try:
-            return DetectorConfig.from_dict(values)
+            config = DetectorConfig.from_dict(values)
         except (TypeError, ValueError, AttributeError) as error:
-            raise WeightsError(f"expected the config of a litedetr model in {name}: {error}. {_ANOTHER}") from error
+            raise WeightsError(f"expected the config of a litedetr model in {name}: {_why(error)}. {_ANOTHER}") from error
+        check_work(config, name, limits)
+        return config
     if values["model_type"] != "deformable_detr":
         raise WeightsError(
             f"expected a litedetr model or a transformers model of the type deformable_detr in {name}, "
@@ -124,18 +156,106 @@ def _short(value: object) -> str:
     return repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:57]}…"
 
 
-def _from_transformers(folder: Path, name: str) -> Detector:
+def _why(error: Exception) -> str:
+    """What an error says, without the places of this machine's disk that it names."""
+    if isinstance(error, OSError):
+        return (error.strerror or "it is not there").lower()
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error)[:300]
+
+
+def check_size(size: int, stored: dict[str, Stored], name: str, limits: Limits | None) -> None:
+    """Refuse a weights file that is too large, on disk or once its numbers are in float32.
+
+    Raises:
+        WeightsError: says how large it may be.
+    """
+    if limits is None:
+        return
+    needed = max(size, 4 * sum(math.prod(tensor.shape) for tensor in stored.values()))
+    if needed > limits.file_bytes:
+        raise WeightsError(
+            f"expected a model of at most {limits.file_bytes / 1e6:,.0f} MB, got {needed / 1e6:,.0f} MB in {name}: choose a "
+            f"smaller one{limits.advice}."
+        )
+
+
+def check_work(config: DetectorConfig, name: str, limits: Limits | None) -> None:
+    """Refuse a model that would take too long over a photo, by its config alone.
+
+    Raises:
+        WeightsError: says how much it may take.
+    """
+    if limits is None:
+        return
+    try:
+        work = gmacs(config, (config.short_side, config.long_side)).total
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"expected a model that can be built in {name}, got one that cannot: {_why(error)}. {_ANOTHER}"
+        ) from error
+    if work > limits.gmacs:
+        raise WeightsError(
+            f"expected a model of at most {limits.gmacs:,.0f} GMACs a photo, got {work:,.0f} in {name}: choose a smaller one"
+            f"{limits.advice}."
+        )
+
+
+def headers(file: Path, name: str) -> dict[str, Stored]:
+    """The tensors of a safetensors file, by its header: none of them is read.
+
+    Raises:
+        WeightsError: it is none, or its header does not fit the file.
+    """
+    with _readable(file.name, name):
+        with file.open("rb") as opened:
+            if int.from_bytes(opened.read(8), "little") > _HEADER_BYTES:
+                raise SafetensorError("Error while deserializing header: header too large")
+        with safe_open(file, "pt") as opened:
+            keys = list(opened.keys())
+            if len(keys) > _MOST_TENSORS:
+                raise WeightsError(f"expected at most {_MOST_TENSORS:,} tensors in {name}, got {len(keys):,}. {_ANOTHER}")
+            slices = ((key, opened.get_slice(key)) for key in keys)
+            stored = {key: Stored(tuple(part.get_shape()), part.get_dtype()) for key, part in slices}
+    other = next((f"{_short(key)} ({tensor.kind})" for key, tensor in stored.items() if tensor.kind not in _KINDS), None)
+    if other:
+        raise WeightsError(f"expected weights of the kinds {', '.join(_KINDS)} in {name}, got {other}. {_ANOTHER}")
+    return stored
+
+
+def _own(config: DetectorConfig, file: Path, stored: dict[str, Stored], name: str) -> Detector:
+    """A model in this project's format; no memory is spent before its file is known to fit."""
+    from litedetr.detector import Detector
+
+    try:
+        with torch.device("meta"):
+            expected = Detector(config).state_dict()
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"expected a model that can be built in {name}, got one that cannot: {_why(error)}. {_ANOTHER}"
+        ) from error
+    check_state(expected, stored)
+    detector = Detector(config)
+    with _readable(file.name, name):
+        detector.load_state_dict(load_file(file))
+    return detector
+
+
+def _from_transformers(folder: Path, name: str, limits: Limits | None) -> Detector:
     from litedetr.conversion.convert import from_checkpoint, read_checkpoint
 
-    if (folder / "model.safetensors").exists():
-        with _readable("model.safetensors", name), safe_open(folder / "model.safetensors", "pt"):
-            pass
-    return from_checkpoint(read_checkpoint(folder, origin=name))
-
-
-def _tensors(file: Path, name: str) -> dict[str, Tensor]:
-    with _readable(file.name, name):
-        return load_file(file)
+    try:
+        detector = from_checkpoint(read_checkpoint(folder, origin=name))
+        check_work(detector.config, name, limits)
+        return detector
+    except WeightsError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"expected a transformers model of the type deformable_detr in {name}, got tensors or settings that fit none "
+            f"({type(error).__name__}: {_why(error)}). {_ANOTHER}"
+        ) from error
 
 
 @contextmanager
@@ -144,13 +264,17 @@ def _readable(file: str, name: str) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         raise WeightsError(
-            f"expected tensors in {file} of {name}, and could not read them: {error}. The file is missing, cut off or something "
-            f"else. {_AGAIN}"
+            f"expected tensors in {file} of {name}, and could not read them: {_why(error)}. The file is missing, cut off or "
+            f"something else. {_AGAIN}"
         ) from error
 
 
 def find(
-    source: str | Path, revision: str | None = None, token: str | bool | None = None, progress: Progress | None = None
+    source: str | Path,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    progress: Progress | None = None,
+    limits: Limits | None = None,
 ) -> Path:
     """The folder of "embedded", of a local path, or of "owner/name" downloaded from the Hub. Errors are those of `load`."""
     if str(source) == "embedded":
@@ -163,10 +287,10 @@ def find(
         )
     from litedetr import hub
 
-    return hub.download(str(source), revision, token, progress)
+    return hub.download(str(source), revision, token, progress, limits)
 
 
-def check_state(expected: dict[str, Tensor], given: dict[str, Tensor]) -> None:
+def check_state(expected: Mapping[str, _Shaped], given: Mapping[str, _Shaped]) -> None:
     """Compare keys and shapes.
 
     Raises:
@@ -175,12 +299,12 @@ def check_state(expected: dict[str, Tensor], given: dict[str, Tensor]) -> None:
     missing = [key for key in expected if key not in given]
     unexpected = [key for key in given if key not in expected]
     misshaped = [
-        f"{key} (expected {tuple(expected[key].shape)}, got {tuple(given[key].shape)})"
+        f"{key} (expected {tuple(expected[key].shape)}, got {tuple(given[key].shape[:8])})"
         for key in expected
-        if key in given and expected[key].shape != given[key].shape
+        if key in given and tuple(expected[key].shape) != tuple(given[key].shape)
     ]
     problems = [
-        f"{len(keys)} {kind}: {', '.join(keys[:3])}{', …' if len(keys) > 3 else ''}"
+        f"{len(keys)} {kind}: {', '.join(key[:160] for key in keys[:3])}{', …' if len(keys) > 3 else ''}"
         for kind, keys in (("missing", missing), ("unexpected", unexpected), ("misshaped", misshaped))
         if keys
     ]

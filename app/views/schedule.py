@@ -183,7 +183,7 @@ def planned(run: Run, state: ViewState) -> EncoderSchedule:
     if not state.plan:
         return own
     plan = EncoderSchedule.parse(state.plan)
-    return plan if plan.levels == own.levels and plan.updates <= 99 and plan.blocks <= 99 else own
+    return plan if plan.levels == own.levels and plan.updates * plan.blocks <= MOST * MOST else own
 
 
 def with_schedule(config: DetectorConfig, plan: EncoderSchedule) -> DetectorConfig:

@@ -9,6 +9,7 @@ from litedetr.config import DetectorConfig
 from litedetr.conversion.checkpoint import Checkpoint, read_checkpoint
 from litedetr.conversion.infer import Known, infer_config
 from litedetr.conversion.reference import load_reference_state
+from litedetr.cost import parameters
 from litedetr.detector import Detector
 
 _TITLES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
@@ -45,6 +46,12 @@ def convert(source: str | Path, folder: str | Path, schedule: str | None = None,
 def from_checkpoint(checkpoint: Checkpoint, schedule: str | None = None, heads: int | None = None) -> Detector:
     """The detector that a checkpoint holds; every key and shape is accounted for."""
     config = infer_config(checkpoint.state, Known(checkpoint.args, checkpoint.name, schedule, heads))
+    needed, given = parameters(config), sum(value.numel() for value in checkpoint.state.values())
+    if needed > 2 * given:  # before any memory is spent; names and shapes are compared one by one below
+        raise weights.WeightsError(
+            f"expected the tensors of a model with {needed:,} parameters in {checkpoint.origin}, got {given:,} numbers: the file "
+            "is not what its names and settings say"
+        )
     detector = Detector(config)
     load_reference_state(detector, checkpoint.state)
     return detector
