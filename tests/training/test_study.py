@@ -1,0 +1,63 @@
+"""One detector, several encoders, one budget."""
+
+import json
+
+import pytest
+import torch
+
+from litedetr.cli import main
+from litedetr.training import study as module
+from litedetr.training.data import PhotoSet
+from litedetr.training.loop import read_log
+from litedetr.training.start import build_detector
+from litedetr.training.study import Variant, clock, markdown, study
+from tests.training.conftest import tiny_detector
+
+VARIANTS = (Variant("full", "H4L0-(1+1)x2", seeds=(0, 1)), Variant("plain", "H3L1-(2+1)x1", key_aware=False))
+
+
+@pytest.fixture
+def start(tmp_path) -> str:
+    detector = tiny_detector(dense_head=False, short_side=64, long_side=64, class_names=("person", "train"))
+    detector.save_pretrained(tmp_path / "start")
+    return str(tmp_path / "start")
+
+
+def test_a_study_of_two_encoders(photo_folder, tmp_path, start, monkeypatch):
+    out = tmp_path / "out"
+    found = study(photo_folder, out, steps=2, size=64, source=start, variants=VARIANTS, progress=False)
+    assert found == json.loads((out / "study.json").read_text())
+    assert (found["photos"], found["size"]) == (16, 64)
+    assert [(row["name"], [run["seed"] for run in row["runs"]]) for row in found["variants"]] == [
+        ("full", [0, 1]),
+        ("plain", [0]),
+    ]
+    assert all(0 <= run["AP"] <= 100 for row in found["variants"] for run in row["runs"])
+    assert found["variants"][0]["encoder_gmacs"] > found["variants"][1]["encoder_gmacs"]
+    assert read_log(out / "full-0" / "log.jsonl") != read_log(out / "full-1" / "log.jsonl")
+    clock(found, out, size=(64, 96), rounds=1)
+    table = markdown(found).splitlines()
+    assert len(table) == 4
+    assert table[3].startswith("| H3L1-(2+1)x1 | plain | ")
+    # what was done stays done: nothing is trained again
+    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
+    again = study(photo_folder, out, steps=2, size=64, source=start, variants=VARIANTS, progress=False)
+    assert [row["runs"] for row in again["variants"]] == [row["runs"] for row in found["variants"]]
+
+
+def test_only_what_is_compared_starts_anew(start, photo_folder):
+    config = tiny_detector().config
+    plain = module.recipe(VARIANTS[1], 0, config, 4, 64, start)
+    trained = module.Detector.from_pretrained(start).state_dict()
+    detector = build_detector(plain, PhotoSet.open(photo_folder))
+    kept = {name for name, value in detector.state_dict().items() if name in trained and torch.equal(value, trained[name])}
+    anew = {name for name in detector.state_dict() if name not in kept}
+    assert {name.split(".")[0] for name in anew} == {"encoder", "decoder", "dense_head"}
+    assert {name.split(".")[-2] for name in anew if name.startswith("decoder.")} == {"attention_weights"}
+    assert not any(p.requires_grad for p in detector.backbone.parameters())
+
+
+def test_the_command_says_what_it_needs(capsys):
+    with pytest.raises(SystemExit):
+        main(["study", "--data", "nowhere"])
+    assert "--out" in capsys.readouterr().err
