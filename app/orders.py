@@ -59,7 +59,8 @@ async def follow(act: Callable[[Tell], News], ended: Callable[[], bool], sorry: 
         sorry: the sentence for a failure that nobody foresaw.
 
     Yields:
-        What `act` told; at the end what it gave, ``{"cancelled": True}``, or ``{"error": sorry}``.
+        What `act` told, without what became old before anybody read it; at the end what it gave, ``{"cancelled": True}``, or
+        ``{"error": sorry}``.
     """
     loop, news = asyncio.get_running_loop(), asyncio.Queue[tuple[News, bool]]()
     left = threading.Event()  # nobody reads the news any more: the connection is gone
@@ -90,6 +91,8 @@ async def follow(act: Callable[[Tell], News], ended: Callable[[], bool], sorry: 
         last = False
         while not last:
             item, last = await news.get()
+            while not last and not news.empty():
+                item, last = news.get_nowait()
             yield item
     finally:
         left.set()

@@ -47,7 +47,31 @@ def test_news_come_in_order_and_the_result_last():
             tell({"share": number})
         return {"done": "key"}
 
-    assert told(follow(act, lambda: False, "sorry")) == [{"share": 0}, {"share": 1}, {"share": 2}, {"done": "key"}]
+    news = told(follow(act, lambda: False, "sorry"))
+    assert news[-1] == {"done": "key"}
+    assert [item["share"] for item in news[:-1]] == sorted({item["share"] for item in news[:-1]})
+
+
+def test_who_reads_late_gets_the_newest():
+    three, go = threading.Event(), threading.Event()
+
+    def act(tell):
+        for number in range(3):
+            tell({"share": number})
+        three.set()
+        assert go.wait(20)
+        return {"done": "key"}
+
+    async def read():
+        news = follow(act, lambda: False, "sorry")
+        first = asyncio.ensure_future(anext(news))
+        await asyncio.sleep(0)  # the work has begun
+        assert three.wait(20)  # and this reader had no time
+        assert await first == {"share": 2}
+        go.set()
+        return [item async for item in news]
+
+    assert asyncio.run(read()) == [{"done": "key"}]
 
 
 def test_a_cancelled_order_stops_at_its_next_word():
