@@ -1,4 +1,13 @@
-"""Which models the page offers, and the few that are in memory."""
+"""Which models the page offers, which ones a visitor may have loaded, and the few that are in memory.
+
+Environment variables of the host:
+    LITEDETR_MODELS: more models for the page's list, "owner/name=A name,owner/other"; these and those of models.json are trusted.
+    LITEDETR_HUB: "off" takes away the box for any other model on the Hub.
+    LITEDETR_OWNERS: "owner,other": the box takes models of these owners alone.
+    LITEDETR_LARGEST_MB: of a model from the box, as a file and in memory (1000).
+    LITEDETR_LARGEST_GMACS: of a model from the box, for one photo (1000).
+    LITEDETR_CACHE_MB: disk for all models from the box, at least twice LITEDETR_LARGEST_MB (5000); those unused for longest go.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +19,19 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+from huggingface_hub import constants
+
 from app.loading import Loading
 from app.state import HUB_ID
 from litedetr import Detector, DetectorConfig
+from litedetr.limits import Limits
 from litedetr.weights import Progress, WeightsError
 
 LIST = Path(__file__).with_suffix(".json")
 IN_MEMORY = 2
+_NUMBERS = {"LARGEST_MB": 1000.0, "LARGEST_GMACS": 1000.0, "CACHE_MB": 5000.0}
 AT_ONCE = 2
 """So many models come from the Hub at a time: one that is slow does not keep the next."""
-LARGEST = int(os.environ.get("LITEDETR_LARGEST_MB", "1000")) * 10**6
-"""Bytes of weights that a visitor may have downloaded."""
 
 _FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
 _BACKBONES = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50", "swin_tiny": "Swin-T"}
@@ -35,6 +46,39 @@ def offered() -> list[dict[str, str]]:
         if HUB_ID.match(name):
             entries.append({"id": name, "name": title})
     return list({entry["id"]: entry for entry in entries}.values())
+
+
+def hub_is_open() -> bool:
+    """Whether a visitor may name any model on the Hub."""
+    return os.environ.get("LITEDETR_HUB", "on").strip().lower() not in ("off", "no", "0", "false")
+
+
+def limits() -> Limits:
+    """What a model from the box may be; it lies in a folder beside huggingface_hub's cache, which stays the host's own."""
+    largest, gmacs, cache = (_number(f"LITEDETR_{name}", value) for name, value in _NUMBERS.items())
+    return Limits(
+        file_bytes=int(largest * 10**6),
+        gmacs=gmacs,
+        cache=Path(constants.HF_HUB_CACHE).with_name("litedetr-visitors"),
+        cache_bytes=int(max(cache, 2 * largest) * 10**6),
+        advice=", or raise LITEDETR_LARGEST_MB or LITEDETR_LARGEST_GMACS where the page runs",
+    )
+
+
+def admit(source: str) -> None:
+    """Refuse a name that a visitor may not have loaded.
+
+    Raises:
+        WeightsError: says what may be chosen instead.
+    """
+    # Folders of this machine are nobody's business.
+    if not HUB_ID.match(source) or Path(source).exists():
+        raise WeightsError(f'expected a model\'s name on the Hub like "owner/name", got {source[:80]!r}: check the spelling.')
+    if not hub_is_open():
+        raise WeightsError("This page loads the models of its list alone: choose one of them.")
+    owners = [owner.strip() for owner in os.environ.get("LITEDETR_OWNERS", "").split(",") if owner.strip()]
+    if owners and source.split("/")[0].lower() not in map(str.lower, owners):
+        raise WeightsError(f"This page loads models of {', '.join(owners)} alone, and those of its list: choose one of them.")
 
 
 def describe(config: DetectorConfig) -> str:
@@ -72,9 +116,8 @@ class Models:
             WeightsError: it cannot be loaded; the message says why.
         """
         source = source or self.own
-        # Folders of this machine are nobody's business, and its token opens only what the page offers.
-        if source != self.own and (not HUB_ID.match(source) or Path(source).exists()):
-            raise WeightsError(f'expected a model\'s name on the Hub like "owner/name", got {source[:80]!r}: check the spelling.')
+        if not self._trusts(source):
+            admit(source)
         with self._lock:
             if source in self._loaded:
                 self._loaded.move_to_end(source)
@@ -93,17 +136,20 @@ class Models:
                     del self._loading[source]
 
     def _load(self, source: str, progress: Progress) -> tuple[Detector, Detector]:
-        trusted = source == self.own or source in (entry["id"] for entry in offered())
         with self._lock:
             self._make_room()
-        told = progress if trusted else _limited(progress)
-        loaded = Detector.from_pretrained(source, token=None if trusted else False, progress=told)
+        # This machine's token opens only what the page offers.
+        terms = {} if self._trusts(source) else {"token": False, "limits": limits()}
+        loaded = Detector.from_pretrained(source, progress=progress, **terms)
         # In bfloat16 outputs could not be rebuilt from the points to 1e-5.
         pair = loaded.optimize("float32"), loaded
         with self._lock:
             self._make_room()
             self._loaded[source] = pair
         return pair
+
+    def _trusts(self, source: str) -> bool:
+        return source == self.own or source in (entry["id"] for entry in offered())
 
     def _make_room(self) -> None:
         others = [source for source in self._loaded if source != self.own]
@@ -118,15 +164,10 @@ def _silent(done: int, total: int) -> None:
     """Nobody listens."""
 
 
-def _limited(progress: Progress) -> Progress:
-    """`progress`, and an end to a download that is too large."""
-
-    def told(done: int, total: int) -> None:
-        if total > LARGEST:
-            raise WeightsError(
-                f"expected a model of at most {LARGEST / 1e6:.0f} MB, got {total / 1e6:.0f} MB: choose a smaller one, or raise "
-                "LITEDETR_LARGEST_MB where the page runs."
-            )
-        progress(done, total)
-
-    return told
+def _number(name: str, default: float) -> float:
+    """A number of the environment, the default where it is none."""
+    try:
+        value = float(os.environ.get(name) or default)
+    except ValueError:
+        return default
+    return value if 0 < value < 1e9 else default

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import gradio as gr
 
 from app.engine import EXAMPLE_NAMES, Engine, ExpiredRun
 from app.line import FullLine
 from app.lookups import Lookups
-from app.models import offered
+from app.memory import NoMemory
+from app.models import hub_is_open, offered
 from app.orders import News, Tell, follow
 from app.programs import MCP, add_endpoints
 from app.routes import routes
@@ -33,11 +36,14 @@ def build(engine: Engine) -> gr.Blocks:
     """The page over an engine. Start it with ``page.launch(**launch_options(engine))``."""
     lookups, orders = Lookups(engine.store), engine.orders
 
-    def open_run(request: Any) -> dict[str, Any]:
-        return lookups.open(request)
+    # More at once would only take the interpreter from each other, and from the server.
+    few = anyio.CapacityLimiter(os.cpu_count() or 1)
 
-    def look(request: Any) -> dict[str, Any]:
-        return lookups.look(request)
+    async def open_run(request: Any) -> dict[str, Any]:
+        return await anyio.to_thread.run_sync(lookups.open, request, limiter=few)
+
+    async def look(request: Any) -> dict[str, Any]:
+        return await anyio.to_thread.run_sync(lookups.look, request, limiter=few)
 
     def cancel(request: Any) -> dict[str, Any]:
         """End a visitor's orders up to ``ticket``."""
@@ -63,7 +69,7 @@ def build(engine: Engine) -> gr.Blocks:
             yield gr.HTML(told={"ticket": ticket, **news})
 
     with gr.Blocks(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
-        viewer = stage([open_run, look, cancel], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered())
+        viewer = stage([open_run, look, cancel], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered(), hub=hub_is_open())
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
         upload = photo_box()
         request = gr.JSON(visible=False)
@@ -140,6 +146,8 @@ def _detect_news(
                 return run("", tell)
         except (PhotoError, WeightsError) as error:
             return {"error": str(error)} | refused
+        except NoMemory:
+            return {"error": say(lang, "error.memory")}
         except FullLine:
             return {"error": say(lang, "error.line")}
 
@@ -159,6 +167,8 @@ def _work_news(engine: Engine, run_id: Any, state: ViewState, ended: Callable[[]
             return {"error": say(state.lang, "error.expired")}
         except WeightsError as error:
             return {"error": str(error)}
+        except NoMemory:
+            return {"error": say(state.lang, "error.memory")}
         except FullLine:
             return {"error": say(state.lang, "error.line")}
 

@@ -26,7 +26,11 @@ HEAD = f"""
 
 
 def stage(
-    server_functions: Sequence[Callable], examples: Sequence[str], views: Sequence[str], models: Sequence[dict[str, str]]
+    server_functions: Sequence[Callable],
+    examples: Sequence[str],
+    views: Sequence[str],
+    models: Sequence[dict[str, str]],
+    hub: bool,
 ) -> gr.HTML:
     """The component. Its JavaScript calls `server_functions`, triggers "analyse" and "work", and watches the props ``news`` and
     ``told``."""
@@ -46,6 +50,7 @@ def stage(
             "examples": list(examples),
             "views": list(views),
             "models": list(models),
+            "hub": hub,
             "lesson": {lang: lesson(lang) for lang in LANGUAGES},
             "texts": {lang: texts(lang) for lang in LANGUAGES},
             "colours": {f"S{number}": scale_colour(f"S{number}") for number in range(1, 7)},

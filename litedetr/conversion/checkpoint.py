@@ -86,7 +86,7 @@ def _pickle(file: Path) -> Any:
         with torch.serialization.safe_globals(_PLAIN):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported global" in str(error) or "was not an allowed global" in str(error):
+        if "global" in str(error).lower():
             raise WeightsError(
                 f"expected tensors and plain settings in {file.name}, got a pickle that wants to run code, and it was refused: "
                 "save its state dict alone, with torch.save(model.state_dict(), …)"

@@ -3,7 +3,7 @@
 import pytest
 
 from app import models as models_module
-from app.models import Models, describe, offered
+from app.models import Models, describe, hub_is_open, limits, offered
 from app.state import HUB_ID, ViewState
 from app.ui import _detect_news
 from litedetr.config import preset
@@ -30,14 +30,11 @@ def test_names():
 
 @pytest.fixture
 def loads(monkeypatch, detector):
-    """Every load of a model: its source and whether this machine's token was used."""
+    """Every load of a model: its source, and whether this machine's token was used, without limits."""
     made = []
 
-    def load(source, token=None, progress=None):
-        if source == "owner/none":
-            raise WeightsError("There is none.")
-        if progress:
-            progress(1, 2 * 10**9 if source == "owner/huge" else 2)
+    def load(source, token=None, progress=None, limits=None):
+        assert (token is None) == (limits is None)
         made.append((source, token))
         return detector
 
@@ -66,14 +63,29 @@ def test_a_visitor_gets_neither_folders_nor_private_models(loads):
     assert loads == [("a/typed", False), ("SenseTime/deformable-detr", None)]
 
 
-def test_a_huge_model_is_not_downloaded(loads):
+def test_the_host_closes_the_box_or_names_the_owners(loads, monkeypatch):
+    models = Models("embedded")
+    monkeypatch.setenv("LITEDETR_OWNERS", "Me, the-team")
+    models.get("me/mine")
     with pytest.raises(WeightsError) as error:
-        Models("embedded").get("owner/huge")
-    assert str(error.value) == (
-        "expected a model of at most 1000 MB, got 2000 MB: choose a smaller one, or raise LITEDETR_LARGEST_MB "
-        "where the page runs."
-    )
-    assert loads == []
+        models.get("a/typed")
+    assert str(error.value) == "This page loads models of Me, the-team alone, and those of its list: choose one of them."
+    monkeypatch.setenv("LITEDETR_HUB", "off")
+    for source in ("the-team/other", "a/typed"):
+        with pytest.raises(WeightsError, match=r"^This page loads the models of its list alone: choose one of them\.$"):
+            models.get(source)
+    assert not hub_is_open()
+    models.get("SenseTime/deformable-detr")  # of the list
+    assert [source for source, _ in loads] == ["me/mine", "SenseTime/deformable-detr"]
+
+
+def test_the_environments_numbers(monkeypatch):
+    monkeypatch.setenv("LITEDETR_LARGEST_MB", "200")
+    monkeypatch.setenv("LITEDETR_CACHE_MB", "much")
+    given = limits()
+    assert (given.file_bytes, given.gmacs, given.cache_bytes) == (200_000_000, 1000, 5_000_000_000)
+    monkeypatch.setenv("LITEDETR_CACHE_MB", "1")
+    assert limits().cache_bytes == 400_000_000
 
 
 def test_a_link_holds_the_model():
@@ -94,7 +106,6 @@ def test_the_own_model_takes_over(engine, monkeypatch):
     detector = engine.detector
     monkeypatch.setattr(engine.models, "get", get)
     news = told(_detect_news(engine, None, "cat", "en", "owner/none"))
-    assert news[0]["download"] == [5, 10]
     assert news[-1]["refused"] == "There is none."
     run = engine.store.get(news[-1]["run"])
     assert (run.source, run.example) == ("", "cat")

@@ -35,8 +35,8 @@ async function plotly(address) {
 
 class Page {
   constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
-    const { examples, views, models, lesson, texts, colours } = JSON.parse(JSON.stringify(props.page));
-    Object.assign(this, { root, server, upload, examples, models, texts, colours, Plotly, trigger: analyse });
+    const { examples, views, models, hub, lesson, texts, colours } = JSON.parse(JSON.stringify(props.page));
+    Object.assign(this, { root, server, upload, examples, models, hub, texts, colours, Plotly, trigger: analyse });
     Object.assign(this, { info: null, state: readLink(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
     if (!this.state.lang && navigator.language?.startsWith('ko')) this.state.lang = 'ko';
     this.times = []; // of the last look-ups, in milliseconds
@@ -181,7 +181,8 @@ class Page {
     for (const node of this.root.querySelectorAll('.ld-example')) node.setAttribute('aria-pressed', String(node.dataset.example === this.state.example));
     await this.look({});
     this.busy(null);
-    if (this.refused) this.fail(this.refused);
+    const notes = [this.refused, info.note].filter(Boolean).join(' ');
+    if (notes) this.fail(notes);
   }
 
   busy(text) {

@@ -22,6 +22,7 @@ export function models(root, page) {
     field.value = page.models.some(({ id }) => id === now) ? '' : now;
     dialog.showModal();
   });
+  part(root, 'model-form').hidden = !page.hub;
   part(root, 'model-form').addEventListener('submit', (event) => {
     event.preventDefault();
     const id = field.value.trim().replace(/^https?:\/\/[^/]+\//, '').replace(/\/+$/, '');
