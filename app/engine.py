@@ -9,13 +9,16 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 
 from app.line import Line
+from app.memory import first_that_fits, on_cpu, sized
 from app.models import Models, describe
 from app.orders import Cancelled as Cancelled
 from app.orders import News, Orders, Tell
@@ -26,8 +29,10 @@ from app.watching import watch
 from litedetr import Detections, Detector
 from litedetr import image as photos
 from litedetr.cost import gmacs
+from litedetr.ops import native
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 EXAMPLE_NAMES = ("astronaut", "motorcycle", "cat", "coffee", "hopper")
@@ -166,7 +171,9 @@ class Engine:
             return None
 
     def warm_up(self) -> None:
-        """Load the model, build its kernel where that was never done, and have the first example ready; failures are logged."""
+        """Load the model and have the first example ready, while its kernel is built where that was never done; failures are
+        logged."""
+        native.prepare_in_background()
         try:
             self.example(EXAMPLE_NAMES[0])
         except Exception:
@@ -187,6 +194,7 @@ class Engine:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
             litedetr.weights.WeightsError: the model cannot be loaded.
             app.line.FullLine: too many wait for the model.
+            app.memory.NoMemory: not even half the photo's size fits into memory.
             Cancelled: `tell` raised it.
         """
         detector, tell = self._detector(model, tell), tell or _silent  # a slow Hub keeps nobody else waiting
@@ -203,8 +211,12 @@ class Engine:
     def _make(self, detector: Detector, photo: photos.Photo, name: str, tell: Tell, example: str, model: str) -> Run:
         """The run itself, in the caller's turn: one picture is decoded at a time."""
         pixels = photos.open_photo(photo)
-        with watch(detector, lambda _, stage: tell({"stage": stage})):
-            detections = detector.predict(pixels, threshold=0.0, trace=True)
+
+        def look(detector: Detector) -> tuple[Detector, Detections]:
+            with watch(detector, lambda _, stage: tell({"stage": stage})):
+                return detector, detector.predict(pixels, threshold=0.0, trace=True)
+
+        spared, (detector, detections) = self._within_memory(detector, model, look)
         return Run(
             id=secrets.token_urlsafe(18),
             name=name,
@@ -216,7 +228,20 @@ class Engine:
             cost=gmacs(detector.config, detections.trace.geometry.padded),
             photo=_lasting(photo, pixels),
             example=example,
+            spared=spared,
         )
+
+    def _within_memory(self, detector: Detector, model: str, act: Callable[[Detector], T]) -> tuple[str, T]:
+        """What `act` gives with this detector, or with one that needs less memory where there is not enough: "" and that, or
+        "smaller" (half the size of the photo) or "cpu" and that."""
+        c = detector.config
+        ways = [
+            ("", lambda: act(detector)),
+            ("smaller", lambda: act(sized(detector, c.short_side // 2, c.long_side // 2))),
+        ]
+        if detector.device.type != "cpu":
+            ways.append(("cpu", lambda: act(on_cpu(self.models.get(model, plain=True)))))
+        return first_that_fits(ways)
 
     def compute(self, run: Run, state: ViewState, tell: Tell) -> str | None:
         """What the state's view needs the model again for, kept with the run.
@@ -239,11 +264,17 @@ class Engine:
         def begun(share: float, text: str) -> None:
             tell({"share": share, "text": text})
 
+        def detectors(source: str = "", plain: bool = False) -> Detector:
+            detector = self.models.get(source, plain=plain)
+            alike = run.spared and source == run.source  # what is compared with the run sees the photo as the run did
+            return sized(detector, run.config.short_side, run.config.long_side) if alike else detector
+
         if HUB_ID.match(state.other):
             self.models.get(state.other, lambda *_: begun(0.0, ""))  # a slow Hub keeps nobody else waiting
         with self.line.turn(lambda before: tell({"waiting": before})):
             begun(0.0, "")
-            run.extras.put(key, view.work(run, state, self.models.get, begun))
+            _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
+        run.extras.put(key, made)
         self.store.trim()
         return key
 
@@ -251,7 +282,8 @@ class Engine:
         """Detections alone: nothing is traced and nothing is kept."""
         detector = self.detector
         with self.line.turn():
-            return detector.predict(photos.open_photo(photo), threshold=threshold)
+            pixels = photos.open_photo(photo)
+            return self._within_memory(detector, "", lambda chosen: chosen.predict(pixels, threshold=threshold))[1]
 
 
 def _silent(news: News) -> None:

@@ -128,6 +128,8 @@ def _choose(mode: str, shapes: Sequence[tuple[int, int]], value: Tensor, locatio
             return cuda
     else:
         supported = _backend != "cuda" and native.supports(shapes, value.shape[-1], *tensors)
+        if supported and _backend == "auto" and native.in_preparation():
+            return reference
         if supported and _available("native"):
             return native
     if _backend == "auto":

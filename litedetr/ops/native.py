@@ -48,6 +48,7 @@ class _State:
 
     lock = threading.Lock()
     prepared = False
+    in_background = False  # being prepared while the reference runs
     library: ctypes.CDLL | None = None
     file: Path | None = None
     reason: str | None = None
@@ -74,6 +75,28 @@ def reason_unavailable() -> str | None:
                 worker.start()
                 worker.join()
     return _State.reason
+
+
+def prepare_in_background(patience: float = 2.0) -> None:
+    """Begin to build, load and check the kernel without keeping anybody waiting: until it is there "auto" runs the reference.
+
+    Args:
+        patience: seconds to wait for it all the same, enough for a kernel that was built before.
+    """
+
+    def prepare() -> None:
+        reason_unavailable()
+        _State.in_background = False
+
+    _State.in_background = True
+    worker = threading.Thread(target=prepare, name="litedetr-kernel-build", daemon=True)
+    worker.start()
+    worker.join(patience)
+
+
+def in_preparation() -> bool:
+    """Whether `prepare_in_background` has begun and is not done."""
+    return _State.in_background
 
 
 def library_file() -> Path | None:

@@ -142,7 +142,8 @@ def test_both_backends_agree():
 @pytest.fixture
 def unprepared(monkeypatch, tmp_path):
     """As in a fresh process with an empty cache."""
-    for name, value in {"prepared": False, "library": None, "file": None, "reason": None, "path": 0}.items():
+    blank = {"prepared": False, "in_background": False, "library": None, "file": None, "reason": None, "path": 0}
+    for name, value in blank.items():
         monkeypatch.setattr(native._State, name, value)
     monkeypatch.setattr(ops, "_warned", set())
     monkeypatch.setenv("LITEDETR_CACHE", str(tmp_path))
@@ -206,6 +207,31 @@ def test_a_broken_library_is_not_used(unprepared, monkeypatch):
     with pytest.warns(RuntimeWarning, match="the reference runs instead"):
         got = ops.deformable_attention(value, SHAPES, locations, weights)
     assert torch.equal(got, reference.deformable_attention(value, SHAPES, locations, weights))
+
+
+@needs_kernel
+def test_the_reference_runs_until_a_build_in_the_background_is_done(request, monkeypatch):
+    whole = native.library_file()
+    folder = request.getfixturevalue("unprepared")
+    script = f'for last; do :; done; while [ ! -e {folder}/go ]; do sleep 0.02; done; cp {whole} "$last"'
+    monkeypatch.setenv("CXX", fake_compiler(folder, f'[ "$1" = --version ] || {{ {script}; }}'))
+    value, locations, weights = inputs()
+    native.prepare_in_background(patience=0)
+    assert native.in_preparation()
+    assert torch.equal(
+        ops.deformable_attention(value, SHAPES, locations, weights),
+        reference.deformable_attention(value, SHAPES, locations, weights),
+    )
+    assert not native._State.prepared
+    (folder / "go").touch()
+    with ops.use("native"):  # whoever asks for it by name waits for it
+        got = ops.deformable_attention(value, SHAPES, locations, weights)
+    for thread in threading.enumerate():
+        if thread.name == "litedetr-kernel-build":
+            thread.join(60)
+    assert not native.in_preparation()
+    assert torch.equal(ops.deformable_attention(value, SHAPES, locations, weights), got)
+    assert native.library_file().parent == folder
 
 
 def test_builders_at_the_same_time_leave_one_whole_file(unprepared, monkeypatch):
