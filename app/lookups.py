@@ -63,6 +63,7 @@ class Lookups:
             "run": run.id,
             "name": run.name,
             "model": run.model,
+            "note": say(state.lang, f"note.{run.spared}") if run.spared else "",
             "source": run.source,
             "example": run.example,
             "picture": run.picture_url,

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
 from typing import Any
 
+from app.line import BEAT
+
 log = logging.getLogger(__name__)
 
 VISITORS = 4096
@@ -52,6 +54,8 @@ class Orders:
 async def follow(act: Callable[[Tell], News], ended: Callable[[], bool], sorry: str) -> AsyncIterator[News]:
     """Do something in a thread and give its news as they come. Waiting for them keeps no thread of the server.
 
+    What was told last is told again every `BEAT` seconds: a server notices only then that its reader has left.
+
     Args:
         act: does it, and gives the last piece of news; it calls its argument with each piece before that, and that raises
             `Cancelled` where nobody waits any more.
@@ -81,16 +85,20 @@ async def follow(act: Callable[[Tell], News], ended: Callable[[], bool], sorry: 
             last = act(tell)
         except Cancelled:
             last = {"cancelled": True}
-        except Exception:
+        except BaseException:  # whatever ends this thread, its reader must hear of it
             log.exception("An order failed")
             last = {"error": sorry}
         put(last, True)
 
     threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
     try:
-        last = False
+        item, last = None, False
         while not last:
-            item, last = await news.get()
+            try:
+                item, last = await asyncio.wait_for(news.get(), BEAT)
+            except TimeoutError:
+                if item is None:
+                    continue
             while not last and not news.empty():
                 item, last = news.get_nowait()
             yield item

@@ -13,6 +13,7 @@ from app.engine import Engine
 from app.explain import ExplainError
 from app.explain import explain as explanation
 from app.line import FullLine
+from app.memory import NoMemory
 from app.state import AUTO
 from app.text import say
 from app.tidy import photo_box
@@ -96,3 +97,5 @@ def _sentences() -> Iterator[None]:
         raise gr.Error(str(error), print_exception=False) from None
     except FullLine:
         raise gr.Error(say("en", "error.line"), print_exception=False) from None
+    except NoMemory:
+        raise gr.Error(say("en", "error.memory"), print_exception=False) from None

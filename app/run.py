@@ -101,6 +101,7 @@ class Run:
         config, cost: of the model at this photo's size.
         photo: as it came, so that other models can be shown the same pixels: the encoded file, or an RGB array.
         example: name of the example picture, "" for a visitor's own.
+        spared: what was done for want of memory: "smaller" (the photo had half its size), "cpu", or "" for nothing.
         extras: what views computed from it.
     """
 
@@ -114,6 +115,7 @@ class Run:
     photo: bytes | np.ndarray = field(repr=False, compare=False)
     example: str = ""
     source: str = ""
+    spared: str = ""
     extras: Extras = field(default_factory=Extras, init=False, repr=False, compare=False)
 
     @property
