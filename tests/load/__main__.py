@@ -54,7 +54,7 @@ def held(url: str, collect: bool = False) -> dict[str, int]:
     return httpx.get(f"{url}/load/counts", params={"collect": 1} if collect else None, timeout=60, trust_env=False).json()
 
 
-async def crowd(url: str, visitors: int, clicks: int, side: int = 0) -> tuple[list[Visit], list[dict[str, int]]]:
+async def crowd(url: str, visitors: int, clicks: int, pause: float) -> tuple[list[Visit], list[dict[str, int]]]:
     """All visitors at once, and what the server held meanwhile, twice a second."""
     seen: list[dict[str, int]] = []
 
@@ -64,7 +64,7 @@ async def crowd(url: str, visitors: int, clicks: int, side: int = 0) -> tuple[li
             await asyncio.sleep(0.5)
 
     watching = asyncio.create_task(watch())
-    visits = await asyncio.gather(*(visit(url, number, clicks, side) for number in range(visitors)))
+    visits = await asyncio.gather(*(visit(url, number, clicks, pause=pause) for number in range(visitors)))
     watching.cancel()
     return list(visits), seen
 
@@ -93,12 +93,12 @@ def _milliseconds(seconds: list[float]) -> str:
     return f"{1000 * np.median(seconds):.0f} / {1000 * np.percentile(seconds, 95):.0f} ms ({len(seconds)})"
 
 
-def together(visitors: int, clicks: int) -> int:
+def together(visitors: int, clicks: int, pause: float) -> int:
     """Everybody at once; the number of answers that are not the visitor's own."""
     with serving() as url:
         before = held(url, collect=True)
         begun = time.monotonic()
-        visits, seen = asyncio.run(crowd(url, visitors, clicks))
+        visits, seen = asyncio.run(crowd(url, visitors, clicks, pause))
         wall = time.monotonic() - begun
         after = held(url, collect=True)
     for name, figure in report(visits, seen).items():
@@ -142,9 +142,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.load", description=__doc__.split("\n")[0])
     parser.add_argument("--visitors", type=int, default=30)
     parser.add_argument("--clicks", type=int, default=20)
+    parser.add_argument("--pause", type=float, default=1.0, help="seconds between an answer and the next click")
     parser.add_argument("--growth", type=int, metavar="RUNS", help="so many runs one after the other instead")
     chosen = parser.parse_args()
-    return growth(chosen.growth) if chosen.growth else min(1, together(chosen.visitors, chosen.clicks))
+    return growth(chosen.growth) if chosen.growth else min(1, together(chosen.visitors, chosen.clicks, chosen.pause))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def counts(engine: Engine, page: Any, folder: Path) -> dict[str, int]:
     return {
         "memory MB": kilobytes["VmRSS"] // 1024,
         "peak memory MB": kilobytes["VmHWM"] // 1024,
+        "processor seconds": int(time.process_time()),
         "open files": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
         "system threads": len(os.listdir("/proc/self/task")),

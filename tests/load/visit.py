@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +38,7 @@ class Visit:
     error: str = ""
 
 
-async def visit(url: str, number: int, clicks: int, side: int = 0) -> Visit:
+async def visit(url: str, number: int, clicks: int, side: int = 0, pause: float = 0.0) -> Visit:
     """Upload photo `number`, wait for its result and click.
 
     Args:
@@ -45,11 +46,13 @@ async def visit(url: str, number: int, clicks: int, side: int = 0) -> Visit:
         number: of the photo, and of the clicks' places.
         clicks: look-ups, one after the other.
         side: longest side of the photo in pixels; 0 for what it has.
+        pause: seconds between an answer and the next click.
     """
     made = Visit(number)
     chance = np.random.default_rng(number)
+    photo = await asyncio.to_thread(photos.photo, number, side)
     async with Visitor(url) as visitor:
-        file = await visitor.upload(photos.photo(number, side), f"photo {number}.jpg")
+        file = await visitor.upload(photo, f"photo {number}.jpg")
         made.waiting = await Waiting().follow(visitor.analyse(file))
         run = made.waiting.last.get("run")
         if run is None:
@@ -70,6 +73,7 @@ async def visit(url: str, number: int, clicks: int, side: int = 0) -> Visit:
                 made.error = str(answer)
                 return made
             state = answer["state"]
+            await asyncio.sleep(pause)
     return made
 
 

@@ -23,7 +23,9 @@ class Visitor:
     """
 
     def __init__(self, url: str):
-        self.http = httpx.AsyncClient(base_url=url, timeout=PATIENCE, trust_env=False)
+        # The server closes what is idle for five seconds: no request may go out on such a connection.
+        limits = httpx.Limits(keepalive_expiry=3)
+        self.http = httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits, trust_env=False)
         self.session, self.name = secrets.token_hex(6), secrets.token_hex(12)
         self.ticket = 0
         self._events: dict[str, tuple[int, int]] = {}
