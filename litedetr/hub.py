@@ -253,7 +253,7 @@ def _upload(folder: Path, detector: Detector, repo: str, private: bool | None, t
     files = [CommitOperationAdd(name, folder / name) for name in ("config.json", "model.safetensors")]
     text = card.read_bytes() if card.is_file() else model_card(detector, repo).encode()
     api = HfApi(token=token)
-    with _may_write(repo):
+    with may_write(repo):
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.create_commit(
             repo, [*files, CommitOperationAdd("README.md", text)], commit_message=f"Upload {detector.config.family} weights"
@@ -262,7 +262,8 @@ def _upload(folder: Path, detector: Detector, repo: str, private: bool | None, t
 
 
 @contextmanager
-def _may_write(repo: str) -> Iterator[None]:
+def may_write(repo: str) -> Iterator[None]:
+    """Around requests that write to a repository: what goes wrong is a `WeightsError` with a sentence."""
     try:
         yield
     except HFValidationError as error:
