@@ -12,6 +12,7 @@ from litedetr.detector import Detector
 from litedetr.fast.backbone import fast_backbone, fast_neck
 from litedetr.fast.decoder import FastDecoder
 from litedetr.fast.encoder import FastEncoder
+from litedetr.fast.memory import keep_freed_memory
 from litedetr.fast.parts import fast_copy, fast_heads
 from litedetr.output import DenoisingQueries, DetectorOutput
 from litedetr.trace import Trace
@@ -89,7 +90,9 @@ class FastDetector(Detector):
 
 
 def optimize(detector: Detector, dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto") -> FastDetector:
-    """See `Detector.optimize`."""
+    """See `Detector.optimize`. On the CPU, the process keeps freed memory from then on, see `litedetr.fast.memory`."""
+    if detector.device.type == "cpu":
+        keep_freed_memory()
     names = {str(known).removeprefix("torch."): known for known in DTYPES}
     chosen = names.get(dtype, dtype)
     if chosen in DTYPES:
