@@ -6,10 +6,30 @@ Its four coefficients sum to 1; those of cells that do not exist read zeros, whi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
+
+from litedetr import AttentionStep
 
 Shape = tuple[int, int]
 """(height, width) of a level."""
+Coefficient = Callable[[np.ndarray, int], np.ndarray]
+"""Points (..., 2) in [0, 1] and their level's index -> (...): what each point's weight counts."""
+BLOCK = 1024
+"""Queries that are taken together: so many stay in the processor's cache."""
+
+
+def weighted(step: AttentionStep, coefficient: Coefficient, levels: Iterable[int]) -> np.ndarray:
+    """(Q, M, L) float32: the sum over a level's points of attention weight x coefficient; 0 for levels that are not asked for."""
+    locations, weights = step.locations.float().numpy(), step.weights.float().numpy()
+    sums = np.zeros(weights.shape[:3], dtype=np.float32)
+    for level in levels:
+        for start in range(0, len(sums), BLOCK):
+            rows = slice(start, start + BLOCK)
+            for point in range(weights.shape[3]):  # point by point: NumPy is slow where the last axis is short
+                sums[rows, :, level] += weights[rows, :, level, point] * coefficient(locations[rows, :, level, point], level)
+    return sums
 
 
 def inside(points: np.ndarray, shape: Shape) -> np.ndarray:
@@ -22,7 +42,7 @@ def inside(points: np.ndarray, shape: Shape) -> np.ndarray:
 def reading(points: np.ndarray, shape: Shape, cell: tuple[int, int]) -> np.ndarray:
     """(..., 2) -> (...): the coefficient with which each point reads the cell (column, row)."""
     x, y = _cells(points, shape)
-    return np.clip(1 - np.abs(x - cell[0]), 0, 1) * np.clip(1 - np.abs(y - cell[1]), 0, 1)
+    return np.maximum(1 - np.abs(x - cell[0]), 0) * np.maximum(1 - np.abs(y - cell[1]), 0)
 
 
 def sample(maps: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -181,13 +181,13 @@ def _leak(run: Run, step: AttentionStep) -> Leak:
     weights = step.weights.float().numpy()  # (Q, M, L, P)
     locations = step.locations.float().numpy()
     padded = run.trace.padding if run.trace.padding is not None and bool(run.trace.padding.any()) else None
-    outside = np.empty(weights.shape[:3], dtype=np.float32)
+    shapes = step.spatial_shapes
+    outside = bilinear.weighted(step, lambda points, level: 1 - bilinear.inside(points, shapes[level]), range(len(shapes)))
     padding = np.zeros_like(outside)
     first = 0
     for level, shape in enumerate(step.spatial_shapes):
-        points, given = locations[:, :, level], weights[:, :, level]
-        outside[:, :, level] = (given * (1 - bilinear.inside(points, shape))).sum(axis=-1)
         if padded is not None:
+            points, given = locations[:, :, level], weights[:, :, level]
             cells = padded[first : first + shape[0] * shape[1]].numpy().reshape(1, *shape).astype(np.float32)
             share = bilinear.sample(cells, points.reshape(1, -1, 2)).reshape(given.shape)
             padding[:, :, level] = (given * share).sum(axis=-1)
@@ -201,7 +201,11 @@ def _of_head(values: np.ndarray, head: int | None) -> np.ndarray:
 
 
 def _table(run: Run, head: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, L) shares outside, S1 first, and (steps,) shares on padding."""
+    """(steps, L) shares outside, S1 first, and (steps,) shares on padding; kept with the run."""
+    return run.extras.memo(f"leak table {head}", lambda: _shares(run, head))
+
+
+def _shares(run: Run, head: int | None) -> tuple[np.ndarray, np.ndarray]:
     outside, padding = [], []
     for step in run.trace.steps:
         leak = leak_of(run, step)

@@ -127,12 +127,11 @@ def move(run: Run, state: ViewState, dx: int, dy: int) -> ViewState:
     return pick(run, state, (column + 0.5) * cell_width / run.size[1], (row + 0.5) * cell_height / run.size[0])
 
 
-def readings_of(step: AttentionStep, level: int, cell: tuple[int, int]) -> np.ndarray:
-    """(Q, M): how much of each query's attention, per head, the cell (column, row) of a level gets; divided by M."""
-    points = step.locations[:, :, level].float().numpy()  # (Q, M, P, 2)
-    weights = step.weights[:, :, level].float().numpy()
-    near = bilinear.reading(points, step.spatial_shapes[level], cell)
-    return (weights * near).sum(axis=-1) / weights.shape[1]
+def readings_of(step: AttentionStep, cells: dict[int, tuple[int, int]]) -> np.ndarray:
+    """(Q, M, L): how much of each query's attention, per head, the cell (column, row) of each level gets; divided by M."""
+    shapes = step.spatial_shapes
+    read = bilinear.weighted(step, lambda points, level: bilinear.reading(points, shapes[level], cells[level]), cells)
+    return read / read.shape[1]
 
 
 class _Shown:
@@ -157,10 +156,7 @@ class _Shown:
         self.askers: Askers = askers(run, self.step)
 
     def _read(self) -> np.ndarray:
-        readings = np.zeros(self.step.weights.shape[:3], dtype=np.float32)
-        for level in self.levels:
-            readings[:, :, level] = readings_of(self.step, level, self.cells[level])
-        return readings
+        return readings_of(self.step, {level: self.cells[level] for level in self.levels})
 
     @cached_property
     def totals(self) -> np.ndarray:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from app.run import Run
 from app.state import ViewState
@@ -87,31 +85,38 @@ def make_reel(trace: Trace) -> Reel:
 
     A component points to where its largest loading is positive: the same film always has the same colours.
     """
-    frames = [trace.tokens.float()]
+    # In NumPy: PyTorch's threads wait for each other, and here the model of somebody else may be at work beside them.
+    frames = [trace.tokens.float().numpy()]
     for step in trace.encoder_steps:
-        frames.append(torch.cat((frames[-1][: step.first_query], step.tokens.float())))
+        frames.append(np.concatenate((frames[-1][: step.first_query], step.tokens.float().numpy())))
     sizes = [height * width for height, width in trace.spatial_shapes]
     mean, basis, spread, explained = _basis(frames, sizes)
-    colours, change = [], []
+    colours = np.empty((len(frames), len(frames[0]), 3), dtype=np.uint8)
+    change = np.zeros(colours.shape[:2], dtype=np.float32)
     for index, frame in enumerate(frames):
-        before = frames[max(index - 1, 0)]
         first = trace.encoder_steps[index - 1].first_query if index else 0
-        ratio = (frame - before).norm(dim=1) / before.norm(dim=1).clamp(min=1e-12)
-        change.append(ratio)
-        shades = 0.5 + (frame[first:] - mean) @ basis / (2 * SPREAD * spread)
-        shades = (255 * shades).round().clamp(0, 255).to(torch.uint8)
-        colours.append(torch.cat((colours[-1][:first], shades)) if index else shades)
-    pictures = torch.stack(colours).numpy()
-    return Reel(pictures, torch.stack(change).numpy(), explained, float(np.isin(pictures, (0, 255)).mean()))
+        before = frames[max(index - 1, 0)][first:]
+        change[index, first:] = _lengths(frame[first:] - before) / np.maximum(_lengths(before), 1e-12)
+        colours[index, :first] = colours[index - 1, :first]
+        shades = 0.5 + (frame[first:] @ basis - mean @ basis) / (2 * SPREAD * spread)
+        colours[index, first:] = np.clip(np.round(255 * shades), 0, 255)
+    return Reel(colours, change, explained, float(np.isin(colours, (0, 255)).mean()))
 
 
-def _basis(frames: list[Tensor], sizes: list[int]) -> tuple[Tensor, Tensor, Tensor, float]:
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    """(N, d) -> (N,)."""
+    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+
+
+def _basis(frames: list[np.ndarray], sizes: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Mean (d,), components (d, 3), their standard deviations (3,), and their share of the variance."""
-    parts = [part[:: -(-len(part) // SAMPLE)] for frame in frames for part in frame.split(sizes)]
-    mean = torch.stack([part.mean(0) for part in parts]).mean(0)
-    covariance = torch.stack([(part - mean).T @ (part - mean) / len(part) for part in parts]).mean(0)
-    variances, vectors = torch.linalg.eigh(covariance.double())
-    variances, basis = variances.flip(0)[:3].clamp(min=0), vectors.flip(1)[:, :3]
-    basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
-    total = float(covariance.diagonal().double().sum())
-    return mean, basis.float(), variances.sqrt().clamp(min=1e-12).float(), float(variances.sum()) / max(total, 1e-12)
+    ends = np.cumsum(sizes)[:-1]
+    parts = [part[:: -(-len(part) // SAMPLE)] for frame in frames for part in np.split(frame, ends)]
+    mean = np.mean([part.mean(0) for part in parts], axis=0)
+    covariance = np.mean([(part - mean).T @ (part - mean) / len(part) for part in parts], axis=0)
+    variances, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    variances, basis = np.clip(variances[::-1][:3], 0, None), vectors[:, ::-1][:, :3]
+    basis = basis * np.sign(np.take_along_axis(basis, np.abs(basis).argmax(0, keepdims=True), 0))
+    total = float(covariance.diagonal().sum(dtype=np.float64))
+    spread = np.maximum(np.sqrt(variances), 1e-12)
+    return mean, basis.astype(np.float32), spread.astype(np.float32), float(variances.sum()) / max(total, 1e-12)

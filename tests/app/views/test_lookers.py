@@ -66,7 +66,7 @@ def test_readings_of_all_cells_are_all_attention_but_what_leaks():
     total = np.zeros(len(step.weights))
     for level, (height, width) in enumerate(step.spatial_shapes):
         for cell in np.ndindex(width, height):
-            total += lookers.readings_of(step, level, cell).sum(axis=1)
+            total += lookers.readings_of(step, {level: cell}).sum(axis=(1, 2))
     np.testing.assert_allclose(total, read(run, step, slice(None)), atol=1e-5)
 
 
