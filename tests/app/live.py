@@ -9,6 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+import gradio as gr
 import torch
 
 from app.engine import Engine, RunStore
@@ -41,9 +42,14 @@ def engine() -> Engine:
 
 
 @cache
+def page() -> gr.Blocks:
+    """The page on loopback; the server ends with the tests."""
+    blocks = build(engine())
+    blocks.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options(engine()))
+    atexit.register(blocks.close, verbose=False)
+    return blocks
+
+
 def address() -> str:
-    """The page's address on loopback; the server ends with the tests."""
-    page = build(engine())
-    _, url, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **launch_options(engine()))
-    atexit.register(page.close, verbose=False)
-    return url.rstrip("/")
+    """The page's address."""
+    return page().local_url.rstrip("/")
