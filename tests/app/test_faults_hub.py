@@ -1,0 +1,136 @@
+"""A Hub that is down, slow or dying, and a full disk, seen from the running page: the own model goes on in every case."""
+
+import asyncio
+import resource
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from app.text import say
+from tests.app import live
+from tests.app.test_faults import close_tab, order, served_after, until  # noqa: F401
+from tests.hub.conftest import CHUNK, point_at, read
+from tests.hub.server import Hub
+from tests.load.photos import photo
+from tests.load.visitor import Visitor, Waiting
+from tests.test_families import small
+
+NAME = "owner/tiny"
+
+
+@pytest.fixture(scope="module")
+def url() -> str:
+    return live.address()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    small("lite-dino-mobilenet").save_pretrained(folder)
+    return read(folder)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    hub = Hub()
+    point_at(hub.url, tmp_path / "cache", monkeypatch)
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(autouse=True)
+def forgotten(engine):
+    """The model is not in memory before a test, and nobody waits for it after."""
+    engine.models._loaded.pop(NAME, None)
+    yield
+    until(lambda: not engine.models._loading)
+
+
+@contextmanager
+def full_disk(limit: int):
+    """No file can grow beyond so many bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def taken_over(engine, news: dict) -> str:
+    """The sentence that says why the page's own model made the run."""
+    assert engine.store.get(news["run"]).source == ""
+    return news["refused"]
+
+
+def test_a_hub_that_is_down(engine, url, hub):
+    hub.broken = True
+    assert "error 503" in taken_over(engine, asyncio.run(order(url, model=NAME)))
+    hub.close()
+    assert "cannot be reached" in taken_over(engine, asyncio.run(order(url, model=NAME)))
+
+
+def test_a_hub_that_dies_in_mid_download(engine, url, hub, files):
+    repo = hub.add(NAME, files, dies_after=5 * CHUNK)
+    assert "broke off after 20,480 of" in taken_over(engine, asyncio.run(order(url, model=NAME)))
+    repo.dies_after = None
+    assert engine.store.get(asyncio.run(order(url, model=NAME))["run"]).source == NAME
+
+
+def test_a_slow_hub_keeps_only_who_asked_for_it(engine, url, hub, files):
+    repo = hub.add(NAME, files, gate=threading.Event())
+
+    async def visits():
+        async with Visitor(url) as patient, Visitor(url) as hasty:
+            orders = []
+            for visitor in (patient, hasty):
+                file = await visitor.upload(photo(1, 160), "a.jpg")
+                orders.append(asyncio.create_task(Waiting().follow(visitor.analyse(file, model=NAME))))
+            await asyncio.to_thread(until, lambda: NAME in engine.models._loading and engine.models._loading[NAME].waiting == 2)
+            assert engine.store.get((await order(url))["run"]).source == ""  # others are served meanwhile
+            await hasty.ask("cancel", visitor=hasty.name, ticket=hasty.ticket)
+            assert (await orders[1]).last == {"ticket": 1, "cancelled": True}
+            assert not orders[0].done()
+            repo.gate.set()
+            return (await orders[0]).last
+
+    assert engine.store.get(asyncio.run(visits())["run"]).source == NAME
+
+
+def test_a_download_that_nobody_waits_for_ends(engine, url, hub, files):
+    repo = hub.add(NAME, files, gate=threading.Event())
+
+    async def leave():
+        async with Visitor(url) as visitor:
+            file = await visitor.upload(photo(1, 160), "a.jpg")
+            reading = asyncio.create_task(Waiting().follow(visitor.analyse(file, model=NAME)))
+            await asyncio.to_thread(until, lambda: NAME in engine.models._loading)
+            await close_tab(reading)
+            await asyncio.to_thread(until, lambda: NAME not in engine.models._loading)
+
+    asyncio.run(leave())
+    repo.gate.set()
+    until(lambda: engine.models._slots._value == 2)
+    assert NAME not in engine.models
+
+
+def test_a_full_disk_while_a_model_comes(engine, url, hub, files, tmp_path):
+    hub.add(NAME, files)
+    with full_disk(len(files["model.safetensors"]) // 2):
+        sentence = taken_over(engine, asyncio.run(order(url, model=NAME)))
+    assert str(tmp_path) not in sentence
+    assert engine.store.get(asyncio.run(order(url, model=NAME))["run"]).source == NAME
+
+
+def test_a_full_disk_while_a_photo_comes(url):
+    async def visit():
+        async with Visitor(url) as visitor:
+            answer = await visitor.http.post("/gradio_api/upload", files={"files": ("a.jpg", photo(7))})
+            return answer.status_code, answer.text
+
+    with full_disk(1000):
+        status, text = asyncio.run(visit())
+    assert status == 500
+    assert "/" not in text
+    assert say("en", "error.upload") != say("ko", "error.upload")  # what the page shows then
