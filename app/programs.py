@@ -60,6 +60,8 @@ def add_endpoints(engine: Engine, **limits: Any) -> None:
             scale: which scale's token asks in the encoder, "S1" (coarsest) to "S4" (finest); "auto" for the one that fits.
         """
         with _sentences():
+            for name, value in (("x", x), ("y", y), ("detection", detection)):
+                _number(name, value)
             run = engine.run(_given(photo), keep=False)
             return explanation(run, x, y, detection, step, scale)
 
@@ -83,9 +85,16 @@ def _given(photo: str | None) -> str:
 
 def _score(threshold: float | None) -> float | None:
     """A threshold as programs may give it; None is the model's own."""
-    if threshold is not None and not 0 <= threshold <= 1:
+    if threshold is not None and not 0 <= _number("threshold", threshold) <= 1:
         raise ExplainError(f"expected a threshold from 0 to 1, got {threshold:g}: choose one, or leave it out.")
     return threshold
+
+
+def _number(name: str, value: float | None) -> float | None:
+    """What came for a number: Gradio lets anything through."""
+    if value is not None and not isinstance(value, int | float):
+        raise ExplainError(f"expected {name} as a number, got {str(value)[:40]!r}: give one, or leave it out.")
+    return value
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import anyio
 import gradio as gr
 
 from app.engine import EXAMPLE_NAMES, Engine, ExpiredRun
+from app.guard import MAX_FILE, Page, guards
 from app.line import FullLine
 from app.lookups import Lookups
 from app.memory import NoMemory
@@ -26,7 +27,6 @@ from app.views import VIEWS
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
 
-MAX_FILE = "20mb"
 _PROGRAMS = {"concurrency_limit": 4, "concurrency_id": "programs"}
 _PRIVATE = {"api_visibility": "private", "queue": True, "show_progress": "hidden", "concurrency_limit": None}
 """Orders wait in the engine's own line, which tells them their place; not in Gradio's queue."""
@@ -68,7 +68,7 @@ def build(engine: Engine) -> gr.Blocks:
         async for news in _work_news(engine, request.get("run"), state, lambda: orders.ended(visitor, ticket)):
             yield gr.HTML(told={"ticket": ticket, **news})
 
-    with gr.Blocks(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
+    with Page(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
         viewer = stage([open_run, look, cancel], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered(), hub=hub_is_open())
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
         upload = photo_box()
@@ -99,7 +99,7 @@ def launch_options(engine: Engine) -> dict[str, Any]:
     return {
         "head": HEAD,
         "theme": gr.themes.Base(font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        "app_kwargs": {"routes": routes(engine.store), "lifespan": tidying(engine.store)},
+        "app_kwargs": {"routes": routes(engine.store), "lifespan": tidying(engine.store), **guards()},
         "footer_links": [],
         "run_history": False,
         "show_error": False,
