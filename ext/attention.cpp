@@ -57,6 +57,7 @@ constexpr int kBlock = 8;            // queries whose samples are kept at a time
 constexpr int kQueriesAhead = 6;      // how early the backward pass asks for a query
 constexpr int kRowsAhead = 8;        // how early a map's rows are asked for
 constexpr int64_t kHugePage = 2 << 20;
+constexpr int kNormChannels = 2048;
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -103,11 +104,20 @@ int64_t scratch_bytes(const Problem& p, bool backward) {
          points * numbers_per_point * 4 + 32 * kAlignment;
 }
 
+// LITEDETR_ONLY builds one path alone (1, 2 or 3), which takes a fraction of the compiler's time.
+#if defined(LITEDETR_ONLY)
+#define BUILDS(path) (LITEDETR_ONLY == (path))
+#else
+#define BUILDS(path) 1
+#endif
+
+#if BUILDS(1)
 namespace portable {
 #define LANES 4
 #include "attention_kernel.h"
 #undef LANES
 }  // namespace portable
+#endif
 
 #if defined(__x86_64__)
 #define HAS_X86_PATHS 1
@@ -118,11 +128,13 @@ namespace portable {
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,prfchw")
 #endif
+#if BUILDS(2)
 namespace avx2 {
 #define LANES 8
 #include "attention_kernel.h"
 #undef LANES
 }  // namespace avx2
+#endif
 #if defined(__clang__)
 #pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx2,fma,prfchw,avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
@@ -131,11 +143,13 @@ namespace avx2 {
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,prfchw,avx512f,avx512bw,avx512dq,avx512vl")
 #endif
+#if BUILDS(3)
 namespace avx512 {
 #define LANES 16
 #include "attention_kernel.h"
 #undef LANES
 }  // namespace avx512
+#endif
 #if defined(__clang__)
 #pragma clang attribute pop
 #else
@@ -147,6 +161,7 @@ namespace avx512 {
 struct Path {
   void (*forward)(const Problem&, Arena&, int batch, int head, int begin, int end);
   void (*backward)(const Problem&, Arena&, int batch, int head);
+  void (*add_norm)(const LitedetrNorm&, int64_t begin, int64_t end);
 };
 
 int best_path() {
@@ -166,10 +181,17 @@ bool choose_path(int wanted, Path& path) {
   if (wanted < 0 || wanted > best) return false;
   switch (wanted ? wanted : best) {
 #if defined(HAS_X86_PATHS)
-    case 3: path = {avx512::forward, avx512::backward}; return true;
-    case 2: path = {avx2::forward, avx2::backward}; return true;
+#if BUILDS(3)
+    case 3: path = {avx512::forward, avx512::backward, avx512::add_norm}; return true;
 #endif
-    default: path = {portable::forward, portable::backward}; return true;
+#if BUILDS(2)
+    case 2: path = {avx2::forward, avx2::backward, avx2::add_norm}; return true;
+#endif
+#endif
+#if BUILDS(1)
+    case 1: path = {portable::forward, portable::backward, portable::add_norm}; return true;
+#endif
+    default: return false;
   }
 }
 
@@ -318,6 +340,21 @@ LITEDETR_API int litedetr_attention_backward(const LitedetrAttention* call) {
   }
 }
 
+LITEDETR_API int litedetr_add_norm(const LitedetrNorm* call) {
+  Path path;
+  if (!choose_path(call->path, path)) return kLitedetrNoSuchPath;
+  if (call->channels % kWidestRegister || call->channels > kNormChannels) return kLitedetrFailed;
+  constexpr int64_t kRows = 64;  // at a time
+  const int64_t parts = (call->rows + kRows - 1) / kRows;
+  [[maybe_unused]] const int threads = call->threads > 1 && call->rows * call->channels > 500000 ? call->threads : 1;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t part = 0; part < parts; part++)
+    path.add_norm(*call, part * kRows, part * kRows + kRows < call->rows ? part * kRows + kRows : call->rows);
+  return 0;
+}
+
 LITEDETR_API int litedetr_attention_best_path() { return best_path(); }
 
 LITEDETR_API int litedetr_attention_struct_size() { return static_cast<int>(sizeof(LitedetrAttention)); }
+
+LITEDETR_API int litedetr_norm_struct_size() { return static_cast<int>(sizeof(LitedetrNorm)); }

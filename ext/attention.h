@@ -37,12 +37,26 @@ struct LitedetrAttention {
   float *grad_locations, *grad_weights;
 };
 
+// What surrounds the attention: out = norm(x + skip) * weight + bias over the channels of every row, and shifted = out + shift.
+struct LitedetrNorm {
+  int64_t rows;
+  int32_t channels;  // a multiple of 16, at most 2048
+  int32_t bfloat16, threads, path;  // as above
+  float eps;
+  const void *x, *skip;         // (rows, channels)
+  const float *weight, *bias;   // (channels)
+  const void* shift;            // (rows, channels), or null
+  void *out, *shifted;          // (rows, channels); `out` may be `x` or `skip`
+};
+
 // All of these return 0, or one of these.
 enum { kLitedetrOutOfMemory = 1, kLitedetrNoSuchPath = 2, kLitedetrFailed = 3 };
 
 LITEDETR_API int litedetr_attention_forward(const LitedetrAttention* call);
 LITEDETR_API int litedetr_attention_backward(const LitedetrAttention* call);
+LITEDETR_API int litedetr_add_norm(const LitedetrNorm* call);
 
-// The best path of this machine (1, 2 or 3), and the size of the structure above for the caller to compare with its own.
+// The best path of this machine (1, 2 or 3), and the sizes of the structures above for the caller to compare with its own.
 LITEDETR_API int litedetr_attention_best_path();
 LITEDETR_API int litedetr_attention_struct_size();
+LITEDETR_API int litedetr_norm_struct_size();

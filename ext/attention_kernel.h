@@ -11,6 +11,7 @@
 #include "attention_sampling.h"
 #include "attention_forward.h"
 #include "attention_backward.h"
+#include "attention_norm.h"
 
 #undef FOR_REGISTERS
 #undef FOR_USUAL_REGISTERS

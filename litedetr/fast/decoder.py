@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from litedetr.decoder import DecoderLayer, DeformableDecoder
 from litedetr.fast.attention import FastAttention, Places
-from litedetr.fast.dense import DenseFeedForward, DenseMLP, DenseSelfAttention, frozen_norm
+from litedetr.fast.dense import AddNorm, DenseFeedForward, DenseMLP, DenseSelfAttention, frozen_norm
 from litedetr.positions import box_sine, move_boxes
 from litedetr.pyramid import FeaturePyramid
 from litedetr.trace import Trace, stage
@@ -21,9 +21,9 @@ class FastDecoderLayer(nn.Module):
     def __init__(self, layer: DecoderLayer, dtype: torch.dtype):
         super().__init__()
         self.self_attention = DenseSelfAttention(layer.self_attention, dtype)
-        self.self_norm = frozen_norm(layer.self_norm, dtype)
+        self.self_norm = AddNorm(layer.self_norm)
         self.attention = FastAttention(layer.attention, dtype)
-        self.norm = frozen_norm(layer.norm, dtype)
+        self.norm = AddNorm(layer.norm)
         self.ffn = DenseFeedForward(layer.ffn, dtype)
 
     def forward(
@@ -37,15 +37,14 @@ class FastDecoderLayer(nn.Module):
         trace: tuple[Trace, int] | None = None,
     ) -> Tensor:
         """(Q, d) content and positions, (Q, L, 2 or 4) reference points -> (Q, d)."""
-        content = self.self_norm(content + self.self_attention(content + positions, content))
+        asking = torch.empty_like(content)
+        content = self.self_norm(self.self_attention(content + positions, content), content, None, positions, asking)
         places = Places.of(level_boxes, pyramid.shapes, self.attention.points)
-        attended, sampling = self.attention(
-            content + positions, places, memory, pyramid.shapes, padding, return_sampling=trace is not None
-        )
+        attended, sampling = self.attention(asking, places, memory, pyramid.shapes, padding, return_sampling=trace is not None)
         if trace is not None:
             record, index = trace
             record.add_decoder_layer(index, level_boxes[None], sampling, attended[None], self.attention)
-        return self.ffn(self.norm(content + attended))
+        return self.ffn(self.norm(attended, content))
 
 
 class FastDecoder(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from litedetr import ops
 from litedetr.feedforward import MLP, FeedForward
 
 ROWS = 1024
@@ -83,16 +84,37 @@ class Dense(nn.Module):
         return F.linear(x.to(self.dtype), self.weight, self.bias).add_(skip)
 
 
+class AddNorm(nn.Module):
+    """Skip and layer norm: ``norm(x + skip)`` of rows (N, d), in one pass where the kernel is; see `ops.add_norm`.
+
+    Args:
+        norm: it is copied, in float32.
+    """
+
+    def __init__(self, norm: nn.LayerNorm):
+        super().__init__()
+        self.eps = norm.eps
+        self.weight = nn.Buffer(norm.weight.detach().to(torch.float32, copy=True), persistent=False)
+        self.bias = nn.Buffer(norm.bias.detach().to(torch.float32, copy=True), persistent=False)
+
+    def forward(
+        self, x: Tensor, skip: Tensor, out: Tensor | None = None, shift: Tensor | None = None, shifted: Tensor | None = None
+    ) -> Tensor:
+        """`out`, a new tensor if it is None; with `shift`, ``out + shift`` is written to `shifted`."""
+        return ops.add_norm(x, skip, self.weight, self.bias, self.eps, out, shift, shifted)
+
+
 class DenseFeedForward(nn.Module):
     """`litedetr.feedforward.FeedForward`, for rows that fit the cache: see `pieces`."""
 
     def __init__(self, ffn: FeedForward, dtype: torch.dtype):
         super().__init__()
         self.linear1, self.linear2 = Dense(ffn.linear1, dtype, relu=True), Dense(ffn.linear2, dtype)
-        self.norm = frozen_norm(ffn.norm, dtype)
+        self.norm = AddNorm(ffn.norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.linear2.add(self.linear1(x), x))
+    def forward(self, x: Tensor, out: Tensor | None = None, shift: Tensor | None = None, shifted: Tensor | None = None) -> Tensor:
+        """(N, d) -> `out`, and what else `AddNorm` does."""
+        return self.norm(self.linear2(self.linear1(x)), x, out, shift, shifted)
 
 
 class DenseMLP(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from litedetr.encoder import EncoderLayer, InterleavedEncoder
 from litedetr.fast.attention import FastAttention, Places
-from litedetr.fast.dense import DenseFeedForward, frozen_norm, pieces
+from litedetr.fast.dense import AddNorm, DenseFeedForward, pieces
 from litedetr.pyramid import FeaturePyramid
 from litedetr.trace import Trace, stage
 
@@ -18,23 +18,27 @@ class FastEncoderLayer(nn.Module):
     def __init__(self, layer: EncoderLayer, dtype: torch.dtype):
         super().__init__()
         self.attention = FastAttention(layer.attention, dtype)
-        self.norm = frozen_norm(layer.norm, dtype)
+        self.norm = AddNorm(layer.norm)
         self.ffn = DenseFeedForward(layer.ffn, dtype)
         self.low_ffn = None if layer.low_ffn is None else DenseFeedForward(layer.low_ffn, dtype)
 
-    def finish(self, queries: Tensor, attended: Tensor, low_tokens: int) -> None:
+    def finish(self, queries: Tensor, attended: Tensor, low_tokens: int, positions: Tensor | None, asking: Tensor | None) -> None:
         """What follows the attention: queries (Q, d) are overwritten, in pieces that stay in the cache.
 
         Args:
             low_tokens: how many of the queries, the first ones, are low-level.
+            positions, asking: (Q, d); what the queries have become, plus positions, is written to `asking`, if given.
         """
         narrow = low_tokens if self.low_ffn is not None else 0
-        for ffn, tokens, found in (
-            (self.low_ffn, queries[:narrow], attended[:narrow]),
-            (self.ffn, queries[narrow:], attended[narrow:]),
-        ):
+        for ffn, part in ((self.low_ffn, slice(narrow)), (self.ffn, slice(narrow, None))):
+            tokens, found = queries[part], attended[part]
+            shift, shifted = (None, None) if asking is None else (positions[part], asking[part])
             for rows in pieces(len(tokens)):
-                tokens[rows] = ffn(self.norm(tokens[rows] + found[rows]))
+                normed = self.norm(tokens[rows], found[rows])
+                if shift is None:
+                    ffn(normed, tokens[rows])
+                else:
+                    ffn(normed, tokens[rows], shift[rows], shifted[rows])
 
 
 class FastEncoder(nn.Module):
@@ -72,20 +76,22 @@ class FastEncoder(nn.Module):
     ) -> None:
         """All steps, on the tokens (S, d) of one photo."""
         places = Places.of(reference_points, pyramid.shapes, self.layers[0].attention.points)
+        asking = memory + positions  # of all tokens, kept up to date
         for step, layer in zip(self.steps, self.layers, strict=True):
             with stage(trace, step.name):
                 first = pyramid.first_token(step.query_levels[0])
                 low_tokens = max(pyramid.first_token(self.schedule.low) - first, 0)
-                queries, asking = memory[first:], slice(first, None)
+                queries, rows = memory[first:], slice(first, None)
                 attended, sampling = layer.attention(
-                    queries + positions[asking],
-                    places[asking],
+                    asking[rows],
+                    places[rows],
                     memory,
                     pyramid.shapes,
                     padding,
                     return_sampling=trace is not None,
                 )
-                layer.finish(queries, attended, low_tokens)
+                done = step is self.steps[-1]
+                layer.finish(queries, attended, low_tokens, positions[rows], None if done else asking[rows])
                 if trace is not None:
-                    trace.add_encoder_step(step, first, reference_points[None, asking], sampling, attended[None], layer.attention)
+                    trace.add_encoder_step(step, first, reference_points[None, rows], sampling, attended[None], layer.attention)
                     trace.end_step(queries[None].clone())  # the next step overwrites them

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from litedetr.ops import cuda, native, reference
+from litedetr.ops import cuda, native, norm, reference
 
-__all__ = ["BACKENDS", "deformable_attention", "key_aware_deformable_attention", "use"]
+__all__ = ["BACKENDS", "add_norm", "deformable_attention", "key_aware_deformable_attention", "use"]
 
 BACKENDS = ("auto", "reference", "native", "cuda")
 
@@ -114,6 +114,37 @@ def key_aware_deformable_attention(
     else:
         out, weights = chosen.key_aware_deformable_attention(query, key, value, shapes, locations, return_weights)
     return (out, weights) if return_weights else out
+
+
+def add_norm(
+    x: Tensor,
+    skip: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    out: Tensor | None = None,
+    shift: Tensor | None = None,
+    shifted: Tensor | None = None,
+) -> Tensor:
+    """Layer norm of ``x + skip``, for inference: no gradients.
+
+    Args:
+        x, skip: (N, d) of one dtype.
+        weight, bias: (d,) of the norm, float32; eps: of the norm.
+        out: (N, d) of the same dtype, written over; may be `x` or `skip`. None: a new tensor.
+        shift: (N, d); with it, ``out + shift`` is written to `shifted`, (N, d), which must be no other argument.
+
+    Returns:
+        `out`, computed in float32 and rounded once.
+    """
+    out = torch.empty_like(x) if out is None else out
+    tensors = (x, skip, out) if shift is None else (x, skip, out, shift, shifted)
+    building = _backend == "auto" and native.in_preparation()
+    if _backend in ("auto", "native") and not building and norm.supports(*tensors) and _available("native"):
+        norm.by_kernel(native.library(), native.path(), x, skip, weight, bias, eps, out, shift, shifted)
+    else:
+        norm.by_torch(x, skip, weight, bias, eps, out, shift, shifted)
+    return out
 
 
 def _choose(mode: str, shapes: Sequence[tuple[int, int]], value: Tensor, locations: Tensor, *others: Tensor):

@@ -64,18 +64,19 @@ def compiler() -> str:
     raise BuildError("no C++ compiler was found; install g++ (Debian: apt-get install g++) or set CXX to one")
 
 
-def library_path(command: str) -> Path:
-    """The file that a build with this compiler makes."""
+def library_path(command: str, path: int) -> Path:
+    """The file that a build with this compiler makes, of one of the kernel's paths."""
     digest = hashlib.sha256()
-    for path in sorted(path for kind in ("*.h", "*.cpp") for path in source_folder().glob(kind)):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for file in sorted(file for kind in ("*.h", "*.cpp") for file in source_folder().glob(kind)):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     version = subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout
-    digest.update("\0".join((*FLAGS, *THREADING, command, version, sys.platform)).encode())
+    digest.update("\0".join((*FLAGS, *THREADING, _only(path), command, version, sys.platform)).encode())
     return cache_folder() / f"attention-{digest.hexdigest()[:20]}.so"
 
 
-def build() -> Path:
-    """Compiles the kernel unless that has been done, and returns the library's path. Takes seconds.
+def build(path: int) -> Path:
+    """Compiles one of the kernel's paths (1: portable, 2: AVX2, 3: AVX-512) unless that has been done, and returns the library's
+    file. Takes seconds: all paths in one library would take three times as many.
 
     Several processes may do this at once: each compiles into a file of its own and renames it when it is whole.
 
@@ -83,7 +84,7 @@ def build() -> Path:
         BuildError: no compiler, no source, no folder to write to, or the compiler's own complaint.
     """
     command = compiler()
-    library = library_path(command)
+    library = library_path(command, path)
     if library.is_file():
         return library
     _log.info("building the attention kernel with %s; this happens once and takes seconds", command)
@@ -93,7 +94,7 @@ def build() -> Path:
         for threading in (THREADING, ()):
             source = str(source_folder() / "attention.cpp")
             done = subprocess.run(
-                [command, *FLAGS, *threading, source, "-o", partial], capture_output=True, text=True, check=False
+                [command, *FLAGS, *threading, _only(path), source, "-o", partial], capture_output=True, text=True, check=False
             )
             if done.returncode == 0:
                 os.replace(partial, library)
@@ -101,3 +102,7 @@ def build() -> Path:
         raise BuildError(f"{command} could not compile {source}: {done.stderr.strip()[-2000:]}")
     finally:
         Path(partial).unlink(missing_ok=True)
+
+
+def _only(path: int) -> str:
+    return f"-DLITEDETR_ONLY={path}"

@@ -9,12 +9,14 @@ import ctypes
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from litedetr.ops import reference
+from litedetr.ops import norm, reference
 from litedetr.ops.library import BuildError, build
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -44,7 +46,7 @@ class _Call(ctypes.Structure):
 
 
 class _State:
-    """The loaded library, or why there is none; filled in once, under the lock."""
+    """The library of the path in use, or why there is none; filled in once, under the lock."""
 
     lock = threading.Lock()
     prepared = False
@@ -53,6 +55,7 @@ class _State:
     file: Path | None = None
     reason: str | None = None
     path = 0
+    loaded: ClassVar[dict[int, tuple[ctypes.CDLL, Path]]] = {}  # by path, those used so far
 
 
 # ------------------------------------------------------------------------------------------------ the library
@@ -106,7 +109,18 @@ def library_file() -> Path | None:
 
 def instructions() -> str:
     """The instruction set in use: "portable", "avx2" or "avx512"."""
-    return INSTRUCTIONS[_State.path or _library().litedetr_attention_best_path()]
+    library()
+    return INSTRUCTIONS[_State.path]
+
+
+def path() -> int:
+    """The path in use, as a place in `INSTRUCTIONS`; 0 before the first use."""
+    return _State.path
+
+
+def best_path() -> int:
+    """The best of the kernel's paths on this processor, as a place in `INSTRUCTIONS`."""
+    return {"AVX512": 3, "AVX2": 2}.get(torch.backends.cpu.get_cpu_capability(), 1)
 
 
 @contextlib.contextmanager
@@ -114,17 +128,21 @@ def use_instructions(name: str) -> Iterator[None]:
     """Runs the kernel with one instruction set, for tests; raises `RuntimeError` where this machine has not got it."""
     if name not in INSTRUCTIONS:
         raise ValueError(f"expected one of {', '.join(INSTRUCTIONS)}; got {name!r}")
-    best = _library().litedetr_attention_best_path()
-    if INSTRUCTIONS.index(name) > best:
+    library()
+    best = best_path()
+    path = INSTRUCTIONS.index(name) or best
+    if path > best:
         raise RuntimeError(f"this machine has no {name}; the best it has is {INSTRUCTIONS[best]}")
-    before, _State.path = _State.path, INSTRUCTIONS.index(name)
+    before = _State.path, _State.library, _State.file
     try:
+        _load(path)
         yield
     finally:
-        _State.path = before
+        _State.path, _State.library, _State.file = before
 
 
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """The library in use; raises `RuntimeError` where there is none."""
     reason = reason_unavailable()
     if reason is not None:
         raise RuntimeError(f"the native attention kernel is not available: {reason}")
@@ -133,24 +151,30 @@ def _library() -> ctypes.CDLL:
 
 def _prepare() -> None:
     try:
-        file = build()
-        library = ctypes.CDLL(str(file))
-        if library.litedetr_attention_struct_size() != ctypes.sizeof(_Call):
-            raise BuildError(f"{file} does not fit this version of litedetr; delete it")
-        wanted = os.environ.get("LITEDETR_INSTRUCTIONS", "auto")
-        best = library.litedetr_attention_best_path()
+        wanted, best = os.environ.get("LITEDETR_INSTRUCTIONS", "auto"), best_path()
         if wanted not in INSTRUCTIONS or INSTRUCTIONS.index(wanted) > best:
             names = ", ".join(INSTRUCTIONS[: best + 1])
             raise BuildError(f"LITEDETR_INSTRUCTIONS: expected one of {names} on this machine, got {wanted!r}")
-        _State.path = INSTRUCTIONS.index(wanted)
-        passed = file.with_suffix(f".{INSTRUCTIONS[_State.path or best]}.checked")
-        if not passed.is_file():
-            _check_against_reference(library)
-            passed.touch()
-        _State.library, _State.file = library, file
+        _load(INSTRUCTIONS.index(wanted) or best)
     except Exception as error:  # whatever goes wrong here, the reference still works
         _State.reason = str(error) or type(error).__name__
     _State.prepared = True
+
+
+def _load(path: int) -> None:
+    """Makes a path the one in use; builds and checks it the first time."""
+    if path not in _State.loaded:
+        file = build(path)
+        library = ctypes.CDLL(str(file))
+        if library.litedetr_attention_struct_size() != ctypes.sizeof(_Call):
+            raise BuildError(f"{file} does not fit this version of litedetr; delete it")
+        _State.path = path
+        passed = file.with_suffix(".checked")
+        if not passed.is_file():
+            _check_against_reference(library)
+            passed.touch()
+        _State.loaded[path] = library, file
+    _State.path, (_State.library, _State.file) = path, _State.loaded[path]
 
 
 def _check_against_reference(library: ctypes.CDLL) -> None:
@@ -166,16 +190,18 @@ def _check_against_reference(library: ctypes.CDLL) -> None:
     sizes = [side for shape in shapes for side in shape]
     cotangent = cotangent.reshape(B, Q, M * D)
 
+    def agree(got: Tensor, expected: Tensor) -> None:
+        if not torch.allclose(got.double(), expected.double(), rtol=1e-3, atol=1e-3):
+            raise BuildError(
+                "the compiled kernel does not agree with the reference on this machine, so it is not used; "
+                "please report this with the output of `g++ --version` and `lscpu`"
+            )
+
     def compare(got: Sequence[Tensor], inputs: Sequence[Tensor], function) -> None:
         doubles = [tensor.double().requires_grad_() for tensor in inputs]
         out = function(*doubles)
-        expected = [out, *torch.autograd.grad(out, doubles, cotangent.double())]
-        for a, b in zip(got, expected, strict=True):
-            if not torch.allclose(a.double(), b, rtol=1e-3, atol=1e-3):
-                raise BuildError(
-                    "the compiled kernel does not agree with the reference on this machine, so it is not used; "
-                    "please report this with the output of `g++ --version` and `lscpu`"
-                )
+        for a, b in zip(got, [out, *torch.autograd.grad(out, doubles, cotangent.double())], strict=True):
+            agree(a, b)
 
     out = _run_plain(library, value, locations, weights, sizes)
     grads = _run_plain_backward(library, cotangent, value, locations, weights, sizes)
@@ -189,6 +215,12 @@ def _check_against_reference(library: ctypes.CDLL) -> None:
     out, _ = _run_key_aware(library, query, None, value, locations, sizes, False)
     by_query, _, by_value, by_location = _run_key_aware_backward(library, cotangent, None, query, None, value, locations, sizes)
     compare([out, by_query, by_value, by_location], [query, value, locations], lambda q, v, p: kda(q, v, v, shapes, p)[0])
+
+    rows, skip, weight, bias = query[0, :, 0], cotangent[0, :, :D].contiguous(), key[0, 0, 0], value[0, 0, 0]
+    results = [torch.empty(2, Q, D) for _ in range(2)]
+    for run, (out, shifted) in zip((partial(norm.by_kernel, library, _State.path), norm.by_torch), results, strict=True):
+        run(rows.contiguous(), skip, weight, bias, 1e-5, out, skip, shifted)
+    agree(*results)
 
 
 # ------------------------------------------------------------------------------------------- calling it
@@ -293,10 +325,10 @@ _OPERATORS.define(
     " Tensor locations, int[] sizes) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 
-_OPERATORS.impl("deformable_attention", lambda *a: _run_plain(_library(), *a), "CPU")
-_OPERATORS.impl("deformable_attention_backward", lambda *a: _run_plain_backward(_library(), *a), "CPU")
-_OPERATORS.impl("key_aware_attention", lambda *a: _run_key_aware(_library(), *a), "CPU")
-_OPERATORS.impl("key_aware_attention_backward", lambda *a: _run_key_aware_backward(_library(), *a), "CPU")
+_OPERATORS.impl("deformable_attention", lambda *a: _run_plain(library(), *a), "CPU")
+_OPERATORS.impl("deformable_attention_backward", lambda *a: _run_plain_backward(library(), *a), "CPU")
+_OPERATORS.impl("key_aware_attention", lambda *a: _run_key_aware(library(), *a), "CPU")
+_OPERATORS.impl("key_aware_attention_backward", lambda *a: _run_key_aware_backward(library(), *a), "CPU")
 
 
 @torch.library.register_fake("litedetr::deformable_attention", lib=_OPERATORS)

@@ -142,7 +142,7 @@ def test_both_backends_agree():
 @pytest.fixture
 def unprepared(monkeypatch, tmp_path):
     """As in a fresh process with an empty cache."""
-    blank = {"prepared": False, "in_background": False, "library": None, "file": None, "reason": None, "path": 0}
+    blank = {"prepared": False, "in_background": False, "library": None, "file": None, "reason": None, "path": 0, "loaded": {}}
     for name, value in blank.items():
         monkeypatch.setattr(native._State, name, value)
     monkeypatch.setattr(ops, "_warned", set())
@@ -238,7 +238,7 @@ def test_builders_at_the_same_time_leave_one_whole_file(unprepared, monkeypatch)
     slow = 'for last; do :; done; printf half > "$last"; sleep 0.2; printf whole > "$last"'
     monkeypatch.setenv("CXX", fake_compiler(unprepared, slow))
     results = []
-    threads = [threading.Thread(target=lambda: results.append(library.build().read_text())) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: results.append(library.build(1).read_text())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

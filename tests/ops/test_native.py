@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from litedetr import ops
-from litedetr.ops import native
+from litedetr.ops import native, norm
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no kernel here: {native.reason_unavailable()}")
 
@@ -297,8 +297,12 @@ def test_only_some_inputs_need_a_gradient():
     assert tensors["value"].grad is None
 
 
-def test_the_self_check_finds_a_wrong_kernel(monkeypatch):
-    right = native._run_plain
-    monkeypatch.setattr(native, "_run_plain", lambda *a: right(*a) + 0.01)
+@pytest.mark.parametrize("wrong", ["plain", "norm"])
+def test_the_self_check_finds_a_wrong_kernel(wrong, monkeypatch):
+    if wrong == "plain":
+        right = native._run_plain
+        monkeypatch.setattr(native, "_run_plain", lambda *a: right(*a) + 0.01)
+    else:
+        monkeypatch.setattr(norm, "by_kernel", lambda library, path, *a: [t.zero_() for t in a[5::2]])
     with pytest.raises(RuntimeError, match="does not agree with the reference on this machine, so it is not used"):
-        native._check_against_reference(native._library())
+        native._check_against_reference(native.library())
