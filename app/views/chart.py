@@ -18,7 +18,6 @@ ROW = 23
 _TOP_LEFT = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"l": 2, "t": 4}}
 _LEGEND = {
     "orientation": "h",
-    "xref": "container",  # the whole width is theirs: beside the plot alone four scales would take two rows
     "x": 1,
     "xanchor": "right",
     "y": 1,
@@ -26,6 +25,8 @@ _LEGEND = {
     "traceorder": "normal",
     "font": {"size": 11},
 }
+HEADS = 54
+"""Pixels for the names of heads; the plot is then wide enough for a legend of four scales in one row."""
 TITLE, LEGEND = 26, 20
 """Pixels above the plot for each."""
 
@@ -127,4 +128,6 @@ def head_bars(
             }
         )
     axes = {"xaxis": value_axis(ticksuffix=unit), "yaxis": name_axis()}
-    return chart(traces, title, ROW * len(names), legend=True, barmode="stack", bargap=0.25, **axes)
+    drawn = chart(traces, title, ROW * len(names), legend=True, barmode="stack", bargap=0.25, **axes)
+    drawn["layout"]["margin"] |= {"l": HEADS}
+    return drawn

@@ -27,7 +27,7 @@ from app.theme import scale_colour, scale_symbol
 from app.views import bilinear
 from app.views.askers import level_grid
 from app.views.canvas import Drawing, outline
-from app.views.chart import ROW, chart, name_axis, value_axis
+from app.views.chart import HEADS, ROW, chart, name_axis, value_axis
 from app.views.panels import Panel, panels
 
 VEIL = 0.6
@@ -347,4 +347,6 @@ def _heads_chart(chosen: Selection, desire: Desire, head: int, lang: str) -> Dra
     band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": head - 0.5, "y1": head + 0.5, "line": {"width": 0}}
     shapes = [{**band, "fillcolor": "rgba(138,147,163,.2)", "layer": "below"}]
     axes = {"xaxis": value_axis(tickformat=".0%", range=[low, 1.06]), "yaxis": name_axis(type="category")}
-    return chart(traces, say(lang, "desire.chart"), ROW * len(names), legend=True, shapes=shapes, **axes)
+    drawn = chart(traces, say(lang, "desire.chart"), ROW * len(names), legend=True, shapes=shapes, **axes)
+    drawn["layout"]["margin"] |= {"l": HEADS}
+    return drawn

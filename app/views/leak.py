@@ -208,9 +208,9 @@ def _table(run: Run, head: int | None) -> tuple[np.ndarray, np.ndarray]:
 def _shares(run: Run, head: int | None) -> tuple[np.ndarray, np.ndarray]:
     outside, padding = [], []
     for step in run.trace.steps:
-        leak = leak_of(run, step)
-        outside.append(_of_head(leak.outside, head).mean(axis=0, dtype=np.float64)[::-1])
-        padding.append(_of_head(leak.padding, head).mean(axis=0, dtype=np.float64).sum())
+        leak, heads = leak_of(run, step), slice(None) if head is None else slice(head - 1, head)
+        outside.append(leak.outside[:, heads].mean(axis=(0, 1), dtype=np.float64)[::-1])
+        padding.append(leak.padding[:, heads].mean(axis=(0, 1), dtype=np.float64).sum() if leak.padding.any() else 0.0)
     return np.stack(outside), np.array(padding)
 
 

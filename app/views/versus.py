@@ -35,15 +35,19 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     """Both photos with their detections: thin where both have them, thick and dashed where one has them alone."""
     rivals = _rivals(run, state)
     if rivals is None:
-        shown = [_box(run, run.detections.boxes[i], run.detections.names[i], float(run.detections.scores[i]), False)
-                 for i in run.shown(state.threshold)]  # fmt: skip
+        found = run.detections
+        shown = [_box(run, found.boxes[i], found.names[i], float(found.scores[i]), False, place % 4)
+                 for place, i in enumerate(run.shown(state.threshold))]  # fmt: skip
         return panels(run, [Panel(run.config.schedule, shown), Panel(_short(state))], veil=0.25)
     pairs = matched(rivals["left"], rivals["right"], state.threshold)
     contents = []
     for place, side in enumerate(SIDES):
         rival = rivals[side]
         kept = [(pair[place], None in pair) for pair in pairs if pair[place] is not None]
-        traces = [_box(run, rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
+        traces = [
+            _box(run, rival.boxes[i], rival.names[i], float(rival.scores[i]), alone, number % 4)  # names of like boxes stay apart
+            for number, (i, alone) in enumerate(kept)
+        ]
         contents.append(Panel(f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", traces))
     return panels(run, contents, veil=0.25)
 
@@ -137,8 +141,12 @@ def _short(state: ViewState, rival: Rival | None = None, side: str = "right") ->
     return say(state.lang, "models.own") if rival is None else rival.schedule
 
 
-def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool) -> dict[str, Any]:
-    """A box, cut at the photo's edge, so that its name stays off the panel's title."""
+_INWARD = ("bottom right", "bottom left", "top left", "top right")
+"""Where a name goes from each corner of its box, clockwise from the upper left."""
+
+
+def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool, corner: int) -> dict[str, Any]:
+    """A box, cut at the photo's edge, so that its name (at a `corner`, 0 to 3) stays off the panel's title."""
     height, width = run.size
     names = run.config.names
     colour = ALONE if alone else class_colour(names.index(name) if name in names else 0)
@@ -147,12 +155,12 @@ def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool) -> dic
         "type": "scatter",
         **outline(np.clip(box, 0, [width, height, width, height])),
         "mode": "lines+text",
-        "text": [text, "", "", "", ""],
-        "textposition": "bottom right",
+        "text": [text if place == corner else "" for place in range(5)],
+        "textposition": _INWARD[corner],
         "textfont": {"size": 11, "color": "#ffffff", "family": FONT, "shadow": "0 0 3px #000, 0 0 3px #000"},
         "line": {"color": colour, "width": 3.5 if alone else 2, "dash": "dash" if alone else "solid"},
         "fill": "toself",
-        "fillcolor": "rgba(213,94,0,.10)" if alone else "rgba(0,0,0,0)",
+        "fillcolor": "rgba(0,0,0,0)",
         "hoveron": "fills",
         "hoverinfo": "name",
         "name": text,

@@ -9,6 +9,7 @@ from tests.app import live
 
 PATIENCE = 1000 * int(os.environ.get("LITEDETR_PATIENCE", "60"))
 """Milliseconds that a test waits for the page; more where the machine has much else to do."""
+DESK, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 ARGUMENTS = [
     "--headless",
@@ -37,25 +38,48 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def context(browser) -> Iterator[BrowserContext]:
-    context = browser.new_context(viewport={"width": 1400, "height": 900}, color_scheme="light", accept_downloads=True)
+    context = browser.new_context(viewport=DESK, color_scheme="light", accept_downloads=True)
     context.set_default_timeout(PATIENCE)
     yield context
     context.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared_page(context) -> Page:
     return watched(context)
 
 
 @pytest.fixture
 def page(shared_page) -> Iterator[Page]:
-    """One page for a module's tests: loading it is most of a test's time. `driver.open_page` gives it a fresh state."""
-    yield shared_page
-    assert shared_page.strangers == []
-    assert shared_page.errors == []
+    """One page for all tests: loading it is most of a test's time. `driver.open_page` gives it a fresh state."""
+    yield from _lent(shared_page)
+    if shared_page.viewport_size != DESK:
+        shared_page.set_viewport_size(DESK)
+
+
+@pytest.fixture(scope="session")
+def shared_phone(browser) -> Iterator[Page]:
+    context = browser.new_context(viewport=PHONE, color_scheme="light", has_touch=True, is_mobile=True, device_scale_factor=2)
+    context.set_default_timeout(PATIENCE)
+    yield watched(context)
+    context.close()
+
+
+@pytest.fixture
+def phone(shared_phone) -> Iterator[Page]:
+    """The page by touch, 390 pixels wide; one for all tests, as `page`."""
+    yield from _lent(shared_phone)
+
+
+def _lent(page: Page) -> Iterator[Page]:
+    """A shared page for one test, which must leave no errors and ask nobody else."""
+    page.strangers.clear()
+    page.errors.clear()
+    yield page
+    assert page.strangers == []
+    assert page.errors == []
 
 
 def watched(context: BrowserContext) -> Page:

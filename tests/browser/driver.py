@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import axe_playwright_python
 import numpy as np
 from playwright.sync_api import Page
 
@@ -13,6 +14,14 @@ from app.state import ViewState
 from app.views import points
 from tests.app import live
 
+AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+_SERIOUS = """async ([parts, rules]) => {
+    const context = { include: parts, exclude: ['.ld-plot svg', '.ld-chart svg', '.ld-shares svg'] };
+    const found = await axe.run(context, { resultTypes: ['violations'], ...rules });
+    return found.violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
+      .map(({ id, nodes }) => [id, nodes.slice(0, 3).map(({ html }) => html.slice(0, 160))]);
+}"""
+
 
 def open_page(page: Page, url: str, query: str = "t=0", load: bool = False) -> None:
     """The page in the state of a link; loaded anew where it must be, else put in that state as if it were."""
@@ -21,16 +30,56 @@ def open_page(page: Page, url: str, query: str = "t=0", load: bool = False) -> N
         page.wait_for_function("window.liteDetr?.info && document.querySelector('.ld').dataset.busy === 'no'")
         return
     page.evaluate(
-        """query => {
-        liteDetr.info = null;
-        liteDetr.plot.zoomed = false;
-        liteDetr.state = Object.fromEntries(new URLSearchParams(query));
-        liteDetr.analyse({ example: liteDetr.state.example ?? liteDetr.examples[0] }, true);
+        """async (query) => {
+        const { plot, info, examples, root } = liteDetr;
+        for (const dialog of document.querySelectorAll('dialog[open]')) dialog.close();
+        const state = Object.fromEntries(new URLSearchParams(query));
+        const example = state.example ?? examples[0];
+        const here = info?.example === example && info.source === (state.model ?? '') && root.dataset.busy === 'no';
+        liteDetr.cancel(liteDetr.ticket);
+        liteDetr.work.stop();
+        plot.zoomed = false;
+        liteDetr.state = { ...state, example };
+        liteDetr.translate();
+        liteDetr.rail.halt();
+        root.querySelector('[data-part="error"]').hidden = true;
+        if (here) await liteDetr.look({});
+        else {
+            liteDetr.info = null;
+            liteDetr.analyse({ example }, true);
+        }
     }""",
         query,
     )
-    page.wait_for_function("liteDetr.info && document.querySelector('.ld').dataset.busy === 'no'")
+    page.wait_for_function("liteDetr.info && liteDetr.root.dataset.busy === 'no' && !liteDetr.asking && !liteDetr.pending")
     page.evaluate("liteDetr.plot.reset()")
+
+
+def serious(page: Page, *parts: str, dark: bool = False) -> list[list]:
+    """What axe-core finds serious in parts of the page (CSS selectors; none for all of it): by all its rules in the light, by
+    contrast in the dark, where the rest is the same."""
+    if not page.evaluate("!!window.axe"):
+        page.add_script_tag(path=AXE)
+    page.emulate_media(reduced_motion="reduce")  # colours change at once, not in a fade of which axe sees the middle
+    page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
+    try:
+        return page.evaluate(_SERIOUS, [list(parts or [".ld"]), {"runOnly": ["color-contrast"]} if dark else {}])
+    finally:
+        page.evaluate("document.body.classList.remove('dark')")
+        page.emulate_media(reduced_motion="no-preference")
+
+
+def too_wide(page: Page, *parts: str) -> list[str]:
+    """What of some parts (CSS selectors) reaches beyond the screen's right edge, and whether the page itself does."""
+    return page.evaluate(
+        """(parts) => {
+        const wide = [...document.querySelectorAll(parts.join())]
+          .filter((node) => node.offsetParent && !node.closest('.ld-view-table, svg, .ld-table-box, .ld-track, [role=tablist]'))
+          .filter((node) => node.getBoundingClientRect().right > innerWidth + 0.5).map((node) => node.outerHTML.slice(0, 80));
+        return document.documentElement.scrollWidth > innerWidth ? ['the page', ...wide] : wide;
+    }""",
+        list(parts),
+    )
 
 
 def send(page: Page, path: Path) -> None:

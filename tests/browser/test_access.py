@@ -1,74 +1,100 @@
-"""axe-core finds no serious violation, and nothing is wider than a phone, in any view, light and dark."""
+"""Everybody can use it: axe-core finds no serious violation, nothing is wider than a phone, the keyboard reaches all of it."""
 
-from pathlib import Path
-
-import axe_playwright_python
 import pytest
 
 from app.views import VIEWS
-from tests.browser.conftest import PATIENCE, watched
-from tests.browser.driver import open_page, settle
+from tests.browser.driver import current, open_page, serious, settle, too_wide
 
-AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
-SERIOUS = """async (rules) => {
-    const context = { include: ['.ld'], exclude: ['.ld-plot svg', '.ld-chart svg', '.ld-shares svg'] };
-    const found = await axe.run(context, { resultTypes: ['violations'], ...rules });
-    return found.violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
-      .map(({ id, nodes }) => [id, nodes.slice(0, 3).map(({ html }) => html.slice(0, 160))]);
-}"""
+QUERY = "t=0&example=cat&box=0.2,0.2,0.6,0.7"
+CHANGES = (".ld-views", ".ld-stage", ".ld-inspector", ".ld-rail")
+"""Parts of the page that differ from view to view."""
 
 
 def test_axe_finds_nothing_serious(page, url):
-    open_page(page, url, "t=0&example=cat&box=0.2,0.2,0.6,0.7", load=True)
-    page.add_script_tag(path=AXE)
-    page.emulate_media(reduced_motion="reduce")  # colours change at once, not in a fade of which axe sees the middle
-    found = {}
-    for dark in (False, True):
-        page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
-        rules = {"runOnly": ["color-contrast"]} if dark else {}  # the rest is the same in the dark
-        for name in VIEWS:
-            page.evaluate("view => liteDetr.change({ view })", name)
-            settle(page)
-            found[name, dark] = page.evaluate(SERIOUS, rules)
-    page.evaluate("document.body.classList.remove('dark')")
-    page.emulate_media(reduced_motion="no-preference")
+    open_page(page, url, QUERY)
+    found = {("page", dark): serious(page, dark=dark) for dark in (False, True)}
+    for name in VIEWS:
+        page.evaluate("view => liteDetr.change({ view })", name)
+        settle(page)
+        found |= {(name, dark): serious(page, *CHANGES, dark=dark) for dark in (False, True)}
     assert {key: value for key, value in found.items() if value} == {}
 
 
 def test_axe_finds_nothing_serious_in_the_dialogs(page, url):
-    open_page(page, url, "t=0&example=cat")
-    if not page.evaluate("!!window.axe"):
-        page.add_script_tag(path=AXE)
-    for button, close in (("take-away", "take-close"), ("model-button", "models-close")):
+    open_page(page, url, QUERY)
+    for button, dialog, close in (("take-away", ".ld-take", "take-close"), ("model-button", ".ld-models", "models-close")):
         page.locator(f'[data-part="{button}"]').click()
-        assert page.evaluate(SERIOUS, {}) == []
+        assert serious(page, dialog) == []
         page.locator(f'[data-part="{close}"]').click()
 
 
-@pytest.fixture(scope="module")
-def phone(browser, url):
-    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    context.set_default_timeout(PATIENCE)
-    page = watched(context)
-    open_page(page, url, "t=0&example=cat&box=0.2,0.2,0.6,0.7")
-    yield page
-    assert page.errors == []
-    context.close()
-
-
 @pytest.mark.parametrize("lang", ["en", "ko"])
-def test_no_view_is_wider_than_a_phone(phone, lang):
+def test_no_view_is_wider_than_a_phone(phone, url, lang):
+    open_page(phone, url, f"{QUERY}&lang={lang}")
     wide = {}
     for name in VIEWS:
-        phone.evaluate("([view, lang]) => liteDetr.change({ view, lang })", [name, lang])
+        phone.evaluate("view => liteDetr.change({ view })", name)
         settle(phone)
-        width = phone.evaluate("document.documentElement.scrollWidth")
-        beyond = phone.evaluate(
-            """[...document.querySelectorAll('.ld-card, .ld-card *, .ld-stage, .ld-stage-top *')]
-            .filter((node) => node.offsetParent && !node.closest('.ld-view-table, svg, .ld-table-box'))
-            .filter((node) => node.getBoundingClientRect().right > 390.5).map((node) => node.className).slice(0, 3)"""
-        )
+        beyond = too_wide(phone, ".ld-card", ".ld-card *", ".ld-stage", ".ld-stage-top *")
         selected = phone.evaluate("document.querySelector('[role=tab][aria-selected=true]').getBoundingClientRect().toJSON()")
-        if width > 390 or beyond or selected["left"] < 0 or selected["right"] > 390:
-            wide[name] = (width, beyond, selected)
+        if beyond or selected["left"] < 0 or selected["right"] > 390:
+            wide[name] = (beyond, selected)
     assert wide == {}
+
+
+FOCUSED = """() => {
+    const node = document.activeElement, style = getComputedStyle(node), box = node.getBoundingClientRect();
+    return { tab: node.dataset.view, part: node.dataset.part, outline: style.outlineStyle, width: parseFloat(style.outlineWidth),
+             seen: box.width > 0 && box.right > 0 && box.left < innerWidth };
+}"""
+
+
+def test_the_keyboard_alone_walks_through_every_view(page, url):
+    open_page(page, url, QUERY)
+    page.locator('[role="tab"][aria-selected="true"]').focus()
+    for number, name in enumerate(VIEWS):
+        if number:
+            page.keyboard.press("ArrowRight")
+        settle(page)
+        focused = page.evaluate(FOCUSED)
+        assert (focused["tab"], current(page)[1].view) == (name, name)
+        assert focused["seen"]
+        assert (focused["outline"], focused["width"] >= 2) == ("solid", True)
+    page.keyboard.press("ArrowRight")  # round to the first
+    settle(page)
+    assert current(page)[1].view == next(iter(VIEWS))
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_the_keyboard_reaches_what_a_view_offers_and_shows_where_it_is(page, url, name):
+    """From the tab on, Tab leads through the stage, everything in the inspector and the rail, each with a visible frame."""
+    open_page(page, url, f"{QUERY}&view={name}")
+    wanted = page.evaluate(
+        """() => {
+        const nodes = [...document.querySelectorAll('.ld-stage, .ld-inspector, .ld-rail')]
+          .flatMap((box) => [...box.querySelectorAll('button, input, select, summary, a[href], [tabindex="0"]')])
+          .filter((node) => node.offsetParent && !node.disabled);
+        document.querySelectorAll('[data-walk]').forEach((node) => delete node.dataset.walk);
+        nodes.forEach((node, index) => { node.dataset.walk = index; });
+        return nodes.length;
+    }"""
+    )
+    page.locator('[role="tab"][aria-selected="true"]').focus()
+    reached, hidden = set(), []
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        walk, outside, frame, html = page.evaluate(
+            """() => {
+            const node = document.activeElement, style = getComputedStyle(node);
+            const frame = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 1;
+            return [node.dataset.walk, !node.closest('.ld'), frame, node.outerHTML.slice(0, 100)];
+        }"""
+        )
+        if walk is not None:
+            reached.add(walk)
+            if not frame:
+                hidden.append(html)
+        if outside or len(reached) == wanted:
+            break
+    assert hidden == []
+    assert len(reached) == wanted

@@ -1,9 +1,12 @@
 """The model picker, with a Hub on loopback."""
 
 import threading
+import time
 
 import pytest
+from huggingface_hub import constants
 
+from tests.browser.conftest import PHONE
 from tests.browser.driver import open_page
 from tests.hub.conftest import point_at, read
 from tests.hub.server import Hub
@@ -19,8 +22,11 @@ def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     detector.save_pretrained(folder)
     hub.add(NAME, read(folder), gate=threading.Event())
+    sleep = time.sleep
     with pytest.MonkeyPatch.context() as monkeypatch:
         point_at(hub.url, tmp_path_factory.mktemp("cache"), monkeypatch)
+        monkeypatch.setattr(time, "sleep", sleep)  # the page's own threads wait by it
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 2**17)  # each is a piece of news for the page
         yield hub
     hub.close()
 
@@ -71,7 +77,7 @@ def test_a_failure_is_said_and_the_own_model_takes_over(page, url, hub):
 
 def test_the_picker_fits_a_phone_and_closes_by_keyboard(page, url):
     open_page(page, url)
-    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_viewport_size(PHONE)
     page.focus('[data-part="model-button"]')
     page.keyboard.press("Enter")
     box = page.locator('[data-part="models"]').bounding_box()
@@ -80,4 +86,3 @@ def test_the_picker_fits_a_phone_and_closes_by_keyboard(page, url):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.keyboard.press("Escape")
     assert not page.locator('[data-part="models"]').is_visible()
-    page.set_viewport_size({"width": 1400, "height": 900})

@@ -2,14 +2,10 @@
 
 from urllib.parse import parse_qsl
 
-import pytest
-
 from app.lesson import lesson
 from app.state import ViewState
 from tests.app.conftest import scene
-from tests.browser.conftest import PATIENCE, watched
-from tests.browser.driver import assert_drawn, current, open_page, send, settle
-from tests.browser.test_access import AXE, SERIOUS
+from tests.browser.driver import assert_drawn, current, open_page, send, serious, settle, too_wide
 
 STOPS = [ViewState.from_query(stop["link"]) for stop in lesson("en")]
 
@@ -30,7 +26,8 @@ def at(page, stop):
 
 
 def test_a_walk_with_the_keyboard(page, url):
-    open_page(page, url, "example=cat&view=points", load=True)
+    open_page(page, url, "example=cat&view=points")
+    page.evaluate("localStorage.clear()")  # nobody was in the lesson before
     panel, button = page.locator('[data-part="tour"]'), page.locator('[data-part="tour-button"]')
     assert panel.is_hidden()
     button.press("Enter")
@@ -64,18 +61,12 @@ def test_axe_finds_nothing_serious_in_the_tour(page, url):
     open_page(page, url, "tour=6&example=astronaut&view=attended&n=50&lang=ko", load=True)
     page.locator('[data-part="tour"] summary').click()
     assert page.locator('[data-part="tour-moved"]').is_visible()  # n is the reader's: a full link keeps it
-    page.add_script_tag(path=AXE)
-    page.emulate_media(reduced_motion="reduce")  # colours change at once, not in a fade of which axe sees the middle
-    for dark in (False, True):
-        page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
-        rules = {"runOnly": ["color-contrast"]} if dark else {}  # the rest is the same in the dark
-        assert page.evaluate(SERIOUS, rules) == []
-    page.evaluate("document.body.classList.remove('dark')")
-    page.emulate_media(reduced_motion="no-preference")
+    assert [serious(page, ".ld-tour", ".ld-top", dark=dark) for dark in (False, True)] == [[], []]
 
 
 def test_a_readers_own_photo_is_one_press_away(page, url, tmp_path):
     open_page(page, url, "example=cat")
+    page.evaluate("localStorage.clear()")
     path = tmp_path / "mine.png"
     scene(220, 160).save(path)
     send(page, path)
@@ -102,28 +93,13 @@ def test_a_readers_own_photo_is_one_press_away(page, url, tmp_path):
     page.wait_for_function("run => liteDetr.info.run === run", arg=mine.id)
 
 
-@pytest.fixture
-def phone(browser, url):
-    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
-    context.set_default_timeout(PATIENCE)
-    page = watched(context)
-    open_page(page, url, "tour=5&lang=ko")
-    yield page
-    assert page.errors == []
-    context.close()
-
-
-def test_a_link_that_names_a_stop_opens_it_on_a_phone(phone):
+def test_a_link_that_names_a_stop_opens_it_on_a_phone(phone, url):
+    open_page(phone, url, "tour=5&lang=ko", load=True)
     wait(phone, 5)
     assert current(phone)[1] == STOPS[4].with_(tour=5, lang="ko")
     assert phone.locator('[data-part="tour-title"]').inner_text() == lesson("ko")[4]["title"]
     phone.locator('[data-part="tour"] summary').tap()
-    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
-    wide = phone.evaluate(
-        """[...document.querySelectorAll('.ld-top *, .ld-tour, .ld-tour *')].filter((node) => node.offsetParent)
-        .filter((node) => node.getBoundingClientRect().right > 390.5).map((node) => node.outerHTML.slice(0, 80))"""
-    )
-    assert wide == []
+    assert too_wide(phone, ".ld-top *", ".ld-tour", ".ld-tour *") == []
     phone.locator('[data-part="tour-stops"] a').nth(6).tap()
     wait(phone, 7)
     assert current(phone)[1] == STOPS[6].with_(tour=7, lang="ko")

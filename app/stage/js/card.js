@@ -1,5 +1,5 @@
 // What any view says beside the figure: notes, things to set, facts, further charts and a table. All of it comes from the server.
-import { make, part, segments } from './dom.js';
+import { make, part, react, segments } from './dom.js';
 
 const SHORT = 34; // letters that fit into a row of buttons beside their label
 const LONG = 66; // letters that fit into rows of buttons below it
@@ -144,7 +144,7 @@ export class Card {
       const font = { ...layout.font, color: this.page.ink };
       const size = { width: node.clientWidth || 300, height: layout.height ?? 190 };
       const copy = structuredClone({ data, layout: { dragmode: false, ...layout, font, ...size } });
-      await this.Plotly.react(node, copy.data, copy.layout, CONFIG);
+      await react(this.Plotly, node, copy.data, copy.layout, CONFIG);
       if (node.dataset.listens) return;
       node.dataset.listens = 'yes';
       node.on('plotly_click', (event) => {

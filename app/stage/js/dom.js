@@ -27,6 +27,16 @@ export function fill(text, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, key) => (key in values ? String(values[key]) : whole));
 }
 
+// Plotly.react, with the config given once. In a page with a base address Plotly takes the page's link into it, and into the
+// references to its own colour bars and clips: each change of the link would make it draw everything anew, or lose them.
+export async function react(Plotly, node, data, layout, config) {
+  if (!node._context) {
+    await Plotly.newPlot(node, [], { width: layout.width, height: layout.height }, config);
+    node._context._baseUrl = '';
+  }
+  await Plotly.react(node, data, layout);
+}
+
 // A row of buttons of which one is on. Rebuilt only when its choices change, so that the keyboard's focus stays.
 export function segments(box, choices, current, choose) {
   const key = JSON.stringify(choices);

@@ -1,5 +1,5 @@
 // What stands beside the stage: the query, its heads and scales, its attention in bars; the table, and what the run cost.
-import { make, mark, part, segments } from './dom.js';
+import { make, mark, part, react, segments } from './dom.js';
 
 export class Inspector {
   constructor(root, page) {
@@ -82,7 +82,7 @@ export class Inspector {
     this.figure = figure;
     const layout = structuredClone(figure.layout);
     Object.assign(layout, { font: { ...layout.font, color: ink }, width: this.shares.clientWidth || 300 });
-    await Plotly.react(this.shares, structuredClone(figure.data), layout, { displayModeBar: false, responsive: false });
+    await react(Plotly, this.shares, structuredClone(figure.data), layout, { displayModeBar: false, responsive: false });
     if (!this.listening) {
       this.listening = true;
       this.shares.on('plotly_click', ({ points }) => {

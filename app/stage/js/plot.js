@@ -1,5 +1,6 @@
 // The stage's figure: one photo or several, or none. Drawing, zoom, and where a click falls. Zoom and pan stay while figures change.
 import { settings } from './card.js';
+import { react } from './dom.js';
 
 const CONFIG = { displayModeBar: false, scrollZoom: true, doubleClick: false, responsive: false, showTips: false };
 const STILL = 6; // pixels a pointer may move and still be a click
@@ -50,7 +51,7 @@ export class Plot {
     if (this.zoomed) { // said here, because Plotly's own memory of a zoom holds for the mouse alone, not for buttons
       for (const axis of this.axes) copy.layout[axis].range = [...this.node._fullLayout[axis].range];
     }
-    await this.Plotly.react(this.node, copy.data, copy.layout, CONFIG);
+    await react(this.Plotly, this.node, copy.data, copy.layout, CONFIG);
     this.listen();
   }
 
