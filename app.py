@@ -7,6 +7,7 @@ from app.engine import Engine
 from app.ui import build, launch_options
 
 logging.basicConfig(level=logging.INFO)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines would name every address that the page asks
 engine = Engine()
 demo = build(engine)
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from app.gpu import Gpu
 from app.line import Line
 from app.memory import first_that_fits, on_cpu, sized
 from app.models import Models, describe
@@ -42,6 +43,10 @@ KEEP_SECONDS = 60 * int(os.environ.get("LITEDETR_KEEP_MINUTES", "60"))
 """A run that nobody looked into for so long is dropped."""
 STORE_BYTES = int(os.environ.get("LITEDETR_STORE_MB", "1024")) * 1024**2
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
+
+
+def _silent(news: News) -> None:
+    """Nobody listens."""
 
 
 class ExpiredRun(KeyError):
@@ -134,6 +139,7 @@ class Engine:
 
     def __init__(self, source: str = MODEL, store: RunStore | None = None):
         self.models = Models(source)
+        self.gpu = Gpu(self.models)
         self.store = RunStore() if store is None else store
         self.orders = Orders()
         self.line = Line()
@@ -204,17 +210,15 @@ class Engine:
 
     def _detector(self, model: str, tell: Tell | None) -> Detector:
         """The model; a page's own that is not here yet comes without a word, but not past an order that was cancelled."""
-        if tell is None:
-            return self.models.get(model)
-        return self.models.get(model, lambda done, total: tell({"download": [done, total]} if model else {}))
+        news = None if tell is None else lambda done, total: tell({"download": [done, total]} if model else {})
+        return self.gpu.own(self.models.get(model, news), model)
 
     def _make(self, detector: Detector, photo: photos.Photo, name: str, tell: Tell, example: str, model: str) -> Run:
         """The run itself, in the caller's turn: one picture is decoded at a time."""
         pixels = photos.open_photo(photo)
 
         def look(detector: Detector) -> tuple[Detector, Detections]:
-            with watch(detector, lambda _, stage: tell({"stage": stage})):
-                return detector, detector.predict(pixels, threshold=0.0, trace=True)
+            return detector, self._predict(detector, model, pixels, 0.0, True, tell)
 
         spared, (detector, detections) = self._within_memory(detector, model, look)
         return Run(
@@ -230,6 +234,16 @@ class Engine:
             example=example,
             spared=spared,
         )
+
+    def _predict(
+        self, detector: Detector, model: str, pixels: np.ndarray, threshold: float | None, trace: bool, tell: Tell = _silent
+    ) -> Detections:
+        """A model looks at a photo: on a GPU that is lent for it, or where the detector is. No news comes from a lent one."""
+        found = self.gpu.borrow(detector, model, pixels, threshold, trace)
+        if found is None:
+            with watch(detector, lambda _, stage: tell({"stage": stage})):
+                found = detector.predict(pixels, threshold=threshold, trace=trace)
+        return found
 
     def _within_memory(self, detector: Detector, model: str, act: Callable[[Detector], T]) -> tuple[str, T]:
         """What `act` gives with this detector, or with one that needs less memory where there is not enough: "" and that, or
@@ -280,14 +294,10 @@ class Engine:
 
     def detect(self, photo: photos.Photo, threshold: float | None = None) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""
-        detector = self.detector
+        detector = self._detector("", None)
         with self.line.turn():
             pixels = photos.open_photo(photo)
-            return self._within_memory(detector, "", lambda chosen: chosen.predict(pixels, threshold=threshold))[1]
-
-
-def _silent(news: News) -> None:
-    """Nobody listens."""
+            return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
 
 
 def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:

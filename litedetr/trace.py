@@ -188,8 +188,8 @@ class Trace:
                 weights=_keep(sampling.weights[0]),
                 value=_keep(sampling.value[0]),
                 output=_keep(output[0]),
-                output_weight=attention.output_proj.weight.detach(),
-                output_bias=attention.output_proj.bias.detach(),
+                output_weight=_keep(attention.output_proj.weight),
+                output_bias=_keep(attention.output_proj.bias),
                 query=None if sampling.query is None else _keep(sampling.query[0]),
                 key=None if sampling.key is None else _keep(sampling.key[0]),
             )

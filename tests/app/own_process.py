@@ -65,7 +65,7 @@ class Server:
 
 
 @contextmanager
-def started(root: Path, folder: Path, **environment: str) -> Iterator[Server]:
+def started(root: Path, folder: Path, program: str = "app.py", **environment: str) -> Iterator[Server]:
     """The page of the project in `root`, until the body ends; its uploads and its log go into `folder`."""
     (folder / "noted").mkdir()
     (folder / "noted" / "sitecustomize.py").write_text(_NOTE_CONNECTIONS)
@@ -83,7 +83,7 @@ def started(root: Path, folder: Path, **environment: str) -> Iterator[Server]:
     }
     begun = time.perf_counter()
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=root, env=environment, stdout=log, stderr=log)
+        process = subprocess.Popen([sys.executable, program], cwd=root, env=environment, stdout=log, stderr=log)
     server = Server(f"http://127.0.0.1:{port}", folder, process)
     try:
         while True:
