@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -274,7 +275,7 @@ def _token_heat(shown: _Shown) -> dict[str, Any]:
 def _asker(shown: _Shown, row: int) -> dict[str, Any]:
     who = shown.askers
     colour = who.colour(row)
-    text = f"<b>{who.name(row, shown.state.lang)}</b><br>{shown.lost[row]:.1%}"
+    text = f"<b>{escape(who.name(row, shown.state.lang))}</b><br>{shown.lost[row]:.1%}"
     return {
         "type": "scatter",
         "mode": "lines",

@@ -11,6 +11,7 @@ cells of all levels sum to 1, less what it reads outside the picture. Levels tha
 from __future__ import annotations
 
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -250,7 +251,7 @@ def _reader(shown: _Shown, row: int) -> dict[str, Any]:
         "fillcolor": f"rgba({red},{green},{blue},{fill:.3f})",
         "hoveron": "fills",
         "hoverinfo": "text",
-        "text": f"<b>{who.name(row, shown.state.lang)}</b><br>{reading:.2%}",
+        "text": f"<b>{escape(who.name(row, shown.state.lang))}</b><br>{reading:.2%}",
         "name": "reader",
         "meta": {"row": row, "reading": reading, "set": _link(shown, row)},
         "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
