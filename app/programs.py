@@ -92,7 +92,7 @@ def _score(threshold: float | None) -> float | None:
 
 def _number(name: str, value: float | None) -> float | None:
     """What came for a number: Gradio lets anything through."""
-    if value is not None and not isinstance(value, int | float):
+    if value is not None and not (isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)):
         raise ExplainError(f"expected {name} as a number, got {str(value)[:40]!r}: give one, or leave it out.")
     return value
 

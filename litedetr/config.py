@@ -162,7 +162,7 @@ class DetectorConfig:
             values = getattr(self, name)
             if not isinstance(values, tuple) or not all(map(fits, values)):
                 wrong = next((value for value in values if not fits(value)), values) if isinstance(values, tuple) else values
-                what = f"texts of at most {_NAME_LENGTH} letters" if name == "class_names" else "whole numbers"
+                what = f"printable texts of at most {_NAME_LENGTH} letters" if name == "class_names" else "whole numbers"
                 raise ValueError(f"expected {name} as {what}, got {_short(wrong)}")
 
     @property
@@ -230,7 +230,7 @@ def _is_real(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _NAME_LENGTH
+    return isinstance(value, str) and len(value) <= _NAME_LENGTH and value.isprintable()
 
 
 def _is_id(value: object) -> bool:

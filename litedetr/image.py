@@ -79,8 +79,9 @@ def photo_size(photo: str | Path | bytes) -> tuple[int, int]:
     """(height, width) in pixels of what `open_photo` would give, by the file's header alone. Errors are those of `open_photo`."""
     with _opened(photo) as image:
         width, height = image.size
-        # Pillow decodes a whole PNG in search of EXIF behind the pixels, where hardly any has some.
-        turned = (image.format != "PNG" or "exif" in image.info) and _orientation(image) >= 5
+        # Pillow turns a TIFF by itself, and decodes a whole PNG in search of EXIF behind the pixels, where hardly any has some.
+        known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+        turned = known and _orientation(image) >= 5
         return (width, height) if turned else (height, width)
 
 

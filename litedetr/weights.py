@@ -98,6 +98,8 @@ def load(
         raise WeightsError(
             f"expected finite numbers in the weights of {name}, got others in {', '.join(map(_short, broken[:3]))}. {_ANOTHER}"
         )
+    if limits is not None:
+        _try(detector, name)
     return detector
 
 
@@ -240,6 +242,19 @@ def _own(config: DetectorConfig, file: Path, stored: dict[str, Stored], name: st
     with _readable(file.name, name):
         detector.load_state_dict(load_file(file))
     return detector
+
+
+@torch.inference_mode()
+def _try(detector: Detector, name: str) -> None:
+    """Refuse a model that cannot see a small empty picture."""
+    try:
+        output = detector(torch.zeros(1, 3, 128, 128))
+    except (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"expected a model that can be run in {name}, got one that cannot: {_why(error)}. {_ANOTHER}"
+        ) from error
+    if not (output.logits.isfinite().all() and output.boxes.isfinite().all()):
+        raise WeightsError(f"expected a model that answers with finite numbers in {name}, got one that does not. {_ANOTHER}")
 
 
 def _from_transformers(folder: Path, name: str, limits: Limits | None) -> Detector:

@@ -99,7 +99,7 @@ ABSURD = {
     "key_aware": "yes",
     "family": ["dino"],
     "backbone": "os.system",
-    "class_names": ["x" * 10_000, "y"],
+    "class_names": ["\ud800", "y"],
     "category_ids": [1e300, 2],
     "duplicates": "1",
 }
@@ -211,6 +211,14 @@ def test_numbers_that_are_none(hub, files, tmp_path, value, words):
     state["neck.level_embed"] = value.expand(state["neck.level_embed"].shape).clone()
     hub.add(NAME, files | {"model.safetensors": save(state)})
     assert words in refusal(NAME, limits=LIMITS)
+
+
+def test_numbers_too_large_to_reckon_with(hub, files, detector):
+    state = {key: 1e30 * value if key.startswith("encoder.") else value for key, value in detector.state_dict().items()}
+    hub.add(NAME, files | {"model.safetensors": save(state)})
+    assert refusal(NAME, limits=LIMITS) == (
+        "expected a model that answers with finite numbers in owner/tiny, got one that does not. Choose another model."
+    )
 
 
 @pytest.mark.parametrize("trusted", [False, True])
