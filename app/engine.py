@@ -19,7 +19,7 @@ from PIL import Image
 
 from app.gpu import Gpu
 from app.line import Line
-from app.memory import first_that_fits, on_cpu, sized
+from app.memory import first_that_fits, give_back, one_arena, sized
 from app.models import Models, describe
 from app.orders import Cancelled as Cancelled
 from app.orders import News, Orders, Tell
@@ -39,9 +39,10 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "assets" / "examples"
 EXAMPLE_NAMES = ("astronaut", "motorcycle", "cat", "coffee", "hopper")
 SHOWN_SIDE = 1600
 """Longest side of the picture that the page shows; coordinates stay those of the photo."""
-KEEP_SECONDS = 60 * int(os.environ.get("LITEDETR_KEEP_MINUTES", "60"))
-"""A run that nobody looked into for so long is dropped."""
+KEEP_SECONDS = 60 * float(os.environ.get("LITEDETR_KEEP_MINUTES", "60"))
+"""A run that nobody looked into for so long is dropped, and a photo that was uploaded so long ago."""
 STORE_BYTES = int(os.environ.get("LITEDETR_STORE_MB", "1024")) * 1024**2
+GIVE_BACK_BYTES = 256 * 1024**2
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 
 
@@ -65,6 +66,7 @@ class RunStore:
         self.limit, self.keep = limit, keep
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._used: dict[str, float] = {}
+        self._freed = 0
         self._lock = threading.Lock()
 
     def put(self, run: Run) -> Run:
@@ -73,19 +75,29 @@ class RunStore:
             self._runs[run.id] = run
             self._use(run.id)
             self._trim()
+        self._give_back()
         return run
 
     def trim(self) -> None:
         """Make room after a run grew by what was computed from it."""
         with self._lock:
             self._trim()
+        self._give_back()
 
     def _trim(self) -> None:
         while len(self._runs) > 1 and self._bytes() > self.limit:
             self._drop()
 
     def _drop(self) -> None:
-        del self._used[self._runs.popitem(last=False)[0]]
+        name, run = self._runs.popitem(last=False)
+        del self._used[name]
+        self._freed += run.nbytes
+
+    def _give_back(self) -> None:
+        """What dropped runs held goes back to the system now and then; not each time, because that takes a while."""
+        if self._freed > GIVE_BACK_BYTES:
+            self._freed = 0
+            give_back()
 
     def _use(self, run_id: str) -> None:
         self._runs.move_to_end(run_id)
@@ -97,7 +109,9 @@ class RunStore:
             before = len(self._runs)
             while self._runs and time.monotonic() - self._used[next(iter(self._runs))] > self.keep:
                 self._drop()
-            return before - len(self._runs)
+            dropped = before - len(self._runs)
+        self._give_back()
+        return dropped
 
     def get(self, run_id: str) -> Run:
         """The run, now the most recently used.
@@ -144,6 +158,7 @@ class Engine:
         self.orders = Orders()
         self.line = Line()
         self._examples: dict[tuple[str, str], str] = {}
+        one_arena()
         torch.set_num_threads(max(1, min(os.cpu_count() or 1, 8)))
 
     @property
@@ -254,7 +269,7 @@ class Engine:
             ("smaller", lambda: act(sized(detector, c.short_side // 2, c.long_side // 2))),
         ]
         if detector.device.type != "cpu":
-            ways.append(("cpu", lambda: act(on_cpu(self.models.get(model, plain=True)))))
+            ways.append(("cpu", lambda: act(self.models.get(model))))
         return first_that_fits(ways)
 
     def compute(self, run: Run, state: ViewState, tell: Tell) -> str | None:

@@ -180,10 +180,9 @@ def test_a_gpu_too_small_for_any_size(engine, url, monkeypatch):
         def predict(self, *arguments, **options):
             on_the_gpu(None)
 
-    detector, get = engine.detector, engine.models.get
     small = object.__new__(OnGpu)
-    small.__dict__ = detector.__dict__
-    monkeypatch.setattr(engine.models, "get", lambda *given, plain=False: get(*given, plain=True) if plain else small)
+    small.__dict__ = engine.detector.__dict__
+    monkeypatch.setattr(engine.gpu, "own", lambda *_: small)
     run = engine.store.get(asyncio.run(order(url))["run"])
     monkeypatch.undo()
     assert run.spared == "cpu"
