@@ -43,17 +43,24 @@ class Server:
         with urllib.request.urlopen(urllib.request.Request(self.url + path, data, names), timeout=120) as answer:
             return answer.read()
 
-    def ask(self, endpoint: str, photo: Path, **options: Any) -> dict[str, Any]:
-        """Upload a photo, call an endpoint, wait for its answer."""
+    def upload(self, photo: Path) -> str:
+        """Where the server put a photo."""
         head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{photo.name}"\r\n\r\n'
         body = head.encode() + photo.read_bytes() + b"\r\n--x--\r\n"
-        path = json.loads(self.get("/gradio_api/upload", body, Content_Type="multipart/form-data; boundary=x"))[0]
-        order = {"photo": {"path": path, "meta": {"_type": "gradio.FileData"}}, **options}
+        return json.loads(self.get("/gradio_api/upload", body, Content_Type="multipart/form-data; boundary=x"))[0]
+
+    def ask(self, endpoint: str, photo: Path, **options: Any) -> dict[str, Any]:
+        """Upload a photo, call an endpoint, wait for its answer."""
+        order = {"photo": {"path": self.upload(photo), "meta": {"_type": "gradio.FileData"}}, **options}
         made = self.get(f"/gradio_api/call/v2/{endpoint}", json.dumps(order).encode(), Content_Type="application/json")
         lines = self.get(f"/gradio_api/call/{endpoint}/{json.loads(made)['event_id']}").decode().splitlines()
         if "event: complete" not in lines:
             raise AssertionError(f"{endpoint} answered {lines}")
         return json.loads(lines[lines.index("event: complete") + 1].removeprefix("data: "))[0]
+
+    def uploads(self) -> list[Path]:
+        """Visitors' photos on the disk."""
+        return [path for path in self.folder.glob("litedetr-uploads-*/**/*") if path.is_file()]
 
     def log(self) -> str:
         """All that the process has printed."""
@@ -73,12 +80,12 @@ def started(root: Path, folder: Path, program: str = "app.py", **environment: st
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "GRADIO_TEMP_DIR"},
         "PYTHONPATH": str(folder / "noted"),
         "OUTSIDE": str(folder / "outside"),
         "HF_HUB_OFFLINE": "1",
         "GRADIO_SERVER_PORT": str(port),
-        "GRADIO_TEMP_DIR": str(folder / "uploads"),
+        "TMPDIR": str(folder),
         **environment,
     }
     begun = time.perf_counter()

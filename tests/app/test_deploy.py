@@ -1,4 +1,4 @@
-"""The page as a Space: what is uploaded, to a Hub on loopback, and that it starts from these files alone."""
+"""The page as a Space: what is uploaded, to a Hub on loopback. That it starts from these files alone: test_privacy.py."""
 
 import hashlib
 import re
@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import SpaceCard
-from PIL import Image
 
 from app import deploy as module
 from app.deploy import contents, deploy, main, readme, requirements
 from litedetr.weights import WeightsError
-from tests.app import own_process
 from tests.hub.conftest import point_at
 from tests.hub.server import TOKEN
 from tests.hub.spaces import SpaceHub
@@ -116,24 +114,3 @@ def test_what_the_hub_does_not_take(hub, capsys, tmp_path, monkeypatch):
     point_at(gone.url, tmp_path, monkeypatch)
     with pytest.raises(WeightsError, match=f"The Hub at {gone.url} cannot be reached, so {NAME} was not uploaded"):
         deploy(NAME, token=TOKEN)
-
-
-def test_the_uploaded_files_start_alone_offline_and_answer(tmp_path):
-    """In a folder that holds nothing else; every connection that is not to this machine is noted, and there is none."""
-    for name, file in contents().items():
-        (tmp_path / "space" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "space" / name).write_bytes(content(file))
-    Image.new("RGB", (90, 60), "red").save(tmp_path / "a-name-nobody-may-read.png")
-    with own_process.started(tmp_path / "space", tmp_path) as server:
-        page = server.get("/").decode()
-        assert "Lite DETR, live" in page
-        assert server.get("/lite/stage/js/main.js")
-        answer = server.ask("explain", tmp_path / "a-name-nobody-may-read.png")
-        assert (answer["width"], answer["height"]) == (90, 60)
-        assert server.outside() == []
-        uploads = [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
-        assert len(uploads) == 1
-    log = server.log()
-    assert "nobody-may-read" not in log
-    assert str(tmp_path) not in log
-    assert "Traceback" not in log
