@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import axe_playwright_python
@@ -11,13 +12,14 @@ from playwright.sync_api import Page
 from app.run import Run
 from app.selection import select
 from app.state import ViewState
-from app.views import points
+from app.views import points, view_of
 from tests.app import live
 
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
-_SERIOUS = """async ([parts, rules]) => {
+_SERIOUS = """async (parts) => {
+    const rules = document.body.classList.contains('dark') ? { runOnly: ['color-contrast'] } : {};
     const context = { include: parts, exclude: ['.ld-plot svg', '.ld-chart svg', '.ld-shares svg'] };
-    const found = await axe.run(context, { resultTypes: ['violations'], ...rules });
+    const found = await axe.run(context, { resultTypes: ['violations'], preload: false, ...rules });
     return found.violations.filter(({ impact }) => ['serious', 'critical'].includes(impact))
       .map(({ id, nodes }) => [id, nodes.slice(0, 3).map(({ html }) => html.slice(0, 160))]);
 }"""
@@ -55,18 +57,24 @@ def open_page(page: Page, url: str, query: str = "t=0", load: bool = False) -> N
     page.evaluate("liteDetr.plot.reset()")
 
 
-def serious(page: Page, *parts: str, dark: bool = False) -> list[list]:
+def themes(page: Page) -> Iterator[str]:
+    """Puts the page into the light, then into the dark."""
+    page.emulate_media(reduced_motion="reduce")  # colours change at once, not in a fade of which axe sees the middle
+    try:
+        for theme in ("light", "dark"):
+            page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")
+            yield theme
+    finally:
+        page.evaluate("document.body.classList.remove('dark')")
+        page.emulate_media(reduced_motion="no-preference")
+
+
+def serious(page: Page, *parts: str) -> list[list]:
     """What axe-core finds serious in parts of the page (CSS selectors; none for all of it): by all its rules in the light, by
     contrast in the dark, where the rest is the same."""
     if not page.evaluate("!!window.axe"):
         page.add_script_tag(path=AXE)
-    page.emulate_media(reduced_motion="reduce")  # colours change at once, not in a fade of which axe sees the middle
-    page.evaluate("dark => document.body.classList.toggle('dark', dark)", dark)
-    try:
-        return page.evaluate(_SERIOUS, [list(parts or [".ld"]), {"runOnly": ["color-contrast"]} if dark else {}])
-    finally:
-        page.evaluate("document.body.classList.remove('dark')")
-        page.emulate_media(reduced_motion="no-preference")
+    return page.evaluate(_SERIOUS, list(parts or [".ld"]))
 
 
 def too_wide(page: Page, *parts: str) -> list[str]:
@@ -145,3 +153,37 @@ def assert_drawn(page: Page) -> None:
     assert page.locator(".ld-stop.now").get_attribute("data-stop") == select(run, state).step.name
     marks = page.evaluate("document.querySelectorAll('.ld-plot .scatterlayer .points path').length")
     assert marks >= sum(map(len, expected.values()))
+
+
+def _coordinates(page: Page) -> list[list[list[float | None] | None]]:
+    """x and y of every trace that the page drew, as far as they are numbers."""
+    return page.evaluate(
+        """[...liteDetr.plot.node.data].map(({ x, y }) => [x, y].map((values) => values && [...values]
+           .map((value) => (typeof value === 'number' ? value : null))))"""
+    )
+
+
+def assert_shown(page: Page) -> tuple[Run, ViewState, dict]:
+    """The figure, facts and notes on the screen are the view's, for the state that the page is in."""
+    run, state = current(page)
+    view = view_of(state.view)
+    assert page.locator(".ld").get_attribute("data-view") == state.view
+    expected = view.figure(run, state).data
+    figure = _coordinates(page)
+    assert len(figure) == len(expected)
+    for drawn, trace in zip(figure, expected, strict=True):
+        for values, right in zip(drawn, (trace.x, trace.y), strict=True):
+            if right is None or not len(right) or isinstance(next(iter(right)), str):
+                continue
+            right = np.array([np.nan if value is None else value for value in right], dtype=float)
+            np.testing.assert_allclose(np.array(values, dtype=float), right, rtol=1e-4, atol=1e-2)
+    summary = view.summary(run, state)
+    facts = page.locator('[data-part="view-facts"] dd').all_inner_texts()
+    assert [" ".join(text.split()) for text in facts] == [" ".join(str(value).split()) for _, value in summary.get("facts", [])]
+    if "caption" in summary and state.view not in ("detections", "points"):
+        assert page.inner_text('[data-part="line"]') == summary["caption"]
+    charts = view.charts(run, state) if hasattr(view, "charts") else []
+    assert page.locator(".ld-chart .main-svg").count() >= len(charts)
+    table = summary.get("table") or {"rows": []}
+    assert page.locator('[data-part="view-table"] tbody tr').count() == len(table["rows"])
+    return run, state, summary

@@ -3,7 +3,7 @@
 import pytest
 
 from app.views import VIEWS
-from tests.browser.driver import current, open_page, serious, settle, too_wide
+from tests.browser.driver import current, open_page, serious, settle, themes, too_wide
 
 QUERY = "t=0&example=cat&box=0.2,0.2,0.6,0.7"
 CHANGES = (".ld-views", ".ld-stage", ".ld-inspector", ".ld-rail")
@@ -12,11 +12,13 @@ CHANGES = (".ld-views", ".ld-stage", ".ld-inspector", ".ld-rail")
 
 def test_axe_finds_nothing_serious(page, url):
     open_page(page, url, QUERY)
-    found = {("page", dark): serious(page, dark=dark) for dark in (False, True)}
-    for name in VIEWS:
-        page.evaluate("view => liteDetr.change({ view })", name)
-        settle(page)
-        found |= {(name, dark): serious(page, *CHANGES, dark=dark) for dark in (False, True)}
+    found = {}
+    for theme in themes(page):
+        found["page", theme] = serious(page)
+        for name in VIEWS:
+            page.evaluate("view => liteDetr.change({ view })", name)
+            settle(page)
+            found[name, theme] = serious(page, *CHANGES)
     assert {key: value for key, value in found.items() if value} == {}
 
 
@@ -53,8 +55,7 @@ def test_the_keyboard_alone_walks_through_every_view(page, url):
     open_page(page, url, QUERY)
     page.locator('[role="tab"][aria-selected="true"]').focus()
     for number, name in enumerate(VIEWS):
-        if number:
-            page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight" if number else "Home")
         settle(page)
         focused = page.evaluate(FOCUSED)
         assert (focused["tab"], current(page)[1].view) == (name, name)

@@ -6,13 +6,18 @@ import time
 import pytest
 from huggingface_hub import constants
 
+from app.views import VIEWS
 from tests.browser.conftest import PHONE
-from tests.browser.driver import open_page
+from tests.browser.driver import assert_shown, open_page, settle
 from tests.hub.conftest import point_at, read
 from tests.hub.server import Hub
 from tests.test_families import small
 
 NAME = "owner/tiny"
+OTHERS = {
+    "owner/h2l2": {"schedule": "H2L2-(2+1)x3"},
+    "owner/full": {"schedule": "H4L0-(1+1)x6", "key_aware": False, "low_ffn": None},
+}
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +27,10 @@ def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny")
     detector.save_pretrained(folder)
     hub.add(NAME, read(folder), gate=threading.Event())
+    for name, changes in OTHERS.items():
+        folder = tmp_path_factory.mktemp("other")
+        small("lite-dino-mobilenet", **changes).save_pretrained(folder)
+        hub.add(name, read(folder))
     sleep = time.sleep
     with pytest.MonkeyPatch.context() as monkeypatch:
         point_at(hub.url, tmp_path_factory.mktemp("cache"), monkeypatch)
@@ -86,3 +95,20 @@ def test_the_picker_fits_a_phone_and_closes_by_keyboard(page, url):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.keyboard.press("Escape")
     assert not page.locator('[data-part="models"]').is_visible()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_view_shows_another_encoder_in_numbers(page, url, hub, name):
+    open_page(page, url, "example=cat&t=0&box=0.2,0.2,0.6,0.7")
+    choose(page, name)
+    page.wait_for_function("name => liteDetr.info.source === name", arg=name)
+    shown(page)
+    page.evaluate("liteDetr.change({ box: '0.2,0.2,0.6,0.7' })")
+    settle(page)
+    for view in VIEWS:
+        page.locator(f'[role="tab"][data-view="{view}"]').click()
+        settle(page)
+        run, state, _ = assert_shown(page)
+        assert (run.source, state.view) == (name, view)
+        assert run.config.schedule == OTHERS[name]["schedule"]
+        assert page.locator('[data-part="error"]').is_hidden()

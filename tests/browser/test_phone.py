@@ -46,7 +46,8 @@ def test_the_finger_scrolls_the_page_over_the_photo(phone):
     phone.wait_for_function("liteDetr.plot.node._fullLayout.dragmode === false")
 
 
-def test_fingers_can_hit_the_buttons(phone):
+def test_fingers_can_hit_the_buttons(phone, url):
+    open_page(phone, url, "t=1&view=points")
     heights = phone.locator(".ld-stop, .ld-sources button, .ld-row button").evaluate_all(
         "nodes => nodes.map(node => node.offsetHeight)"
     )

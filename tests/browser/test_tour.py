@@ -5,7 +5,7 @@ from urllib.parse import parse_qsl
 from app.lesson import lesson
 from app.state import ViewState
 from tests.app.conftest import scene
-from tests.browser.driver import assert_drawn, current, open_page, send, serious, settle, too_wide
+from tests.browser.driver import assert_drawn, current, open_page, send, serious, settle, themes, too_wide
 
 STOPS = [ViewState.from_query(stop["link"]) for stop in lesson("en")]
 
@@ -61,7 +61,7 @@ def test_axe_finds_nothing_serious_in_the_tour(page, url):
     open_page(page, url, "tour=6&example=astronaut&view=attended&n=50&lang=ko", load=True)
     page.locator('[data-part="tour"] summary').click()
     assert page.locator('[data-part="tour-moved"]').is_visible()  # n is the reader's: a full link keeps it
-    assert [serious(page, ".ld-tour", ".ld-top", dark=dark) for dark in (False, True)] == [[], []]
+    assert {theme: serious(page, ".ld-tour", ".ld-top") for theme in themes(page)} == {"light": [], "dark": []}
 
 
 def test_a_readers_own_photo_is_one_press_away(page, url, tmp_path):

@@ -8,44 +8,10 @@ import numpy as np
 import pytest
 
 from app.selection import select
-from app.views import VIEWS, desire, view_of
-from tests.browser.driver import click, current, open_page, place, settle
+from app.views import VIEWS, desire
+from tests.browser.driver import assert_shown, click, current, open_page, place, settle
 
 NAMES = list(VIEWS)
-
-
-def shown(page):
-    """x and y of every trace that the page drew, as far as they are numbers."""
-    return page.evaluate(
-        """[...liteDetr.plot.node.data].map(({ x, y }) => [x, y].map((values) => values && [...values]
-           .map((value) => (typeof value === 'number' ? value : null))))"""
-    )
-
-
-def assert_shown(page):
-    """The figure, facts and notes on the screen are the view's, for the state that the page is in."""
-    run, state = current(page)
-    view = view_of(state.view)
-    assert page.locator(".ld").get_attribute("data-view") == state.view
-    expected = view.figure(run, state).data
-    figure = shown(page)
-    assert len(figure) == len(expected)
-    for drawn, trace in zip(figure, expected, strict=True):
-        for values, right in zip(drawn, (trace.x, trace.y), strict=True):
-            if right is None or not len(right) or isinstance(next(iter(right)), str):
-                continue
-            right = np.array([np.nan if value is None else value for value in right], dtype=float)
-            np.testing.assert_allclose(np.array(values, dtype=float), right, rtol=1e-4, atol=1e-2)
-    summary = view.summary(run, state)
-    facts = page.locator('[data-part="view-facts"] dd').all_inner_texts()
-    assert [" ".join(text.split()) for text in facts] == [" ".join(str(value).split()) for _, value in summary.get("facts", [])]
-    if "caption" in summary and state.view not in ("detections", "points"):
-        assert page.inner_text('[data-part="line"]') == summary["caption"]
-    charts = view.charts(run, state) if hasattr(view, "charts") else []
-    assert page.locator(".ld-chart .main-svg").count() >= len(charts)
-    table = summary.get("table") or {"rows": []}
-    assert page.locator('[data-part="view-table"] tbody tr').count() == len(table["rows"])
-    return run, state, summary
 
 
 @pytest.mark.parametrize("name", NAMES)
