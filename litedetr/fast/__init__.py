@@ -13,7 +13,8 @@ from litedetr.fast.backbone import fast_backbone, fast_neck
 from litedetr.fast.decoder import FastDecoder
 from litedetr.fast.encoder import FastEncoder
 from litedetr.fast.memory import keep_freed_memory
-from litedetr.fast.parts import fast_copy, fast_heads
+from litedetr.fast.parts import fast_heads
+from litedetr.fast.selection import fast_selection
 from litedetr.output import DenoisingQueries, DetectorOutput
 from litedetr.trace import Trace
 
@@ -40,7 +41,7 @@ class FastDetector(Detector):
         self.neck = fast_neck(detector.neck, dtype)
         self.encoder = FastEncoder(detector.encoder, dtype)
         # Without two stages it makes reference points out of learned queries, which costs nothing.
-        self.selection = fast_copy(detector.selection, dtype if self.config.two_stage else torch.float32)
+        self.selection = fast_selection(detector.selection, dtype if self.config.two_stage else torch.float32)
         self.decoder = FastDecoder(detector.decoder, dtype)
         self.heads = fast_heads(detector.heads, dtype)
         self.dense_head = None

@@ -44,6 +44,9 @@ class FastEncoderLayer(nn.Module):
 class FastEncoder(nn.Module):
     """`InterleavedEncoder` for inference, made from one, with which it shares nothing.
 
+    Every layer projects all tokens into values by itself, although a block's low-level tokens change at its end only: each layer
+    has its own matrix, so what could be shared is one wide product, and that gains nothing (docs/speed.md).
+
     Args:
         encoder: it stays as it is.
         dtype: of the weights and of the memory, float32 or bfloat16.
