@@ -25,6 +25,10 @@ _LEGEND = {
     "traceorder": "normal",
     "font": {"size": 11},
 }
+LIGHT_HALF = [[0.0, "#7d7c78"], [0.33, "#a69d75"], [0.67, "#d3c164"], [1.0, "#fee838"]]
+"""Of Cividis, for cells with numbers."""
+NUMBERS = "#12161f"
+"""Can be read on every one of these cells."""
 HEADS = 54
 """Pixels for the names of heads; the plot is then wide enough for a legend of four scales in one row."""
 TITLE, LEGEND = 26, 20

@@ -24,7 +24,7 @@ from app.theme import ink_on, scale_colour, scale_symbol
 from app.views import bilinear
 from app.views.askers import Askers, askers, level_grid
 from app.views.canvas import Drawing, canvas, outline
-from app.views.chart import ROW, chart, head_bars, name_axis
+from app.views.chart import LIGHT_HALF, NUMBERS, ROW, chart, head_bars, name_axis
 from litedetr import AttentionStep
 
 WORST = 6
@@ -356,12 +356,12 @@ def _table_chart(shown: _Shown) -> Drawing:
         "x": [*scales, "Σ"],
         "y": names,
         "zmin": 0,
-        "colorscale": "Cividis",
+        "colorscale": LIGHT_HALF,
         "showscale": False,
         "xgap": 1,
         "ygap": 1,
         "texttemplate": "%{z:.1f}",
-        "textfont": {"size": 11},
+        "textfont": {"size": 11, "color": NUMBERS},
         "customdata": [[{"set": {"step": name}}] * values.shape[1] for name in names],
         "hovertemplate": "<b>%{y}</b> · %{x}<br>%{z:.3f} %<extra></extra>",
     }

@@ -6,15 +6,12 @@ from typing import Any
 
 from app.text import say
 from app.views.canvas import Drawing
-from app.views.chart import chart, name_axis, value_axis
+from app.views.chart import LIGHT_HALF, NUMBERS, chart, name_axis, value_axis
 from litedetr import EncoderSchedule
 from litedetr.cost import Cost
 
 OURS, FULL = "#0072b2", "#d55e00"
 """This schedule, the full encoder: as in the film's ledger."""
-
-LIGHT_HALF = [[0.0, "#7d7c78"], [0.33, "#a69d75"], [0.67, "#d3c164"], [1.0, "#fee838"]]
-"""Of Cividis: dark numbers can be read on every cell."""
 
 
 def gmacs_chart(plan: EncoderSchedule, cost: Cost, full: Cost, lang: str) -> Drawing:
@@ -57,7 +54,7 @@ def shares_chart(plans: list[list[EncoderSchedule]], shares: list[list[float]], 
         "zmin": 0,
         "zmax": max(100.0, *map(max, per_cent)),
         "colorscale": LIGHT_HALF,
-        "textfont": {"color": "#12161f"},
+        "textfont": {"color": NUMBERS},
         "showscale": False,
         "text": [[f"{value:.0f}" for value in row] for row in per_cent],
         "texttemplate": "%{text}",
