@@ -64,10 +64,12 @@ def taken_over(engine, news: dict) -> str:
     return news["refused"]
 
 
-def test_a_hub_that_is_down(engine, url, hub):
+def test_a_hub_that_is_down(engine, url, hub, tmp_path, monkeypatch):
     hub.broken = True
     assert "error 503" in taken_over(engine, asyncio.run(order(url, model=NAME)))
-    hub.close()
+    gone = Hub()
+    gone.close()
+    point_at(gone.url, tmp_path / "cache", monkeypatch)
     assert "cannot be reached" in taken_over(engine, asyncio.run(order(url, model=NAME)))
 
 

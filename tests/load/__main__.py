@@ -126,6 +126,7 @@ def growth(runs: int) -> int:
             if number in (0, runs // 10, runs // 2, runs):
                 time.sleep(1)
                 rows.append((number, held(url, collect=True)))
+                print(*rows[-1], file=sys.stderr, flush=True)
             if number < runs:
                 made = asyncio.run(visit(url, number, 1, 160))
                 if made.error:
