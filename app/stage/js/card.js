@@ -127,6 +127,7 @@ export class Card {
 
   async charts(charts) {
     const box = this.part('charts');
+    this.sent = charts;
     this.figures = charts.map((json) => JSON.parse(json));
     while (box.children.length > charts.length) {
       this.Plotly.purge(box.lastChild);
@@ -143,6 +144,9 @@ export class Card {
       const node = boxes[index];
       const font = { ...layout.font, color: this.page.ink };
       const size = { width: node.clientWidth || 300, height: layout.height ?? 190 };
+      const drawn = [this.sent[index], font.color, size.width].join();
+      if (node.drawn === drawn) return; // most clicks change the photo's figure alone
+      node.drawn = drawn;
       const copy = structuredClone({ data, layout: { dragmode: false, ...layout, font, ...size } });
       await react(this.Plotly, node, copy.data, copy.layout, CONFIG);
       if (node.dataset.listens) return;
