@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,8 @@ def started(root: Path, folder: Path, program: str = "app.py", **environment: st
     }
     begun = time.perf_counter()
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen([sys.executable, program], cwd=root, env=environment, stdout=log, stderr=log)
+        command = [sys.executable, program]
+        process = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True)
     server = Server(f"http://127.0.0.1:{port}", folder, process)
     try:
         while True:
@@ -106,3 +108,5 @@ def started(root: Path, folder: Path, program: str = "app.py", **environment: st
     finally:
         process.terminate()
         process.wait(60)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it forked
