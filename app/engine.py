@@ -42,6 +42,8 @@ SHOWN_SIDE = 1600
 KEEP_SECONDS = 60 * float(os.environ.get("LITEDETR_KEEP_MINUTES", "60"))
 """A run that nobody looked into for so long is dropped, and a photo that was uploaded so long ago."""
 STORE_BYTES = int(os.environ.get("LITEDETR_STORE_MB", "1024")) * 1024**2
+ARRIVAL = 3.0
+"""Seconds that an uploaded photo may take to its place."""
 GIVE_BACK_BYTES = 256 * 1024**2
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 
@@ -230,7 +232,7 @@ class Engine:
 
     def _make(self, detector: Detector, photo: photos.Photo, name: str, tell: Tell, example: str, model: str) -> Run:
         """The run itself, in the caller's turn: one picture is decoded at a time."""
-        pixels = photos.open_photo(photo)
+        pixels = photos.open_photo(_arrived(photo))
 
         def look(detector: Detector) -> tuple[Detector, Detections]:
             return detector, self._predict(detector, model, pixels, 0.0, True, tell)
@@ -311,8 +313,17 @@ class Engine:
         """Detections alone: nothing is traced and nothing is kept."""
         detector = self._detector("", None)
         with self.line.turn():
-            pixels = photos.open_photo(photo)
+            pixels = photos.open_photo(_arrived(photo))
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
+
+
+def _arrived(photo: photos.Photo) -> photos.Photo:
+    """The photo, once it is there: Gradio brings an upload to its place after it has told the visitor where that is."""
+    if isinstance(photo, str | Path):
+        until = time.monotonic() + ARRIVAL
+        while not os.path.exists(photo) and time.monotonic() < until:
+            time.sleep(0.02)
+    return photo
 
 
 def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:

@@ -1,5 +1,4 @@
 import json
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -90,12 +89,3 @@ def test_a_failure_inside_is_a_sentence_without_details(lookups, run, monkeypatc
     answer = lookups.look({"run": run.id, "pick": [0.5, 0.5]})
     assert "secret" not in json.dumps(answer)
     assert answer["error"].endswith(".")
-
-
-def test_a_look_up_is_quick(lookups, run):
-    spent = []
-    for number in range(12):
-        begun = time.process_time()
-        lookups.look({"run": run.id, "state": {"t": "0"}, "pick": [0.1 + number / 20, 0.5]})
-        spent.append(time.process_time() - begun)
-    assert np.median(spent) < 0.05

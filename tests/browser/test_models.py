@@ -1,7 +1,6 @@
 """The model picker, with a Hub on loopback."""
 
 import threading
-import time
 
 import pytest
 from huggingface_hub import constants
@@ -31,10 +30,8 @@ def hub(tmp_path_factory):
         folder = tmp_path_factory.mktemp("other")
         small("lite-dino-mobilenet", **changes).save_pretrained(folder)
         hub.add(name, read(folder))
-    sleep = time.sleep
     with pytest.MonkeyPatch.context() as monkeypatch:
         point_at(hub.url, tmp_path_factory.mktemp("cache"), monkeypatch)
-        monkeypatch.setattr(time, "sleep", sleep)  # the page's own threads wait by it
         monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 2**17)  # each is a piece of news for the page
         yield hub
     hub.close()

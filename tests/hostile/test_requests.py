@@ -3,9 +3,7 @@
 import asyncio
 import json
 import re
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -58,10 +56,6 @@ def run(engine):
 
 def uploaded(http, name: str, content: bytes) -> dict:
     path = http.post("/gradio_api/upload", files={"files": (name, content)}).raise_for_status().json()[0]
-    for _ in range(500):  # Gradio answers before the file is in its place
-        if Path(path).exists():
-            break
-        time.sleep(0.02)
     return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
