@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from app.programs import MCP
+from tests.apart import in_a_thread
+from tests.apart import run as run_apart
 from tests.app import live
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +30,7 @@ def example(heading: str) -> str:
 def run(code: str, monkeypatch) -> dict:
     monkeypatch.chdir(ROOT)
     defined: dict = {"__name__": "example"}
-    exec(compile(code, "docs/api.md", "exec"), defined)
+    in_a_thread(exec, compile(code, "docs/api.md", "exec"), defined)
     return defined
 
 
@@ -80,7 +82,7 @@ def test_the_schema_names_both_endpoints_and_no_other():
 def test_mcp(monkeypatch, capsys):
     names = run(example("MCP"), monkeypatch)
     assert 0 < float(capsys.readouterr().out) < 1
-    asked = names["asyncio"].run(names["explain"]("assets/examples/cat.jpg", x=120, y=80, step="B1 all"))
+    asked = run_apart(names["explain"]("assets/examples/cat.jpg", x=120, y=80, step="B1 all"))
     assert asked["kind"] == "token"
     assert asked["rebuild_error"] < 1e-4
 
@@ -90,7 +92,7 @@ def test_mcp(monkeypatch, capsys):
             await session.initialize()
             return {tool.name: tool for tool in (await session.list_tools()).tools}
 
-    listed = names["asyncio"].run(tools())
+    listed = run_apart(tools())
     assert set(listed) == {"detect", "explain"}
     assert set(listed["explain"].inputSchema["properties"]) == {"photo", "x", "y", "detection", "step", "scale"}
     assert "sampling points" in listed["explain"].description

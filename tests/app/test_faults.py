@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from app.text import say
+from tests.apart import run as run_apart
 from tests.app import live
 from tests.load.photos import photo
 from tests.load.visitor import Visitor, Waiting
@@ -29,7 +30,7 @@ def served_after(engine, url):
     """After every fault the line is empty, and a run is made."""
     yield
     until(lambda: len(engine.line) == 0)
-    news = asyncio.run(order(url))
+    news = run_apart(order(url))
     assert engine.store.get(news["run"]).spared == ""
 
 
@@ -95,7 +96,7 @@ def test_a_second_click_ends_the_first_run_half_way(engine, url):
             return through
 
     held = len(engine.store)
-    assert asyncio.run(clicks()) == []
+    assert run_apart(clicks()) == []
     assert len(engine.store) == held
 
 
@@ -111,7 +112,7 @@ def test_a_closed_tab_ends_its_run_half_way(engine, url):
                 go.set()
             return through
 
-    assert asyncio.run(leave()) == []
+    assert run_apart(leave()) == []
 
 
 def test_a_closed_tab_leaves_the_line(engine, url):
@@ -124,7 +125,7 @@ def test_a_closed_tab_leaves_the_line(engine, url):
                 await close_tab(reading)
                 await asyncio.to_thread(until, lambda: len(engine.line) == 1)
 
-    asyncio.run(leave())
+    run_apart(leave())
 
 
 def fail(given) -> None:
@@ -139,7 +140,7 @@ def kill(given) -> None:
 @pytest.mark.parametrize(("fault", "lang"), [(fail, "en"), (kill, "ko")])
 def test_a_model_that_fails_or_is_killed(engine, url, fault, lang):
     with hooked(engine.detector.decoder.layers[0], fault):
-        assert asyncio.run(order(url, lang=lang))["error"] == say(lang, "error.inside")
+        assert run_apart(order(url, lang=lang))["error"] == say(lang, "error.inside")
 
 
 def allocate(given) -> None:
@@ -163,7 +164,7 @@ def test_too_little_memory_for_the_whole_photo(engine, url, fault, lang, words):
             return await visitor.ask("open_run", run=news["run"], state={"lang": lang})
 
     with hooked(engine.detector.backbone, large):
-        opened = asyncio.run(visit())
+        opened = run_apart(visit())
     assert words in opened["note"]
     run = engine.store.get(opened["run"])
     assert run.spared == "smaller"
@@ -183,7 +184,7 @@ def test_a_gpu_too_small_for_any_size(engine, url, monkeypatch):
     small = object.__new__(OnGpu)
     small.__dict__ = engine.detector.__dict__
     monkeypatch.setattr(engine.gpu, "own", lambda *_: small)
-    run = engine.store.get(asyncio.run(order(url))["run"])
+    run = engine.store.get(run_apart(order(url))["run"])
     monkeypatch.undo()
     assert run.spared == "cpu"
     same = engine.run(PHOTO)
@@ -193,4 +194,4 @@ def test_a_gpu_too_small_for_any_size(engine, url, monkeypatch):
 
 def test_too_little_memory_for_any_photo(engine, url):
     with hooked(engine.detector.backbone, allocate):
-        assert asyncio.run(order(url, lang="ko"))["error"] == say("ko", "error.memory") != say("en", "error.memory")
+        assert run_apart(order(url, lang="ko"))["error"] == say("ko", "error.memory") != say("en", "error.memory")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from app.text import say
+from tests.apart import run as run_apart
 from tests.app import live
 from tests.app.test_faults import close_tab, order, served_after, until  # noqa: F401
 from tests.hub.conftest import CHUNK, point_at, read
@@ -66,18 +67,18 @@ def taken_over(engine, news: dict) -> str:
 
 def test_a_hub_that_is_down(engine, url, hub, tmp_path, monkeypatch):
     hub.broken = True
-    assert "error 503" in taken_over(engine, asyncio.run(order(url, model=NAME)))
+    assert "error 503" in taken_over(engine, run_apart(order(url, model=NAME)))
     gone = Hub()
     gone.close()
     point_at(gone.url, tmp_path / "cache", monkeypatch)
-    assert "cannot be reached" in taken_over(engine, asyncio.run(order(url, model=NAME)))
+    assert "cannot be reached" in taken_over(engine, run_apart(order(url, model=NAME)))
 
 
 def test_a_hub_that_dies_in_mid_download(engine, url, hub, files):
     repo = hub.add(NAME, files, dies_after=5 * CHUNK)
-    assert "broke off after 20,480 of" in taken_over(engine, asyncio.run(order(url, model=NAME)))
+    assert "broke off after 20,480 of" in taken_over(engine, run_apart(order(url, model=NAME)))
     repo.dies_after = None
-    assert engine.store.get(asyncio.run(order(url, model=NAME))["run"]).source == NAME
+    assert engine.store.get(run_apart(order(url, model=NAME))["run"]).source == NAME
 
 
 def test_a_slow_hub_keeps_only_who_asked_for_it(engine, url, hub, files):
@@ -97,7 +98,7 @@ def test_a_slow_hub_keeps_only_who_asked_for_it(engine, url, hub, files):
             repo.gate.set()
             return (await orders[0]).last
 
-    assert engine.store.get(asyncio.run(visits())["run"]).source == NAME
+    assert engine.store.get(run_apart(visits())["run"]).source == NAME
 
 
 def test_a_download_that_nobody_waits_for_ends(engine, url, hub, files):
@@ -111,7 +112,7 @@ def test_a_download_that_nobody_waits_for_ends(engine, url, hub, files):
             await close_tab(reading)
             await asyncio.to_thread(until, lambda: NAME not in engine.models._loading)
 
-    asyncio.run(leave())
+    run_apart(leave())
     repo.gate.set()
     until(lambda: engine.models._slots._value == 2)
     assert NAME not in engine.models
@@ -120,9 +121,9 @@ def test_a_download_that_nobody_waits_for_ends(engine, url, hub, files):
 def test_a_full_disk_while_a_model_comes(engine, url, hub, files, tmp_path):
     hub.add(NAME, files)
     with full_disk(len(files["model.safetensors"]) // 2):
-        sentence = taken_over(engine, asyncio.run(order(url, model=NAME)))
+        sentence = taken_over(engine, run_apart(order(url, model=NAME)))
     assert str(tmp_path) not in sentence
-    assert engine.store.get(asyncio.run(order(url, model=NAME))["run"]).source == NAME
+    assert engine.store.get(run_apart(order(url, model=NAME))["run"]).source == NAME
 
 
 def test_a_full_disk_while_a_photo_comes(url):
@@ -132,7 +133,7 @@ def test_a_full_disk_while_a_photo_comes(url):
             return answer.status_code, answer.text
 
     with full_disk(1000):
-        status, text = asyncio.run(visit())
+        status, text = run_apart(visit())
     assert status == 500
     assert "/" not in text
     assert say("en", "error.upload") != say("ko", "error.upload")  # what the page shows then

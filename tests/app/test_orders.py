@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from app.orders import VISITORS, Cancelled, Orders, follow
+from tests.apart import run as run_apart
 
 
 def test_an_order_ends_with_its_number_and_those_before():
@@ -38,7 +39,7 @@ def told(news) -> list[dict]:
     async def read():
         return [item async for item in news]
 
-    return asyncio.run(read())
+    return run_apart(read())
 
 
 def test_news_come_in_order_and_the_result_last():
@@ -71,7 +72,7 @@ def test_who_reads_late_gets_the_newest():
         go.set()
         return [item async for item in news]
 
-    assert asyncio.run(read()) == [{"done": "key"}]
+    assert run_apart(read()) == [{"done": "key"}]
 
 
 def test_a_cancelled_order_stops_at_its_next_word():
@@ -89,7 +90,7 @@ def test_a_cancelled_order_stops_at_its_next_word():
         ended.set()
         return [item async for item in news]
 
-    assert asyncio.run(read()) == [{"cancelled": True}]
+    assert run_apart(read()) == [{"cancelled": True}]
     assert told(follow(act, lambda: True, "sorry")) == [{"cancelled": True}]  # it waited in line when it was cancelled
 
 
@@ -113,7 +114,7 @@ def test_a_lost_reader_stops_the_work():
         going.set()
         assert await asyncio.to_thread(stopped.wait, 20)
 
-    asyncio.run(leave())
+    run_apart(leave())
 
 
 def test_waiting_readers_keep_no_thread():
@@ -130,7 +131,7 @@ def test_waiting_readers_keep_no_thread():
         go.set()
         return await asyncio.gather(*orders)
 
-    assert asyncio.run(crowd()) == [{"done": "key"}] * 100
+    assert run_apart(crowd()) == [{"done": "key"}] * 100
 
 
 def test_a_failure_is_a_sentence_without_details():

@@ -1,6 +1,5 @@
 """The running page and what strangers send it: each request gets a sentence and a status, and the page works after."""
 
-import asyncio
 import json
 import re
 from dataclasses import replace
@@ -16,6 +15,7 @@ from app.routes import _plain
 from app.state import ViewState
 from app.views import VIEWS
 from litedetr.image import PhotoError, open_photo
+from tests.apart import run as run_apart
 from tests.app import live
 from tests.hostile import pictures
 from tests.load.visitor import Visitor
@@ -96,7 +96,7 @@ def test_hostile_pictures_on_the_page(url):
                     last[name] = news
             return last
 
-    last = asyncio.run(send())
+    last = run_apart(send())
     assert {name: news.get("error") for name, news in last.items()} == {
         name: sentence_of(content) for name, (content, _) in pictures.refused().items()
     }

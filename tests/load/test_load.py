@@ -2,6 +2,7 @@
 
 import asyncio
 
+from tests.apart import run as run_apart
 from tests.app import live
 from tests.load.photos import differences
 from tests.load.visit import visit, wrong
@@ -20,7 +21,7 @@ def test_everybody_gets_its_own_and_knows_its_place():
                 await asyncio.sleep(0.02)
         return await asyncio.gather(*visits)
 
-    visits = asyncio.run(crowd())
+    visits = run_apart(crowd())
     assert sorted(made.waiting.places[0] for made in visits) == list(range(1, VISITORS + 1))
     for made in visits:
         assert wrong(engine, made, 160) == []
