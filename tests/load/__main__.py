@@ -38,7 +38,7 @@ def serving(**environment: str) -> Iterator[str]:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=variables,
         )  # fmt: skip
         try:
-            if "ready" not in server.stdout.readline():
+            if not any("ready" in line for line in server.stdout):  # Gradio may have something to say before
                 raise RuntimeError("the server did not start: its own words stand above")
             yield f"http://127.0.0.1:{port}"
         finally:
