@@ -42,12 +42,14 @@ def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Draw
                 "customdata": [{"set": {"plan": row["schedule"]}} for _, row, _ in marks],
                 "hovertext": [_words(row, run, lang) for _, row, run in marks],
                 "hoverinfo": "text",
+                "cliponaxis": False,
             }
         )
     title = say(lang, "schedule.study.title", photos=f"{found['photos']:,}".replace(",", " "))
-    axes = {"xaxis": value_axis(rangemode="tozero"), "yaxis": name_axis()}
+    most = max(run["AP"] for row in rows for run in row["runs"])
+    axes = {"xaxis": value_axis(range=[-0.06 * most, 1.1 * most]), "yaxis": name_axis()}
     drawing = chart(traces, title, ROW * len(rows), legend=True, **axes)
-    drawing["layout"]["margin"] |= {"l": 118}
+    drawing["layout"]["margin"] |= {"l": 132}
     base = mean(run["AP"] for row in rows[:1] for run in row["runs"])
     drawing["layout"]["shapes"] = [line_at(base) | {"xref": "x", "yref": "paper", "x0": base, "x1": base, "y0": 0, "y1": 1}]
     return drawing
