@@ -94,6 +94,10 @@ def build(engine: Engine) -> gr.Blocks:
     return page.queue(max_size=128)
 
 
+SESSIONS = 100
+"""Visitors of whom Gradio remembers anything; nothing of ours hangs on it."""
+
+
 def launch_options(engine: Engine) -> dict[str, Any]:
     """What the server needs besides the page."""
     return {
@@ -105,6 +109,7 @@ def launch_options(engine: Engine) -> dict[str, Any]:
         "show_error": False,
         "ssr_mode": False,
         "max_file_size": MAX_FILE,
+        "state_session_capacity": SESSIONS,
         "mcp_server": MCP,
     }
 
