@@ -76,7 +76,7 @@ def test_sliders_lead_to_whole_schedules_of_the_models_scales():
 
 def test_shares_are_of_as_many_layers():
     run, state = small_run("H3L1"), ViewState(plan="H3L1-(2+1)x3")
-    _, shares = schedule.charts(run, state)
+    _, shares, *_ = schedule.charts(run, state)
     cells = shares["data"][0]
     assert cells["x"] == ["A1", "A2", "A3", "A6"]
     plans = [cell["set"]["plan"] for cell in cells["customdata"][2]]
