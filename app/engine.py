@@ -221,6 +221,7 @@ class Engine:
             Cancelled: `tell` raised it.
         """
         detector, tell = self._detector(model, tell), tell or _silent  # a slow Hub keeps nobody else waiting
+        photo = _arrived(photo)  # nor does an upload that is on its way
         with self.line.turn(lambda before: tell({"waiting": before})):
             run = self._make(detector, photo, name, tell, "", model)
         return self.store.put(run) if keep else run
@@ -232,7 +233,7 @@ class Engine:
 
     def _make(self, detector: Detector, photo: photos.Photo, name: str, tell: Tell, example: str, model: str) -> Run:
         """The run itself, in the caller's turn: one picture is decoded at a time."""
-        pixels = photos.open_photo(_arrived(photo))
+        pixels = photos.open_photo(photo)
 
         def look(detector: Detector) -> tuple[Detector, Detections]:
             return detector, self._predict(detector, model, pixels, 0.0, True, tell)
@@ -311,9 +312,9 @@ class Engine:
 
     def detect(self, photo: photos.Photo, threshold: float | None = None) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""
-        detector = self._detector("", None)
+        detector, photo = self._detector("", None), _arrived(photo)
         with self.line.turn():
-            pixels = photos.open_photo(_arrived(photo))
+            pixels = photos.open_photo(photo)
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
 
 
