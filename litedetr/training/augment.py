@@ -6,6 +6,7 @@ Boxes are ``xyxy`` in pixels, x to the right and y down, a box's edges between p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,7 +36,8 @@ class AugmentSettings:
 
     crop: probability of a random window, whose sides are at least ``crop_min`` of the picture's; focus: how often the
     window is put around an object, every class present being as likely (so that people do not dominate);
-    mosaic, zoom_out: probabilities; colour: strength, 1 = ±40 %
+    mosaic, zoom_out: probabilities; mixup: of a second picture shining through; pasted: largest number of objects put in
+    from other pictures, every class being as likely; colour: strength, 1 = ±40 %
     brightness and contrast, ±50 % saturation, ±6 degrees of hue; visible: a box stays if this part of it does.
     """
 
@@ -46,9 +48,15 @@ class AugmentSettings:
     mosaic: float = 0.15
     zoom_out: float = 0.1
     zoom_out_max: float = 2.0
+    mixup: float = 0.0
+    pasted: int = 0
     colour: float = 0.6
     visible: float = 0.35
     min_side: float = 2.0
+
+    def mild(self) -> AugmentSettings:
+        """Without what makes pictures that no camera would take: mosaic, mixup, pasted objects."""
+        return replace(self, mosaic=0.0, mixup=0.0, pasted=0)
 
 
 NONE = AugmentSettings(flip=0, crop=0, focus=0, mosaic=0, zoom_out=0, colour=0, visible=0, min_side=0)
@@ -175,6 +183,41 @@ def mosaic(
     return paste(parts, canvas)
 
 
+def mixup(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
+    """Two pictures of one size shining through each other, with the boxes of both (Zhang et al. 2018)."""
+    share = rng.uniform(0.4, 0.6)
+    image = cv2.addWeighted(sample.image, share, other.image, 1 - share, 0)
+    return Sample(image, np.concatenate((sample.boxes, other.boxes)), np.concatenate((sample.labels, other.labels)))
+
+
+def paste_object(sample: Sample, other: Sample, box: int, rng: np.random.Generator, settings: AugmentSettings = NONE) -> Sample:
+    """Box number ``box`` of another picture, with some of what is around it, put somewhere into this one.
+
+    What surrounds an object comes along, up to its own size on each side, so that the edge of the patch does not tell where
+    its box is; boxes that lie in it come too, and those of which it leaves less than ``settings.visible`` go.
+    """
+    left, top, right, bottom = other.boxes[box].tolist()
+    margins = rng.uniform(0.05, 0.5, size=4) * np.array([right - left, bottom - top] * 2)
+    window = (left - margins[0], top - margins[1], right + margins[2], bottom + margins[3])
+    window = (max(window[0], 0.0), max(window[1], 0.0), min(window[2], other.size[0]), min(window[3], other.size[1]))
+    width, height = sample.size
+    wanted = min(width, height) * math.exp(rng.uniform(math.log(0.15), math.log(0.7)))
+    across, down = window[2] - window[0], window[3] - window[1]
+    scale = min(wanted / max(right - left, bottom - top), 2.0, 0.9 * width / across, 0.9 * height / down)
+    size = max(round(across * scale), 2), max(round(down * scale), 2)
+    patch = crop(other, window, size, settings)
+    if rng.random() < settings.flip:
+        patch = flip(patch)
+    x, y = int(rng.integers(0, width - size[0] + 1)), int(rng.integers(0, height - size[1] + 1))
+    image = sample.image.copy()
+    image[y : y + size[1], x : x + size[0]] = patch.image
+    area = (sample.boxes[:, 2:] - sample.boxes[:, :2]).prod(1)
+    low, high = np.maximum(sample.boxes[:, :2], (x, y)), np.minimum(sample.boxes[:, 2:], (x + size[0], y + size[1]))
+    kept = area - np.clip(high - low, 0, None).prod(1) > settings.visible * area
+    moved = patch.boxes + np.array([x, y, x, y], dtype=np.float32)
+    return Sample(image, np.concatenate((sample.boxes[kept], moved)), np.concatenate((sample.labels[kept], patch.labels)))
+
+
 def colour(image: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Brightness, contrast, saturation and hue of an RGB picture, changed a little."""
     brightness, contrast = rng.uniform(-0.4, 0.4, size=2) * strength
@@ -200,10 +243,12 @@ def augment(
     rng: np.random.Generator,
     settings: AugmentSettings,
     others: Callable[[], Sequence[Sample]] | None = None,
+    objects: Callable[[], tuple[Sample, int]] | None = None,
 ) -> Sample:
     """One training picture of the size ``canvas`` = (width, height).
 
-    ``others`` gives three more pictures when a mosaic is made; without it there is none. The result fills the canvas.
+    ``others`` gives three more pictures when a mosaic is made, and the one that shines through; ``objects`` a picture and
+    which of its boxes to paste; without them there is none. The result fills the canvas.
     """
     kind = rng.random()
     if others is not None and kind < settings.mosaic:
@@ -211,12 +256,22 @@ def augment(
     elif settings.mosaic <= kind < settings.mosaic + settings.zoom_out:
         result = zoom_out(sample, canvas, rng, settings)
     else:
-        window: Window = (0.0, 0.0, *map(float, sample.size))
-        if rng.random() < settings.crop:
-            window = random_window(sample, rng, settings)
-        result = crop(sample, towards_shape(window, sample.size, canvas), canvas, settings)
+        result = _cropped(sample, canvas, rng, settings)
+    if others is not None and settings.mixup > 0 and rng.random() < settings.mixup:
+        result = mixup(result, _cropped(others()[0], canvas, rng, settings), rng)
+    if objects is not None and settings.pasted > 0:
+        for _ in range(int(rng.integers(0, settings.pasted + 1))):
+            result = paste_object(result, *objects(), rng, settings)
     if rng.random() < settings.flip:
         result = flip(result)
     if settings.colour > 0:
         result = replace(result, image=colour(result.image, rng, settings.colour))
     return result
+
+
+def _cropped(sample: Sample, canvas: tuple[int, int], rng: np.random.Generator, settings: AugmentSettings) -> Sample:
+    """The picture, or as often as the settings say a part of it, on the canvas."""
+    window: Window = (0.0, 0.0, *map(float, sample.size))
+    if rng.random() < settings.crop:
+        window = random_window(sample, rng, settings)
+    return crop(sample, towards_shape(window, sample.size, canvas), canvas, settings)

@@ -261,6 +261,7 @@ class BatchStream:
         self.photos, self.augmentation, self.seed = photos, augmentation, seed
         tall = np.array([photo.height > photo.width for photo in photos.photos])
         repeats = repeat_factors(photos, rare)
+        self._objects = objects_by_class(photos) if augmentation.pasted > 0 else []
         self._members = [_repeated(np.flatnonzero(tall == side), repeats, seed) for side in (False, True)]
         self._state = {"batches": 0, "drawn": [0, 0]} | (position or {})
         self._orders: dict[tuple[int, int], np.ndarray] = {}
@@ -276,8 +277,8 @@ class BatchStream:
         """Batches ordered and not yet taken."""
         return len(self._ordered)
 
-    def request(self, size: int, count: int) -> None:
-        """Order ``count`` pictures on a canvas whose long side is ``size``.
+    def request(self, size: int, count: int, mild: bool = False) -> None:
+        """Order ``count`` pictures on a canvas whose long side is ``size``; ``mild``: see `AugmentSettings.mild`.
 
         Raises:
             DataError: not a picture for each process.
@@ -295,7 +296,9 @@ class BatchStream:
         start, stop = self.processes.share(count)
         drawn[side] += count
         self._state = {"batches": state["batches"] + 1, "drawn": drawn}
-        self._ordered.append(self._pool.submit(self._make, side, turns[start:stop], canvas_for(size, not side), self._state))
+        settings = self.augmentation.mild() if mild else self.augmentation
+        order = (side, turns[start:stop], canvas_for(size, not side), settings, self._state)
+        self._ordered.append(self._pool.submit(self._make, *order))
 
     def take(self) -> Batch:
         """The oldest batch ordered."""
@@ -304,10 +307,10 @@ class BatchStream:
     def close(self) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _make(self, side: int, turns: range, canvas: tuple[int, int], position: dict) -> Batch:
-        return collate([self._one(side, turn, canvas) for turn in turns], canvas, position)
+    def _make(self, side: int, turns: range, canvas: tuple[int, int], settings: AugmentSettings, position: dict) -> Batch:
+        return collate([self._one(side, turn, canvas, settings) for turn in turns], canvas, position)
 
-    def _one(self, side: int, turn: int, canvas: tuple[int, int]) -> Sample:
+    def _one(self, side: int, turn: int, canvas: tuple[int, int], settings: AugmentSettings) -> Sample:
         members = self._members[side]
         epoch, place = divmod(turn, len(members))
         key = (side, epoch)
@@ -317,7 +320,27 @@ class BatchStream:
         rng = np.random.default_rng((self.seed, 3, side, turn))
         sample = self.photos.sample(int(self._orders[key][place]))
         others = rng.integers(len(self.photos), size=3).tolist()
-        return augment(sample, canvas, rng, self.augmentation, lambda: [self.photos.sample(item) for item in others])
+        return augment(
+            sample, canvas, rng, settings,
+            others=lambda: [self.photos.sample(item) for item in others],
+            objects=(lambda: self._object(rng)) if self._objects else None,
+        )  # fmt: skip
+
+    def _object(self, rng: np.random.Generator) -> tuple[Sample, int]:
+        """A picture, and the number of one of its boxes; every class is as likely."""
+        of_class = self._objects[rng.integers(len(self._objects))]
+        photo, box = of_class[rng.integers(len(of_class))]
+        return self.photos.sample(int(photo)), int(box)
+
+
+def objects_by_class(photos: PhotoSet, smallest: float = 24.0) -> list[np.ndarray]:
+    """For each class that has any: (n, 2) picture and number of the boxes whose sides have ``smallest`` pixels or more."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for index, photo in enumerate(photos.photos):
+        large = (photo.boxes[:, 2:] - photo.boxes[:, :2] >= smallest).all(1)
+        for box in np.flatnonzero(large):
+            found.setdefault(int(photo.labels[box]), []).append((index, int(box)))
+    return [np.array(found[label]) for label in sorted(found)]
 
 
 def repeat_factors(photos: PhotoSet, rare: float) -> np.ndarray:

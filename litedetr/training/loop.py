@@ -185,8 +185,9 @@ class _Run:
             while self.done() < 1:
                 started = time.monotonic()
                 while len(stream) < AHEAD:
-                    stage = recipe.stage(self.done(self.step + len(stream)))
-                    stream.request(stage.size, stage.batch)
+                    done = self.done(self.step + len(stream))
+                    stage = recipe.stage(done)
+                    stream.request(stage.size, stage.batch, mild=done >= recipe.mild_from)
                 self._step(stream.take(), started)
                 bar.n = round(100 * self.done(), 2)
                 if self.step % recipe.log_steps == 0:

@@ -56,9 +56,10 @@ class Recipe:
 
     preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones;
     start: a trained detector to start from instead ("embedded", a weights folder or a Hub id), "" for none; its config
-    gets the ``changes`` too, and its parts named in ``fresh`` ("encoder") random weights;
+    gets the ``changes`` too, and its parts named in ``fresh`` ("encoder") random weights, or the backbone that of ``backbone``;
     freeze_stem: leave the backbone's first stages as they are; freeze: leave these parts ("backbone") as they are;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
+    mild_from: from that share of the training on, pictures without mosaic, mixup and pasted objects;
     steps, seconds: the training's length, the one reached first counts (0 = no limit; seconds count training only and
     go on where a resumed run had been); rare: share of pictures below which a class' pictures are repeated;
     precision: "auto", "f32" or "bf16"; checkpoint_seconds: between two checkpoints; log_steps: between two lines of the
@@ -84,6 +85,7 @@ class Recipe:
     late_from: float = 0.6
     denoising: DenoisingSettings = field(default_factory=DenoisingSettings)
     augmentation: AugmentSettings = field(default_factory=AugmentSettings)
+    mild_from: float = 1.0
     precision: str = "auto"
     device: str = "auto"
     checkpoint_seconds: float = 120.0

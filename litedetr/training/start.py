@@ -22,14 +22,14 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
     """The recipe's detector for the classes of ``photos``: a trained one (``recipe.start``), or random weights.
 
     Raises:
-        ValueError: the recipe has both a start and a backbone.
+        ValueError: the recipe has a start and a backbone, and does not say that the latter takes the place of the former's.
     """
     from litedetr.backbones.mobilenet import load_mobilenet_backbone
 
-    if recipe.start and recipe.backbone:
+    if recipe.start and recipe.backbone and "backbone" not in recipe.fresh:
         raise ValueError(
             f"expected a trained detector or a backbone to start from, got both ({recipe.start} and {recipe.backbone}); "
-            "leave the backbone out: the detector has its own"
+            'leave the backbone out: the detector has its own; or name "backbone" in `fresh` to put it in its place'
         )
     if recipe.start:
         changes = {**recipe.changes, "dense_head": recipe.losses.dense > 0}

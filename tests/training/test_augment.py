@@ -14,7 +14,9 @@ from litedetr.training.augment import (
     crop,
     fit,
     flip,
+    mixup,
     mosaic,
+    paste_object,
     towards_shape,
     zoom_out,
 )
@@ -68,6 +70,59 @@ def test_boxes_stay_on_their_pixels(seed, settings):
     check(result)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_pasted_objects_bring_their_boxes(seed):
+    rng = np.random.default_rng(seed)
+    settings = replace(ALL, crop=0, zoom_out=0, mosaic=0, pasted=3, visible=0.999)  # a box partly covered has other extents
+    result = augment(painted(rng), (256, 192), rng, settings, objects=lambda: (painted(rng, 4), int(rng.integers(2))))
+    assert result.size == (256, 192)
+    check(result)
+
+
+def test_as_many_objects_are_pasted_as_the_settings_allow():
+    counts = set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        empty = Sample(np.zeros((192, 256, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        one = Sample(painted(rng).image, np.array([[20, 20, 50, 60]], np.float32), np.array([7]))
+        result = augment(empty, (256, 192), rng, AugmentSettings(pasted=2, visible=0), objects=lambda one=one: (one, 0))
+        assert set(result.labels.tolist()) <= {7}
+        counts.add(len(result.labels))
+    assert counts == {0, 1, 2}
+
+
+def test_what_a_pasted_object_covers_goes():
+    rng, gone, kept = np.random.default_rng(1), 0, 0
+    one = Sample(np.full((180, 240, 3), 200, np.uint8), np.array([[0, 0, 240, 180]], np.float32), np.array([7]))
+    for _ in range(50):
+        full = Sample(np.zeros((100, 100, 3), np.uint8), np.array([[45, 45, 55, 55]], np.float32), np.array([1]))
+        result = paste_object(full, one, 0, rng, AugmentSettings(visible=0.5))
+        middle = result.image[45:55, 45:55].any(-1).mean()
+        assert (1 in result.labels) == (middle < 0.5), middle
+        gone, kept = gone + (middle >= 0.5), kept + (middle < 0.5)
+    assert gone
+    assert kept
+
+
+def test_mixup_shows_both_pictures_with_the_boxes_of_both():
+    rng = np.random.default_rng(0)
+    one, other = painted(rng), painted(rng, 4)
+    both = mixup(one, other, rng)
+    assert both.labels.tolist() == [0, 1, 4, 5]
+    assert np.array_equal(both.boxes, np.concatenate((one.boxes, other.boxes)))
+    low, high = np.minimum(one.image, other.image).astype(int), np.maximum(one.image, other.image).astype(int)
+    share = (both.image.astype(int) - low)[high > low + 100] / (high - low)[high > low + 100]
+    assert 0.39 <= share.min() <= share.max() <= 0.61
+    always = augment(one, one.size, rng, replace(NONE, mixup=1.0), lambda: [other] * 3)
+    assert always.labels.tolist() == both.labels.tolist()
+    assert np.abs(always.boxes - both.boxes).max() < 1e-4
+
+
+def test_mild_pictures_are_ones_that_a_camera_could_take():
+    strong = AugmentSettings(mosaic=0.3, mixup=0.2, pasted=2, crop=0.7)
+    assert strong.mild() == AugmentSettings(mosaic=0, mixup=0, pasted=0, crop=0.7)
+
+
 def test_flip_twice_is_nothing():
     sample = painted(np.random.default_rng(0))
     check(flip(sample))
@@ -89,7 +144,8 @@ def test_nothing_is_changed_in_place():
     sample = painted(rng)
     image, boxes = sample.image.copy(), sample.boxes.copy()
     for seed in range(20):
-        augment(sample, (128, 128), np.random.default_rng(seed), AugmentSettings(mosaic=0.5), lambda: [sample] * 3)
+        settings = AugmentSettings(mosaic=0.5, mixup=0.5, pasted=2)
+        augment(sample, (128, 128), np.random.default_rng(seed), settings, lambda: [sample] * 3, lambda: (sample, 0))
     assert np.array_equal(image, sample.image)
     assert np.array_equal(boxes, sample.boxes)
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from litedetr.training.augment import AugmentSettings
-from litedetr.training.data import BatchStream, DataError, PhotoSet, canvas_for, repeat_factors
+from litedetr.training.augment import NONE, AugmentSettings
+from litedetr.training.data import BatchStream, DataError, PhotoSet, canvas_for, objects_by_class, repeat_factors
 
 
 def rewrite(folder, tmp_path, change):
@@ -114,7 +114,7 @@ def batches(stream: BatchStream, sizes: list[tuple[int, int]]) -> list:
 def test_a_stream_goes_on_where_it_was(photo_folder):
     photos = PhotoSet.open(photo_folder)
     sizes = [(64, 3), (64, 3), (128, 2), (128, 2), (128, 2), (64, 4)]
-    augmentation = AugmentSettings(mosaic=0.4)
+    augmentation = AugmentSettings(mosaic=0.4, mixup=0.3, pasted=2)
     whole = batches(BatchStream(photos, augmentation, seed=5), sizes)
     position = json.loads(json.dumps(whole[2].position))
     rest = batches(BatchStream(photos, augmentation, seed=5, position=position), sizes[3:])
@@ -128,13 +128,41 @@ def test_a_stream_goes_on_where_it_was(photo_folder):
     assert any(a.images.shape != b.images.shape or not torch.equal(a.images, b.images) for a, b in zip(whole, other, strict=True))
 
 
+def test_mild_batches_are_those_of_a_mild_stream(photo_folder):
+    photos, strong = PhotoSet.open(photo_folder), AugmentSettings(mosaic=0.5, mixup=0.5, pasted=3)
+    streams = [BatchStream(photos, augmentation, seed=3) for augmentation in (strong, strong, strong.mild())]
+    for stream, mild in zip(streams, (False, True, False), strict=True):
+        stream.request(64, 8, mild=mild)
+    wild, mild, expected = (stream.take() for stream in streams)
+    assert torch.equal(mild.images, expected.images)
+    assert not torch.equal(wild.images, expected.images)
+    for stream in streams:
+        stream.close()
+
+
+def test_objects_to_paste_are_found_by_class(photo_folder):
+    photos = PhotoSet.open(photo_folder)
+    classes = objects_by_class(photos, smallest=15)
+    assert len(classes) == 2
+    seen = set()
+    for label, members in enumerate(classes):
+        for photo, box in members:
+            assert photos.photos[photo].labels[box] == label
+            left, top, right, bottom = photos.photos[photo].boxes[box]
+            assert min(right - left, bottom - top) >= 15
+            seen.add((photo, box))
+    small = sum((box[2:] - box[:2]).min() < 15 for photo in photos.photos for box in photo.boxes)
+    assert len(seen) == sum(len(photo.boxes) for photo in photos.photos) - small
+    assert small
+
+
 def test_one_pass_shows_every_picture_once(photo_folder):
     photos = PhotoSet.open(photo_folder)
     stream = BatchStream(photos, seed=1)
     for side in (0, 1):
         members = stream._members[side]
         for turn in range(2 * len(members)):
-            stream._one(side, turn, (64, 64))
+            stream._one(side, turn, (64, 64), NONE)
         orders = [stream._orders[side, epoch] for epoch in (0, 1)]
         assert all(sorted(order) == sorted(members) for order in orders)
     assert stream.epoch_size == len(photos)

@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from litedetr import Detector
+from litedetr.backbones.mobilenet import MobileNetV2
 from litedetr.cli import main
 from litedetr.training.checkpoint import load_checkpoint
 from litedetr.training.data import PhotoSet
@@ -53,6 +55,22 @@ def test_the_same_classes_keep_their_head(photo_folder, tmp_path, caplog):
     assert all(torch.equal(value, trained[name]) for name, value in detector.state_dict().items())
     with pytest.raises(ValueError, match="leave the backbone out"):
         build_detector(replace(RECIPE, start=str(tmp_path), backbone="file"), PhotoSet.open(photo_folder))
+
+
+def test_a_trained_detector_on_its_first_backbone(photo_folder, tmp_path):
+    trained = saved(tmp_path / "trained", backbone="mobilenetv2", class_names=("person", "train")).state_dict()
+    torch.manual_seed(5)
+    first = MobileNetV2().state_dict()
+    save_file(first, tmp_path / "backbone.safetensors")
+    recipe = replace(RECIPE, start=str(tmp_path / "trained"), changes={}, fresh=("backbone",), freeze=("backbone",),
+                     backbone=str(tmp_path / "backbone.safetensors"))  # fmt: skip
+    detector = build_detector(recipe, PhotoSet.open(photo_folder))
+    for name, value in detector.state_dict().items():
+        if name.startswith("backbone."):
+            assert torch.equal(value, first[name.removeprefix("backbone.")]), name
+        elif not name.startswith("dense_head."):
+            assert torch.equal(value, trained[name]), name
+    assert not any(parameter.requires_grad for parameter in detector.backbone.parameters())
 
 
 @pytest.mark.parametrize("family", ["dino", "deformable_detr"])
