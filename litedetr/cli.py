@@ -91,8 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--size", type=int, help="longer side in pixels (default: the model's own)")
     evaluate.add_argument("--limit", type=int, help="measure on the first N photos only")
     evaluate.add_argument("--json", action="store_true", help="print JSON, per-class AP included")
-    evaluate.add_argument("--calibrate", action="store_true", help="write the threshold of best F1 into the model's config.json, "
-                          "and reliability.svg beside it (the model must be a folder)")  # fmt: skip
+    evaluate.add_argument("--calibrate", action="store_true", help="rescale the model's class heads so that a score is the "
+                          "share of detections that are right, write the threshold of best F1 into its config.json, and "
+                          "reliability.svg beside it (the model must be a folder)")  # fmt: skip
     evaluate.set_defaults(command=_evaluate)
 
     cost = commands.add_parser("cost", help="multiply-adds of a model, stage by stage")

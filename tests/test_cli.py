@@ -78,9 +78,9 @@ def test_eval(model, photo, tmp_path, capsys):
     before = json.loads((model / "config.json").read_text())
     copy = Path(shutil.copytree(model, tmp_path / "copy"))
     assert main(["eval", str(copy), "--data", str(tmp_path), "--json", "--calibrate"]) == 0
-    threshold = json.loads(capsys.readouterr().out)["calibration"]["threshold"]
+    calibration = json.loads(capsys.readouterr().out)["calibration"]
     after = json.loads((copy / "config.json").read_text())
-    assert after == before | {"threshold": math.floor(100 * threshold) / 100}
+    assert after == before | {"threshold": math.floor(100 * calibration["rescaled"]["threshold"]) / 100}
     assert (copy / "reliability.svg").read_text().startswith("<svg")
     assert main(["eval", "embedded", "--data", str(tmp_path), "--calibrate"]) == 2
     assert capsys.readouterr().err == (

@@ -6,12 +6,15 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from pycocotools import mask
+from safetensors.torch import load_file, save_file
 
 from litedetr.training.charts import BLUE, Line, Panel, svg
 
@@ -34,13 +37,26 @@ class Bin:
 
 
 @dataclass(frozen=True)
+class Rescaling:
+    """What makes a score the share of detections that are right: class logits times ``scale`` plus ``shift`` (Platt 1999)."""
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def __call__(self, scores: np.ndarray) -> np.ndarray:
+        """(N,) scores -> (N,) scores."""
+        return 1 / (1 + np.exp(-(self.scale * _logits(scores) + self.shift)))
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Over all classes together, at IoU 0.5.
 
     threshold: the score of best F1; f1, precision, recall: there; bins: ten bins of score, empty ones left out;
     error: expected calibration error, the bins' |mean score - share right| weighted by their counts, of detections with a score
     of at least 0.05 (below lie nearly all of the ones kept, and hardly anybody looks); doubled: share of the detections at or
-    above the threshold that are near-duplicates of a better one.
+    above the threshold that are near-duplicates of a better one; rescaling: what would make the scores mean more; rescaled: the
+    same figures after it.
     """
 
     threshold: float
@@ -50,6 +66,8 @@ class Calibration:
     bins: tuple[Bin, ...]
     error: float
     doubled: float
+    rescaling: Rescaling = Rescaling()
+    rescaled: Calibration | None = None
 
     def table(self) -> str:
         """For reading: the threshold, then the bins."""
@@ -58,9 +76,13 @@ class Calibration:
             f"calibration error {self.error:.3f}, near-duplicates at that score {100 * self.doubled:.1f} %",
             "score        detections  mean score  share right",
         ]
-        return "\n".join(
-            lines + [f"{b.low:.1f} to {b.high:.1f}   {b.count:10d}  {b.score:10.2f}  {b.right:11.2f}" for b in self.bins]
-        )
+        lines += [f"{b.low:.1f} to {b.high:.1f}   {b.count:10d}  {b.score:10.2f}  {b.right:11.2f}" for b in self.bins]
+        if self.rescaled is not None:
+            lines.append(
+                f"with class logits times {self.rescaling.scale:.3f} {self.rescaling.shift:+.3f}: calibration error "
+                f"{self.rescaled.error:.3f}, best F1 at score {self.rescaled.threshold:.2f} (--calibrate does that)"
+            )
+        return "\n".join(lines)
 
 
 def calibrate(content: dict[str, Any], results: Sequence[dict[str, Any]], image_ids: Sequence[int]) -> Calibration:
@@ -80,6 +102,43 @@ def calibrate(content: dict[str, Any], results: Sequence[dict[str, Any]], image_
     scores, right, doubled = (np.concatenate([part[i] for part in parts] or [np.zeros(0)]) for i in range(3))
     right, doubled = right.astype(bool), doubled.astype(bool)
     objects = sum(map(len, truth.values()))
+    rescaling = fit_rescaling(scores, right)
+    rescaled = _figures(rescaling(scores), right, doubled, objects)
+    return replace(_figures(scores, right, doubled, objects), rescaling=rescaling, rescaled=rescaled)
+
+
+def fit_rescaling(scores: np.ndarray, right: np.ndarray) -> Rescaling:
+    """The logistic regression of ``right`` (N,) on the logits of ``scores`` (N,), with Platt's smoothed targets.
+
+    None at all (scale 1, shift 0) where nothing or everything is right, or where higher scores are wrong more often.
+    """
+    hits = int(right.sum())
+    if hits in (0, len(right)):
+        return Rescaling()
+    misses = len(right) - hits
+    wanted = torch.from_numpy(np.where(right, (hits + 1) / (hits + 2), 1 / (misses + 2)))
+    logits, line = torch.from_numpy(_logits(scores)), torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([line], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = F.binary_cross_entropy_with_logits(line[0] * logits + line[1], wanted)
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)
+    scale, shift = line.tolist()
+    return Rescaling(scale, shift) if scale > 0 and math.isfinite(scale + shift) else Rescaling()
+
+
+def _logits(scores: np.ndarray) -> np.ndarray:
+    scores = np.clip(np.asarray(scores, np.float64), 1e-9, 1 - 1e-9)
+    return np.log(scores / (1 - scores))
+
+
+def _figures(scores: np.ndarray, right: np.ndarray, doubled: np.ndarray, objects: int) -> Calibration:
+    """Of all detections: their scores, whether right, whether doubled (N,); ``objects``: how many there were to find."""
     threshold, f1, precision, recall = _best_f1(scores, right, objects)
     bins = _bins(scores, right)
     seen = _bins(scores[scores >= 0.05], right[scores >= 0.05])
@@ -152,8 +211,19 @@ def reliability_svg(calibration: Calibration) -> str:
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
-    """Put the threshold (down to two places) into a weights folder's config.json, and the reliability picture beside it."""
+    """Make a weights folder's scores mean what they say, and its threshold the one of best F1 (down to two places).
+
+    The rescaling goes into the class heads of model.safetensors, and the order of detections stays; config.json gets the
+    threshold, reliability.svg shows the scores as they are now.
+    """
+    now = calibration.rescaled or calibration
+    file, rescaling = folder / "model.safetensors", calibration.rescaling
+    weights = load_file(file)
+    for key in (key for key in weights if key.startswith("heads.classes.")):
+        changed = weights[key].float() * rescaling.scale + (rescaling.shift if key.endswith("bias") else 0.0)
+        weights[key] = changed.to(weights[key].dtype)
+    save_file(weights, file, metadata={"format": "pt"})
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {"threshold": math.floor(100 * calibration.threshold) / 100}
+    config = json.loads(path.read_text(encoding="utf-8")) | {"threshold": math.floor(100 * now.threshold) / 100}
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    (folder / "reliability.svg").write_text(reliability_svg(calibration), encoding="utf-8")
+    (folder / "reliability.svg").write_text(reliability_svg(now), encoding="utf-8")

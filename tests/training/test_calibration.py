@@ -4,8 +4,11 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+import torch
 
-from litedetr.training.calibration import calibrate, reliability_svg
+from litedetr import Detector
+from litedetr.training.calibration import Rescaling, calibrate, fit_rescaling, reliability_svg, write_calibration
+from tests.training.conftest import tiny_detector
 
 
 def found(image: int, category: int, score: float, box: list[float]) -> dict:
@@ -63,3 +66,65 @@ def test_the_picture_shows_every_bin_where_it_is():
     got = calibrate(content, [found(1, 5, 0.75, [0, 0, 10, 10]), found(1, 5, 0.25, [90, 90, 10, 10])], [1])
     circles = [n for n in ElementTree.fromstring(reliability_svg(got)).iter() if n.tag.endswith("circle")]
     assert [(float(c.get("cx")), float(c.get("cy"))) for c in circles] == [(80, 320), (240, 0)]
+
+
+def overconfident(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores whose logits are twice what they should be and 0.7 too high, and whether each is right."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(-1.5, 1.5, count)
+    return 1 / (1 + np.exp(-(2 * true + 0.7))), rng.random(count) < 1 / (1 + np.exp(-true))
+
+
+def test_rescaled_scores_are_the_share_that_is_right():
+    scores, right = overconfident(100_000)
+    rescaling = fit_rescaling(scores, right)
+    assert rescaling.scale == pytest.approx(0.5, abs=0.02)
+    assert rescaling.shift == pytest.approx(-0.35, abs=0.02)
+    now = rescaling(scores)
+    assert (np.argsort(now, kind="stable") == np.argsort(scores, kind="stable")).all()
+    for low in (0.1, 0.4, 0.7):
+        rows = (now >= low) & (now < low + 0.1)
+        assert abs(now[rows].mean() - right[rows].mean()) < 0.015
+        assert (
+            abs(scores[(scores >= low) & (scores < low + 0.1)].mean() - right[(scores >= low) & (scores < low + 0.1)].mean())
+            > 0.02
+        )
+
+
+def test_scores_without_a_meaning_to_find_stay():
+    scores = np.linspace(0.1, 0.9, 50)
+    for right in (np.zeros(50, bool), np.ones(50, bool), scores < 0.5):  # nothing, everything, the wrong way round
+        assert fit_rescaling(scores, right) == Rescaling()
+    assert np.allclose(Rescaling()(scores), scores)
+    few = fit_rescaling(np.array([0.2, 0.8]), np.array([False, True]))  # told apart without a mistake, and still finite
+    assert 0 < few.scale < 10
+
+
+def test_a_calibration_tells_what_it_would_be_after_rescaling():
+    scores, right = overconfident(4000)
+    content = {"annotations": [wanted(1, 5, [20 * i, 0, 10, 10]) for i in range(4000) if right[i]]}
+    got = calibrate(content, [found(1, 5, float(scores[i]), [20 * i, 0, 10, 10]) for i in range(4000)], [1])
+    assert got.rescaled.error < 0.03 < got.error
+    assert (got.rescaled.f1, got.rescaled.recall) == (pytest.approx(got.f1), pytest.approx(got.recall))
+    assert got.rescaled.threshold == pytest.approx(float(got.rescaling(np.array(got.threshold))))
+    assert f"times {got.rescaling.scale:.3f} {got.rescaling.shift:+.3f}: calibration error 0.0" in got.table()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_are_rescaled_in_their_own_precision(dtype, tmp_path):
+    tiny_detector(dense_head=False).save_pretrained(tmp_path, dtype=dtype)
+    scores, right = overconfident(2000)
+    content = {"annotations": [wanted(1, 5, [20 * i, 0, 10, 10]) for i in range(2000) if right[i]]}
+    got = calibrate(content, [found(1, 5, float(scores[i]), [20 * i, 0, 10, 10]) for i in range(2000)], [1])
+    size = (tmp_path / "model.safetensors").stat().st_size
+    pixels, before = torch.rand(1, 3, 128, 128), Detector.from_pretrained(tmp_path)
+    write_calibration(tmp_path, got)
+    after = Detector.from_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size == size
+    assert after.config.threshold == pytest.approx(got.rescaled.threshold, abs=0.0101)
+    with torch.inference_mode():
+        one, other = before.eval()(pixels), after.eval()(pixels)
+    assert torch.equal(one.boxes, other.boxes)
+    expected = got.rescaling(one.logits.sigmoid().double().numpy())
+    assert np.abs(other.logits.sigmoid().numpy() - expected).max() < (1e-6 if dtype == torch.float32 else 2e-3)
+    assert np.abs(one.logits.sigmoid().numpy() - expected).max() > 5e-3
