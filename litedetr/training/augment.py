@@ -193,7 +193,7 @@ def mixup(sample: Sample, other: Sample, rng: np.random.Generator) -> Sample:
 def paste_object(sample: Sample, other: Sample, box: int, rng: np.random.Generator, settings: AugmentSettings = NONE) -> Sample:
     """Box number ``box`` of another picture, with some of what is around it, put somewhere into this one.
 
-    What surrounds an object comes along, up to its own size on each side, so that the edge of the patch does not tell where
+    What surrounds an object comes along, up to half of its size on each side, so that the edge of the patch does not tell where
     its box is; boxes that lie in it come too, and those of which it leaves less than ``settings.visible`` go.
     """
     left, top, right, bottom = other.boxes[box].tolist()
