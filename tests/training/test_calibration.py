@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from litedetr import Detector
-from litedetr.training.calibration import Rescaling, calibrate, fit_rescaling, reliability_svg, write_calibration
+from litedetr.training.calibration import Calibration, Rescaling, calibrate, fit_rescaling, reliability_svg, write_calibration
 from tests.training.conftest import tiny_detector
 
 
@@ -75,6 +75,14 @@ def overconfident(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return 1 / (1 + np.exp(-(2 * true + 0.7))), rng.random(count) < 1 / (1 + np.exp(-true))
 
 
+def calibrated(count: int) -> Calibration:
+    """Of that many overconfident detections that do not touch."""
+    scores, right = overconfident(count)
+    boxes = [[20 * i, 0, 10, 10] for i in range(count)]
+    content = {"annotations": [wanted(1, 5, box) for box, here in zip(boxes, right, strict=True) if here]}
+    return calibrate(content, [found(1, 5, float(score), box) for score, box in zip(scores, boxes, strict=True)], [1])
+
+
 def test_rescaled_scores_are_the_share_that_is_right():
     scores, right = overconfident(100_000)
     rescaling = fit_rescaling(scores, right)
@@ -85,10 +93,8 @@ def test_rescaled_scores_are_the_share_that_is_right():
     for low in (0.1, 0.4, 0.7):
         rows = (now >= low) & (now < low + 0.1)
         assert abs(now[rows].mean() - right[rows].mean()) < 0.015
-        assert (
-            abs(scores[(scores >= low) & (scores < low + 0.1)].mean() - right[(scores >= low) & (scores < low + 0.1)].mean())
-            > 0.02
-        )
+        rows = (scores >= low) & (scores < low + 0.1)
+        assert abs(scores[rows].mean() - right[rows].mean()) > 0.02
 
 
 def test_scores_without_a_meaning_to_find_stay():
@@ -101,9 +107,7 @@ def test_scores_without_a_meaning_to_find_stay():
 
 
 def test_a_calibration_tells_what_it_would_be_after_rescaling():
-    scores, right = overconfident(4000)
-    content = {"annotations": [wanted(1, 5, [20 * i, 0, 10, 10]) for i in range(4000) if right[i]]}
-    got = calibrate(content, [found(1, 5, float(scores[i]), [20 * i, 0, 10, 10]) for i in range(4000)], [1])
+    got = calibrated(4000)
     assert got.rescaled.error < 0.03 < got.error
     assert (got.rescaled.f1, got.rescaled.recall) == (pytest.approx(got.f1), pytest.approx(got.recall))
     assert got.rescaled.threshold == pytest.approx(float(got.rescaling(np.array(got.threshold))))
@@ -113,9 +117,7 @@ def test_a_calibration_tells_what_it_would_be_after_rescaling():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_weights_are_rescaled_in_their_own_precision(dtype, tmp_path):
     tiny_detector(dense_head=False).save_pretrained(tmp_path, dtype=dtype)
-    scores, right = overconfident(2000)
-    content = {"annotations": [wanted(1, 5, [20 * i, 0, 10, 10]) for i in range(2000) if right[i]]}
-    got = calibrate(content, [found(1, 5, float(scores[i]), [20 * i, 0, 10, 10]) for i in range(2000)], [1])
+    got = calibrated(2000)
     size = (tmp_path / "model.safetensors").stat().st_size
     pixels, before = torch.rand(1, 3, 128, 128), Detector.from_pretrained(tmp_path)
     write_calibration(tmp_path, got)
