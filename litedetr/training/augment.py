@@ -247,18 +247,18 @@ def augment(
 ) -> Sample:
     """One training picture of the size ``canvas`` = (width, height).
 
-    ``others`` gives three more pictures when a mosaic is made, and the one that shines through; ``objects`` a picture and
+    ``others`` gives four more pictures: three for a mosaic, and the one that shines through; ``objects`` a picture and
     which of its boxes to paste; without them there is none. The result fills the canvas.
     """
     kind = rng.random()
     if others is not None and kind < settings.mosaic:
-        result = mosaic([sample, *others()], canvas, rng, settings)
+        result = mosaic([sample, *others()[:3]], canvas, rng, settings)
     elif settings.mosaic <= kind < settings.mosaic + settings.zoom_out:
         result = zoom_out(sample, canvas, rng, settings)
     else:
         result = _cropped(sample, canvas, rng, settings)
     if others is not None and settings.mixup > 0 and rng.random() < settings.mixup:
-        result = mixup(result, _cropped(others()[0], canvas, rng, settings), rng)
+        result = mixup(result, _cropped(others()[3], canvas, rng, settings), rng)
     if objects is not None and settings.pasted > 0:
         for _ in range(int(rng.integers(0, settings.pasted + 1))):
             result = paste_object(result, *objects(), rng, settings)

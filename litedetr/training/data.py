@@ -319,7 +319,7 @@ class BatchStream:
             self._orders[key] = np.random.default_rng((self.seed, 2, side, epoch)).permutation(members)
         rng = np.random.default_rng((self.seed, 3, side, turn))
         sample = self.photos.sample(int(self._orders[key][place]))
-        others = rng.integers(len(self.photos), size=3).tolist()
+        others = rng.integers(len(self.photos), size=4).tolist()
         return augment(
             sample, canvas, rng, settings,
             others=lambda: [self.photos.sample(item) for item in others],

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from litedetr.boxes import cxcywh_to_xyxy, iou, iou_and_giou
 from litedetr.output import LayerOutput
+from litedetr.positions import split_levels, token_centres, valid_ratios
 from litedetr.processes import ALONE, Processes
 from litedetr.training.matching import focal_background
 from litedetr.training.targets import Targets
@@ -81,7 +82,7 @@ def assign_tokens(
     A token lies inside an object if its centre does; an object smaller than a cell of the finest level counts as large
     as that cell, so that it gets a token too. A token wanted by several objects goes to the one it overlaps most.
     """
-    centres, cell = token_centres(shapes, mask)
+    centres, cell = centres_and_cell(shapes, mask)
     if not len(targets):
         empty = torch.zeros(0, dtype=torch.int64, device=logits.device)
         return empty, empty, logits.new_zeros(0)
@@ -115,17 +116,9 @@ def assign_tokens(
     return token, target, fit / largest_fit[target].clamp(min=1e-12) * largest_iou[target]
 
 
-def token_centres(shapes: Sequence[tuple[int, int]], mask: Tensor) -> tuple[Tensor, Tensor]:
+def centres_and_cell(shapes: Sequence[tuple[int, int]], mask: Tensor) -> tuple[Tensor, Tensor]:
     """(B, S, 2) centres (x, y), relative to each picture without padding, and (B, 2) the finest level's cell."""
-    centres, cell, start = [], None, 0
-    for height, width in shapes:
-        level = ~mask[:, start : start + height * width].view(-1, height, width)
-        start += height * width
-        valid = torch.stack((level[:, 0].sum(1), level[:, :, 0].sum(1)), dim=-1).clamp(min=1)  # (B, 2) width, height
-        y, x = torch.meshgrid(
-            torch.arange(height, device=mask.device) + 0.5, torch.arange(width, device=mask.device) + 0.5, indexing="ij"
-        )
-        grid = torch.stack((x, y), dim=-1).view(1, -1, 2)
-        centres.append(grid / valid[:, None])
-        cell = 1.0 / valid if cell is None else cell
-    return torch.cat(centres, dim=1), cell
+    levels = zip(split_levels(mask, shapes), shapes, strict=True)
+    ratios = torch.stack([valid_ratios(level.view(-1, *shape)) for level, shape in levels], dim=1)  # (B, L, 2)
+    H, W = shapes[0]
+    return token_centres(shapes, ratios), 1 / (ratios[:, 0] * ratios.new_tensor([W, H]))

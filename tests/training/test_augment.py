@@ -64,7 +64,7 @@ def check(sample: Sample, off: float = 1.6) -> None:
 def test_boxes_stay_on_their_pixels(seed, settings):
     rng = np.random.default_rng(seed)
     sample = painted(rng)
-    result = augment(sample, (256, 192), rng, settings, lambda: [painted(rng, 2 * i) for i in (1, 2, 3)])
+    result = augment(sample, (256, 192), rng, settings, lambda: [painted(rng, 2 * i) for i in (1, 2, 3, 0)])
     assert result.size == (256, 192)
     assert result.image.dtype == np.uint8
     check(result)
@@ -113,9 +113,20 @@ def test_mixup_shows_both_pictures_with_the_boxes_of_both():
     low, high = np.minimum(one.image, other.image).astype(int), np.maximum(one.image, other.image).astype(int)
     share = (both.image.astype(int) - low)[high > low + 100] / (high - low)[high > low + 100]
     assert 0.39 <= share.min() <= share.max() <= 0.61
-    always = augment(one, one.size, rng, replace(NONE, mixup=1.0), lambda: [other] * 3)
+    always = augment(one, one.size, rng, replace(NONE, mixup=1.0), lambda: [other] * 4)
     assert always.labels.tolist() == both.labels.tolist()
     assert np.abs(always.boxes - both.boxes).max() < 1e-4
+
+
+def test_what_shines_through_a_mosaic_is_none_of_its_pictures():
+    rng = np.random.default_rng(0)
+    one, *three = (painted(rng, 2 * i) for i in range(4))
+    last = replace(painted(rng), labels=np.array([8, 9]))
+    result = augment(one, one.size, rng, replace(NONE, mosaic=1.0, mixup=1.0), lambda: [*three, last])
+    through = result.labels >= 8
+    assert result.labels[through].tolist() == [8, 9]
+    assert (~through).any()
+    assert np.abs(result.boxes[through] - last.boxes).max() < 1e-4
 
 
 def test_mild_pictures_are_ones_that_a_camera_could_take():
@@ -145,7 +156,7 @@ def test_nothing_is_changed_in_place():
     image, boxes = sample.image.copy(), sample.boxes.copy()
     for seed in range(20):
         settings = AugmentSettings(mosaic=0.5, mixup=0.5, pasted=2)
-        augment(sample, (128, 128), np.random.default_rng(seed), settings, lambda: [sample] * 3, lambda: (sample, 0))
+        augment(sample, (128, 128), np.random.default_rng(seed), settings, lambda: [sample] * 4, lambda: (sample, 0))
     assert np.array_equal(image, sample.image)
     assert np.array_equal(boxes, sample.boxes)
 
@@ -154,7 +165,7 @@ def test_pictures_without_boxes():
     empty = Sample(np.zeros((60, 80, 3), np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        result = augment(empty, (128, 64), rng, AugmentSettings(mosaic=0.4, zoom_out=0.4), lambda: [empty] * 3)
+        result = augment(empty, (128, 64), rng, AugmentSettings(mosaic=0.4, zoom_out=0.4), lambda: [empty] * 4)
         assert result.boxes.shape == (0, 4)
     assert zoom_out(empty, (64, 64), np.random.default_rng(0)).size == (64, 64)
     assert mosaic([empty] * 4, (64, 64), np.random.default_rng(0)).size == (64, 64)

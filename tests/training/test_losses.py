@@ -7,7 +7,7 @@ from torch import nn
 from litedetr.boxes import cxcywh_to_xyxy, iou_and_giou, pairwise_giou, pairwise_iou, xyxy_to_cxcywh
 from litedetr.output import DetectorOutput, LayerOutput
 from litedetr.training.denoising import DenoisingSettings, group_count, make_denoising
-from litedetr.training.dense import DenseSettings, assign_tokens, dense_losses, token_centres
+from litedetr.training.dense import DenseSettings, assign_tokens, centres_and_cell, dense_losses
 from litedetr.training.losses import CLASS_LOSSES, LossSettings, detection_losses, total_loss
 from litedetr.training.matching import match
 from litedetr.training.targets import Targets
@@ -115,7 +115,7 @@ def test_token_centres_ignore_padding():
     for level in levels:
         level[:, level.shape[1] // 2 :] = True
     mask[0] = torch.cat([level.flatten() for level in levels])
-    centres, cell = token_centres(SHAPES, mask)
+    centres, cell = centres_and_cell(SHAPES, mask)
     assert torch.allclose(centres[0, 0], torch.tensor([0.125, 0.0625]))
     assert torch.allclose(cell, torch.tensor([[0.25, 0.125]]))
     valid = centres[~mask]
@@ -133,7 +133,7 @@ def test_tokens_are_taken_inside_objects_once():
     assert torch.bincount(target).max() <= 5
     places = list(zip(TARGETS.image[target].tolist(), token.tolist(), strict=True))
     assert len(places) == len(set(places))
-    centres, _ = token_centres(SHAPES, mask)
+    centres, _ = centres_and_cell(SHAPES, mask)
     offset = (centres[TARGETS.image[target], token] - TARGETS.boxes[target, :2]).abs()
     assert (offset <= TARGETS.boxes[target, 2:] / 2).all()
     assert ((quality >= 0) & (quality <= 1)).all()
