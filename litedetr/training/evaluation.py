@@ -85,7 +85,7 @@ def evaluate(
     *,
     size: int | None = None,
     batch_size: int = 8,
-    select: int = 100,
+    select: int | None = None,
     limit: int | None = None,
     precision: str = "f32",
     device: torch.device | str | None = None,
@@ -97,8 +97,9 @@ def evaluate(
     """Average precision of ``detector`` on the pictures of a COCO-format file; crowd boxes are ignore regions.
 
     Pictures are resized and padded as `Detector.predict` does it. size: their long side (default: the detector's own
-    ``config.short_side`` and ``config.long_side``); select: detections kept per picture; limit: measure the first pictures
-    only; precision: "f32", "bf16" or "auto"; photos: the same set, already open (its cache is reused).
+    ``config.short_side`` and ``config.long_side``); select: detections kept per picture (default: ``config.select``, as the
+    detector's authors measured it: DINO 300, Deformable DETR 100); limit: measure the first pictures only; precision: "f32",
+    "bf16" or "auto"; photos: the same set, already open (its cache is reused).
     results: a folder that detections are written to as they are made; pictures that it has already are not run again.
     processes: each runs its share of the pictures; the first one measures, all return the same.
     Class k of the detector is category ``config.category_ids[k]`` of the file, or the k-th one listed if the detector has
@@ -108,6 +109,7 @@ def evaluate(
     ids = category_ids(detector, photos)
     device = torch.device(device) if device is not None else next(detector.parameters()).device
     sides = (size, size) if size else (detector.config.short_side, detector.config.long_side)
+    select = select or detector.config.select
     folder = None
     if results is not None:
         about = {"sides": list(sides), "select": select, "precision": precision}

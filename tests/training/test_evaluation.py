@@ -70,6 +70,7 @@ class Oracle(nn.Module):
             short_side=96,
             long_side=96,
             size_divisor=96,
+            select=100,
             pixel_mean=(0.0,) * 3,
             pixel_std=(1.0,) * 3,
             duplicates=None,
@@ -99,14 +100,15 @@ def test_a_perfect_detector(photo_folder):
 
 
 def test_results_are_those_of_predict(photo_folder, monkeypatch):
-    detector, kept = tiny_detector(short_side=96, long_side=96, category_ids=(1, 7)), []
+    detector, kept = tiny_detector(short_side=96, long_side=96, category_ids=(1, 7), select=9), []
     monkeypatch.setattr("litedetr.training.evaluation.measure", lambda content, results, *_: kept.extend(results))
-    evaluate(detector, photo_folder / "val.json", photo_folder / "val", progress=False, select=5)
+    evaluate(detector, photo_folder / "val.json", photo_folder / "val", progress=False)
     photos = PhotoSet.open(photo_folder, "val")
     for photo in photos.photos:
         found = detector.predict(photo.path, threshold=0.0)
         scores = [entry["score"] for entry in kept if entry["image_id"] == photo.id]
-        assert scores == pytest.approx(found.scores[:5].tolist(), abs=1e-4)
+        assert scores == pytest.approx(found.scores.tolist(), abs=1e-4)
+        assert len(scores) == 9
 
 
 def test_any_detector(photo_folder):
