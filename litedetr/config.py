@@ -313,7 +313,6 @@ def _lite_dino_mobilenet() -> DetectorConfig:
         num_classes=80,
         class_names=coco.NAMES,
         category_ids=coco.IDS,
-        select=100,
         threshold=0.26,
         short_side=320,
         long_side=320,
