@@ -93,7 +93,7 @@ class Detector(nn.Module):
         Args:
             dtype: "float32": logits agree with this detector's within 1e-4, up to the order of equally good queries.
                 "bfloat16": faster on CPUs that multiply it natively; the embedded model's scores on example photos agree within
-                0.05, and a trace's rebuild error is about 0.02 instead of below 1e-5. "auto": bfloat16 where the CPU has it and
+                0.06, and a trace's rebuild error is about 0.02 instead of below 1e-5. "auto": bfloat16 where the CPU has it and
                 this model is faster with it, measured now on an empty picture; else, and on a GPU, float32. Or the `torch.dtype`.
 
         Raises:
