@@ -149,7 +149,7 @@ def embedded(seconds: float = 7200, backbone: str = "", threads: int = 0) -> Rec
         backbone=backbone,
         freeze_stem=True,
         seconds=seconds,
-        stages=(Stage(0.3, 192, 8), Stage(0.6, 256, 8), Stage(1.0, 384, 8)),
+        stages=(Stage(0.25, 192, 8), Stage(0.5, 256, 8), Stage(0.75, 384, 8), Stage(1.0, 448, 8)),
         optimiser=OptimiserSettings(rate=4e-4, offsets=0.3, backbone=3e-5, warm_up=150, constant_until=0.5, decay=0.05),
         losses=LossSettings(label=2.5, dense=1.0),
         denoising=DenoisingSettings(number=100, label_noise=0.25, box_noise=0.8),
