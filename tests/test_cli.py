@@ -28,7 +28,7 @@ def test_detect(model, photo, tmp_path, capsys):
     assert main(["detect", str(tmp_path), "--model", str(model), "--threshold", "0", "--out", str(out)]) == 1
     lines = sorted(map(json.loads, out.read_text().splitlines()), key=lambda line: line["file"])
     assert [line["file"].rsplit("/")[-1] for line in lines] == ["a.png", "b.jpg", "c.png"]
-    assert len(lines[0]["detections"]) == 100
+    assert len(lines[0]["detections"]) == 300
     assert lines[2]["error"] == "This file is not a picture that can be read: send a JPEG, PNG or WebP file."
     said = capsys.readouterr()
     assert re.match(r"3 photos in \d+\.\d s: \d+\.\d photos/s; 1 could not be used\n  .*c\.png: This file is not a pic", said.out)
