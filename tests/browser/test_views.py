@@ -236,6 +236,7 @@ def test_another_order_and_a_closed_tab_free_the_model(page, context, url, piece
     open_page(other, url, "t=0&example=cat&view=desire")
     other.locator('[data-part="compute"]').click()
     assert piecework.waits.wait(30)
+    other.wait_for_function("document.querySelector('[data-part=\"work-text\"]').textContent.startsWith('piece')")  # it reads
     other.close()
     assert piecework.left.wait(60)
 
