@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
-from litedetr.boxes import cxcywh_to_xyxy
-from litedetr.detections import distinct
+from litedetr.detections import distinct, select_best
 from litedetr.image import resize, resized_size
 from litedetr.processes import ALONE, Processes
 from litedetr.resume import fingerprint
@@ -85,7 +84,6 @@ def evaluate(
     *,
     size: int | None = None,
     batch_size: int = 8,
-    select: int | None = None,
     limit: int | None = None,
     precision: str = "f32",
     device: torch.device | str | None = None,
@@ -97,9 +95,9 @@ def evaluate(
     """Average precision of ``detector`` on the pictures of a COCO-format file; crowd boxes are ignore regions.
 
     Pictures are resized and padded as `Detector.predict` does it. size: their long side (default: the detector's own
-    ``config.short_side`` and ``config.long_side``); select: detections kept per picture (default: ``config.select``, as the
-    detector's authors measured it: DINO 300, Deformable DETR 100); limit: measure the first pictures only; precision: "f32",
-    "bf16" or "auto"; photos: the same set, already open (its cache is reused).
+    ``config.short_side`` and ``config.long_side``); of each ``config.select`` detections count, as the detector's
+    authors measured it (DINO 300, Deformable DETR 100). limit: measure the first pictures only; precision: "f32", "bf16" or
+    "auto"; photos: the same set, already open (its cache is reused).
     results: a folder that detections are written to as they are made; pictures that it has already are not run again.
     processes: each runs its share of the pictures; the first one measures, all return the same.
     Class k of the detector is category ``config.category_ids[k]`` of the file, or the k-th one listed if the detector has
@@ -109,10 +107,9 @@ def evaluate(
     ids = category_ids(detector, photos)
     device = torch.device(device) if device is not None else next(detector.parameters()).device
     sides = (size, size) if size else (detector.config.short_side, detector.config.long_side)
-    select = select or detector.config.select
     folder = None
     if results is not None:
-        about = {"sides": list(sides), "select": select, "precision": precision}
+        about = {"sides": list(sides), "select": detector.config.select, "precision": precision}
         folder = ResultsFolder(results, {"model": fingerprint(detector), "set": _digest(annotations), **about}, processes)
     known = folder.known if folder else {}
     chosen = range(len(photos))[:limit]
@@ -125,7 +122,7 @@ def evaluate(
         for batch, canvas in tqdm(batches, desc="evaluating", unit="batch", disable=not (progress and processes.first)):
             rest = [index for index in batch if photos.photos[index].id not in known]
             if rest:
-                new = _detect(detector, photos, rest, canvas, select, ids, precision, device)
+                new = _detect(detector, photos, rest, canvas, ids, precision, device)
                 found |= new
                 if folder:
                     folder.append(new)
@@ -210,7 +207,6 @@ def _detect(
     photos: PhotoSet,
     batch: list[int],
     canvas: tuple[int, int],
-    select: int,
     ids: Sequence[int],
     precision: str,
     device: torch.device,
@@ -220,30 +216,21 @@ def _detect(
     mask = loaded.mask.to(device)
     with autocast(device, precision):
         output = detector(normalise(loaded.images.to(device), mask, detector.config), mask)
+    sizes = torch.tensor([(photos.photos[index].height, photos.photos[index].width) for index in batch], device=device)
+    best = select_best(output.logits, output.boxes, sizes, detector.config.select)
     results: Found = {}
-    for index, scores, labels, boxes in zip(batch, *_best(output.logits, output.boxes, select), strict=True):
-        photo = photos.photos[index]
-        scale = np.array([photo.width, photo.height] * 2)
-        kept = distinct(cxcywh_to_xyxy(torch.from_numpy(boxes)), torch.from_numpy(labels), detector.config.duplicates).numpy()
-        scores, labels, boxes = scores[kept], labels[kept], boxes[kept]
+    for index, scores, labels, boxes, _ in zip(batch, *(t.cpu() for t in best), strict=True):
+        photo, kept = photos.photos[index], distinct(boxes, labels, detector.config.duplicates)
         results[photo.id] = [
             {
                 "image_id": photo.id,
                 "category_id": int(ids[label]),
-                "bbox": [float(cx - w / 2), float(cy - h / 2), float(w), float(h)],
-                "score": float(score),
+                "bbox": [left, top, right - left, bottom - top],
+                "score": score,
             }
-            for score, label, (cx, cy, w, h) in zip(scores, labels, boxes * scale, strict=True)
+            for score, label, (left, top, right, bottom) in zip(*(t[kept].tolist() for t in (scores, labels, boxes)), strict=True)
         ]
     return results
-
-
-def _best(logits: Tensor, boxes: Tensor, select: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ``select`` best pairs of query and class: scores (B, n), labels (B, n), boxes (B, n, 4)."""
-    classes = logits.shape[-1]
-    scores, place = logits.float().sigmoid().flatten(1).topk(min(select, logits[0].numel()), dim=1)
-    chosen = boxes.float().gather(1, (place // classes)[..., None].expand(-1, -1, 4))
-    return scores.cpu().numpy(), (place % classes).cpu().numpy(), chosen.cpu().numpy()
 
 
 def measure(content: dict[str, Any], results: list[dict[str, Any]], image_ids: Sequence[int], seconds: float = 0.0) -> Evaluation:
