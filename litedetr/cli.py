@@ -212,10 +212,11 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from litedetr.training.study import clock, markdown, study
+    from litedetr.training.study import clock, markdown, spread, study
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     found = study(options.data, options.out, steps=options.steps, size=options.size, threads=options.threads)
+    spread(found, options.data, options.out)
     clock(found, options.out)
     (options.out / "study.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(markdown(found), end="")

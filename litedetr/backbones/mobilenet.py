@@ -52,8 +52,8 @@ class InvertedResidual(nn.Module):
         self.skip = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        out = x if self.expand is None else F.relu6(self.expand(x))
-        out = self.project(F.relu6(self.dw(out)))
+        out = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        out = self.project(F.relu6(self.dw(out), inplace=True))
         return x + out if self.skip else out
 
 
@@ -76,7 +76,7 @@ class MobileNetV2(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         x = pixels.contiguous(memory_format=torch.channels_last)
-        x = F.relu6(self.features[0](x))
+        x = F.relu6(self.features[0](x), inplace=True)
         taps = []
         for index in range(1, len(self.features)):
             x = self.features[index](x)

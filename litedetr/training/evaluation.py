@@ -235,13 +235,8 @@ def _detect(
 
 def measure(content: dict[str, Any], results: list[dict[str, Any]], image_ids: Sequence[int], seconds: float = 0.0) -> Evaluation:
     """The figures of COCO-format ``results`` against a COCO-format file's ``content``, on the pictures given."""
+    coco = matched(content, results, image_ids)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        truth = COCO()
-        truth.dataset = _complete(content)
-        truth.createIndex()
-        coco = COCOeval(truth, truth.loadRes(results) if results else _empty(content), "bbox")
-        coco.params.imgIds = list(image_ids)
-        coco.evaluate()
         coco.accumulate()
         coco.summarize()
     precision = coco.eval["precision"]  # (IoU thresholds, recalls, classes, areas, detections)
@@ -260,6 +255,18 @@ def measure(content: dict[str, Any], results: list[dict[str, Any]], image_ids: S
         calibration=calibrate(content, results, image_ids),
         per_group=_groups(content, per_class),
     )
+
+
+def matched(content: dict[str, Any], results: list[dict[str, Any]], image_ids: Sequence[int]) -> COCOeval:
+    """pycocotools' evaluation of the pictures given, after every detection was matched with an object or none."""
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        truth = COCO()
+        truth.dataset = _complete(content)
+        truth.createIndex()
+        coco = COCOeval(truth, truth.loadRes(results) if results else _empty(content), "bbox")
+        coco.params.imgIds = list(image_ids)
+        coco.evaluate()
+    return coco
 
 
 def _groups(content: dict[str, Any], per_class: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:

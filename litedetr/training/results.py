@@ -44,7 +44,12 @@ class ResultsFolder:
                 f"expected the measurement that {self.folder} was begun with, got another one: {'; '.join(changed)}. "
                 "Give another folder, or delete this one"
             )
-        known: Found = {}
-        for path in sorted(self.folder.glob("detections-*.jsonl")):
-            known |= {line["image_id"]: line["detections"] for line in whole_lines(path)}
-        return known
+        return read_results(self.folder)
+
+
+def read_results(folder: Path | str) -> Found:
+    """What a `ResultsFolder` holds."""
+    known: Found = {}
+    for path in sorted(Path(folder).glob("detections-*.jsonl")):
+        known |= {line["image_id"]: line["detections"] for line in whole_lines(path)}
+    return known

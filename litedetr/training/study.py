@@ -15,17 +15,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from litedetr.bench.timing import take_turns
 from litedetr.config import DetectorConfig
 from litedetr.cost import gmacs
 from litedetr.detector import Detector
+from litedetr.encoder import InterleavedEncoder
 from litedetr.schedule import EncoderSchedule
+from litedetr.training.bootstrap import average_precision, class_records, resampled
+from litedetr.training.data import PhotoSet, read_annotations
 from litedetr.training.denoising import DenoisingSettings
+from litedetr.training.evaluation import evaluate
 from litedetr.training.loop import train
 from litedetr.training.losses import LossSettings
 from litedetr.training.recipes import OptimiserSettings, Recipe, Stage
+from litedetr.training.results import read_results
+from litedetr.training.start import build_detector
 
 log = logging.getLogger(__name__)
 FIGURES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
@@ -51,7 +59,10 @@ VARIANTS = (
 
 
 def recipe(variant: Variant, seed: int, config: DetectorConfig, steps: int, size: int, source: str = "embedded") -> Recipe:
-    """How every variant is trained: same photos in the same order for the same seed, `steps` batches of 8."""
+    """How every variant is trained: same photos in the same order for the same seed, `steps` batches of 8.
+
+    Half of them at about 0.6 of `size`, a quarter at 0.8: an encoder learns its first lessons as well from small pictures.
+    """
     attention = tuple(
         f"decoder.layers.{layer}.attention.{part}"
         for layer in range(config.decoder_layers)
@@ -63,14 +74,32 @@ def recipe(variant: Variant, seed: int, config: DetectorConfig, steps: int, size
         fresh=("encoder", *attention),
         freeze=("backbone",),
         steps=steps,
-        stages=(Stage(1.0, size, 8),),
+        stages=(Stage(0.5, _multiple(0.6 * size), 8), Stage(0.75, _multiple(0.8 * size), 8), Stage(1.0, size, 8)),
         seed=seed,
         rare=0.08,
-        optimiser=OptimiserSettings(warm_up=min(50, steps // 4), constant_until=0.4),
+        optimiser=OptimiserSettings(rate=6e-4, warm_up=min(50, steps // 4), constant_until=0.4),
         losses=LossSettings(label=2.5, dense=1.0),
         denoising=DenoisingSettings(number=100, label_noise=0.25, box_noise=0.8),
         precision="f32",
     )
+
+
+def _multiple(size: float) -> int:
+    """The nearest size that every stride divides."""
+    return max(64, 64 * round(size / 64))
+
+
+@torch.no_grad()
+def close_branches(encoder: InterleavedEncoder) -> None:
+    """Every layer adds nothing at first, so that all encoders begin as the same one: norms around the backbone's features.
+
+    A trained decoder reads those better than what random layers make of them.
+    """
+    for layer in encoder.layers:
+        networks = [network.linear2 for network in (layer.ffn, layer.low_ffn) if network is not None]
+        for last in (layer.attention.output_proj, *networks):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
 
 def study(
@@ -91,7 +120,7 @@ def study(
     Args:
         data: COCO-format folder with train and val.
         out: gets a folder per training, and study.json (what is returned) after each.
-        size: longer side of the pictures, in training and measuring.
+        size: longer side of the pictures, at the end of the training and in measuring.
 
     Returns:
         ``{"size", "steps", "photos", "source", "variants": [{"name", "schedule", "key_aware", "gmacs", "encoder_gmacs",
@@ -116,7 +145,10 @@ def _run(plan: Recipe, data: Path, folder: Path, seed: int, size: int, progress:
     """One training and its figures, or those of an earlier call."""
     done = folder / "figures.json"
     if not done.is_file():
-        result = train(plan, data, folder, progress=progress)
+        torch.manual_seed(plan.seed)
+        detector = build_detector(plan, PhotoSet.open(data, "train"))
+        close_branches(detector.encoder)
+        result = train(plan, data, folder, detector=detector, progress=progress)
         found = result.evaluation
         if found is None:
             raise ValueError(f"expected a val split beside train in {data}, got none; add val.json and val/")
@@ -137,6 +169,38 @@ def _account(
         costs = {"gmacs": round(cost.total, 3), "encoder_gmacs": round(cost.encoder, 3)}
         rows.append({**row, **costs, "runs": sorted(runs[variant.name], key=lambda run: run["seed"])})
     return {**terms, "variants": rows}
+
+
+def spread(found: dict[str, Any], data: Path | str, out: Path | str, rounds: int = 1000, progress: bool = True) -> None:
+    """Adds to every variant of `study`'s result how far its AP depends on the photographs that it was measured on.
+
+    ``interval``: the middle 95 % of its AP (the mean of its seeds) when val's photographs are drawn again with replacement
+    (`litedetr.training.bootstrap`); ``difference``: ``{"AP", "low", "high"}``, the same of its AP less that of the first
+    variant, on the same draws. In per cent. Trainings are not drawn again: what a seed changes is on top of it.
+    """
+    rows = [row for row in found["variants"] if row["runs"]]
+    photos = PhotoSet.open(Path(data), "val")
+    content, ids = read_annotations(photos.annotations), [photo.id for photo in photos.photos]
+    records = []
+    for name in (f"{row['name']}-{run['seed']}" for row in rows for run in row["runs"]):
+        detector, results = Detector.from_pretrained(str(Path(out) / name / "weights")), Path(out) / name / "val"
+        options = {"size": found["size"], "photos": photos, "progress": progress, "results": results}
+        evaluate(detector, photos.annotations, photos.folder, **options)
+        detections = [entry for entries in read_results(results).values() for entry in entries]
+        records.append(class_records(content, detections, ids))
+    draws = resampled(records, rounds)  # (R, trainings)
+    once = np.array([average_precision(one, np.ones(len(ids))) for one in records])
+    ends = np.cumsum([len(row["runs"]) for row in rows])[:-1]
+    values = np.stack([part.mean(-1) for part in np.split(100 * np.vstack([once, draws]), ends, axis=1)])  # (V, 1 + R)
+    for row, value, less in zip(rows, values, values - values[0], strict=True):
+        row["interval"] = _middle(value[1:])
+        low, high = _middle(less[1:])
+        row["difference"] = {"AP": round(float(less[0]), 2), "low": low, "high": high}
+
+
+def _middle(values: np.ndarray) -> list[float]:
+    """Between what two numbers the middle 95 % lie."""
+    return [round(float(bound), 2) for bound in np.percentile(values, (2.5, 97.5))]
 
 
 @torch.inference_mode()
@@ -168,15 +232,20 @@ def clock(found: dict[str, Any], out: Path | str, size: tuple[int, int] = (480, 
 
 def markdown(found: dict[str, Any]) -> str:
     """The study as a table; where there are several seeds: their mean, and the lowest and highest in brackets."""
-    titles = ["encoder", "attention", "GMACs (encoder)", "ms (encoder)", "AP", "AP50", "APs", "person AP50"]
+    titles = ["encoder", "attention", "GMACs (encoder)", "ms (encoder)", "AP", "AP50", "APs", "person AP50", "AP less first's"]
     lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
     for row in found["variants"]:
         if row["runs"]:
             cells = [row["schedule"], "KDA" if row["key_aware"] else "plain", f"{row['gmacs']:.2f} ({row['encoder_gmacs']:.2f})"]
             cells.append(f"{row['ms']:.0f} ({row['encoder_ms']:.0f})" if "ms" in row else "-")
             cells += [_spread([run[name] for run in row["runs"]]) for name in ("AP", "AP50", "AP_small", "person_ap50")]
+            cells.append(_less(row["difference"]) if "difference" in row and row is not found["variants"][0] else "")
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _less(difference: Mapping[str, float]) -> str:
+    return f"{difference['AP']:+.1f} ({difference['low']:+.1f} to {difference['high']:+.1f})"
 
 
 def _spread(values: Sequence[float]) -> str:

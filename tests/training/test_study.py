@@ -10,7 +10,7 @@ from litedetr.training import study as module
 from litedetr.training.data import PhotoSet
 from litedetr.training.loop import read_log
 from litedetr.training.start import build_detector
-from litedetr.training.study import Variant, clock, markdown, study
+from litedetr.training.study import Variant, clock, close_branches, markdown, spread, study
 from tests.training.conftest import tiny_detector
 
 VARIANTS = (Variant("full", "H4L0-(1+1)x2", seeds=(0, 1)), Variant("plain", "H3L1-(2+1)x1", key_aware=False))
@@ -33,6 +33,7 @@ def test_a_study_of_two_encoders(photo_folder, tmp_path, start, monkeypatch):
     assert all(0 <= run["AP"] <= 100 for row in found["variants"] for run in row["runs"])
     assert found["variants"][0]["encoder_gmacs"] > found["variants"][1]["encoder_gmacs"]
     assert read_log(out / "full-0" / "log.jsonl") != read_log(out / "full-1" / "log.jsonl")
+    spread(found, photo_folder, out, rounds=20, progress=False)
     clock(found, out, size=(64, 96), rounds=1)
     table = markdown(found).splitlines()
     assert len(table) == 4
@@ -41,6 +42,49 @@ def test_a_study_of_two_encoders(photo_folder, tmp_path, start, monkeypatch):
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
     again = study(photo_folder, out, steps=2, size=64, source=start, variants=VARIANTS, progress=False)
     assert [row["runs"] for row in again["variants"]] == [row["runs"] for row in found["variants"]]
+
+
+def test_differences_of_what_was_found(photo_folder, tmp_path, start):
+    """The same weights differ by nothing on any draw; a seed's share counts as half; bounds are those of the draws."""
+    out = tmp_path / "out"
+    found = {"size": 64, "variants": []}
+    for name, seeds in (("full", (0, 1)), ("same", (0,)), ("none", ())):
+        found["variants"].append({"name": name, "runs": [{"seed": seed} for seed in seeds]})
+        for seed in seeds:
+            (out / f"{name}-{seed}").mkdir(parents=True)
+            (out / f"{name}-{seed}" / "weights").symlink_to(start)
+    spread(found, photo_folder, out, rounds=20, progress=False)
+    full, same, none = found["variants"]
+    assert full["difference"] == same["difference"] == {"AP": 0.0, "low": 0.0, "high": 0.0}
+    assert full["interval"] == same["interval"]
+    assert 0 <= full["interval"][0] <= full["interval"][1] <= 100
+    assert "difference" not in none
+
+
+def test_the_table_says_how_sure_a_difference_is():
+    run = {"seed": 0, "AP": 4.0, "AP50": 9.0, "AP_small": 0.5, "person_ap50": 30.0}
+    row = {"schedule": "H3L1-(2+1)x1", "key_aware": True, "gmacs": 2.0, "encoder_gmacs": 1.0}
+    difference = {"AP": -0.4, "low": -1.0, "high": 0.25}
+    rows = [{**row, "runs": [run, {**run, "AP": 5.0}], "difference": {"AP": 0.0, "low": 0.0, "high": 0.0}}]
+    table = markdown({"variants": [*rows, {**row, "runs": [run], "difference": difference}, {**row, "runs": []}]}).splitlines()
+    assert table[2].startswith("| H3L1-(2+1)x1 | KDA | 2.00 (1.00) | - | 4.5 (4.0–5.0) | 9.0 (9.0–9.0) | ")
+    assert table[2].endswith(" | 30.0 (30.0–30.0) |  |")
+    assert table[3].endswith("| 30.0 | -0.4 (-1.0 to +0.2) |")
+    assert len(table) == 4
+
+
+def test_every_encoder_begins_as_the_same_one():
+    """With closed branches a layer only norms its queries, so schedules that reach every scale agree."""
+    torch.manual_seed(0)
+    detectors = [tiny_detector(schedule=plan) for plan in ("H4L0-(1+1)x2", "H3L1-(2+1)x2", "H2L2-(3+1)x1")]
+    pixels, memories = torch.randn(2, 3, 128, 128), []
+    for detector in detectors:
+        close_branches(detector.encoder)
+        detector.neck.load_state_dict(detectors[0].neck.state_dict())
+        detector.backbone.load_state_dict(detectors[0].backbone.state_dict())
+        memories.append(detector.encoder(detector.neck(detector.backbone(pixels), None)))
+    for memory in memories[1:]:
+        torch.testing.assert_close(memory, memories[0], rtol=1e-3, atol=1e-4)
 
 
 def test_only_what_is_compared_starts_anew(start, photo_folder):
