@@ -28,7 +28,8 @@ def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Draw
     """A row per encoder, a mark per training and figure; a click takes the row's schedule, the plan's row is bold."""
     rows = [row for row in found["variants"] if row["runs"]]
     names = [_name(row, plan, lang) for row in rows]
-    traces = []
+    sure = [(name, row) for name, row in zip(names, rows, strict=True) if "interval" in row]
+    traces = [_interval(name, row, number == 0, lang) for number, (name, row) in enumerate(sure)]
     for figure, (colour, symbol) in FIGURES.items():
         marks = [(name, row, run) for name, row in zip(names, rows, strict=True) for run in row["runs"]]
         traces.append(
@@ -46,13 +47,31 @@ def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Draw
             }
         )
     title = say(lang, "schedule.study.title", photos=f"{found['photos']:,}".replace(",", " "))
-    most = max(run["AP"] for row in rows for run in row["runs"])
+    most = max(value for row in rows for value in (*(run["AP"] for run in row["runs"]), *row.get("interval", ())))
     axes = {"xaxis": value_axis(range=[-0.06 * most, 1.1 * most]), "yaxis": name_axis()}
     drawing = chart(traces, title, ROW * len(rows), legend=True, **axes)
     drawing["layout"]["margin"] |= {"l": 132}
     base = mean(run["AP"] for row in rows[:1] for run in row["runs"])
     drawing["layout"]["shapes"] = [line_at(base) | {"xref": "x", "yref": "paper", "x0": base, "x1": base, "y0": 0, "y1": 1}]
     return drawing
+
+
+def _interval(name: str, row: dict[str, Any], first: bool, lang: str) -> dict[str, Any]:
+    """A line behind a row's marks: between what two APs the middle 95 % lie when the photographs are drawn anew."""
+    low, high = row["interval"]
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": say(lang, "schedule.study.interval"),
+        "legendgroup": "interval",
+        "legendrank": 2000,
+        "showlegend": first,
+        "x": [low, high],
+        "y": [name, name],
+        "line": {"color": FIGURES["AP"][0], "width": 2},
+        "opacity": 0.5,
+        "hoverinfo": "skip",
+    }
 
 
 def _name(row: dict[str, Any], plan: EncoderSchedule, lang: str) -> str:
@@ -65,4 +84,8 @@ def _name(row: dict[str, Any], plan: EncoderSchedule, lang: str) -> str:
 def _words(row: dict[str, Any], run: dict[str, Any], lang: str) -> str:
     share = f"{row['encoder_gmacs']:.2f} GMACs" + (f", {row['encoder_ms']:.0f} ms" if "encoder_ms" in row else "")
     names = {"plan": row["schedule"], "seed": run["seed"], "cost": share}
-    return say(lang, "schedule.study.run", **names, ap=run["AP"], ap50=run["AP50"], small=run["AP_small"])
+    words = say(lang, "schedule.study.run", **names, ap=run["AP"], ap50=run["AP50"], small=run["AP_small"])
+    if less := row.get("difference"):
+        signed = {"less": less["AP"], "low": less["low"], "high": less["high"]}
+        words += "<br>" + say(lang, "schedule.study.difference", **signed) if any(signed.values()) else ""
+    return words
