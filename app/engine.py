@@ -19,7 +19,7 @@ from PIL import Image
 
 from app.gpu import Gpu
 from app.line import Line
-from app.memory import first_that_fits, give_back, one_arena, sized
+from app.memory import first_that_fits, sized
 from app.models import Models, describe
 from app.orders import Cancelled as Cancelled
 from app.orders import News, Orders, Tell
@@ -30,6 +30,7 @@ from app.watching import watch
 from litedetr import Detections, Detector
 from litedetr import image as photos
 from litedetr.cost import gmacs
+from litedetr.fast.memory import give_back, one_arena
 from litedetr.ops import native
 
 log = logging.getLogger(__name__)

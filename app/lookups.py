@@ -74,7 +74,7 @@ class Lookups:
                 {
                     "name": name,
                     "label": int(label),
-                    "score": round(float(score), 4),
+                    "score": float(score),  # as it is: the page counts by it what the views draw
                     "box": [round(float(value), 1) for value in box],
                     "query": int(query),
                     "colour": class_colour(int(label)),

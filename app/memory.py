@@ -1,14 +1,11 @@
-"""Memory: what is done where it is too small for a photo (half the size, then the CPU instead of the GPU), and who keeps what is
-free."""
+"""What is done where the memory is too small for a photo: half the size, then the CPU instead of the GPU."""
 
 from __future__ import annotations
 
 import copy
-import ctypes
 import gc
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -18,7 +15,6 @@ from litedetr import Detector
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-_ARENA_MAX = -8  # M_ARENA_MAX of <malloc.h>
 
 
 class NoMemory(Exception):
@@ -56,19 +52,3 @@ def sized(detector: Detector, short_side: int, long_side: int) -> Detector:
     other = copy.copy(detector)
     other.config = replace(detector.config, short_side=short_side, long_side=long_side)
     return other
-
-
-def one_arena() -> None:
-    """All threads of this process take memory from one place, where the C library is glibc.
-
-    Every run has a thread of its own; many of them would get an arena each, and each arena keeps what was freed between the runs
-    that are kept.
-    """
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").mallopt(_ARENA_MAX, 1)
-
-
-def give_back() -> None:
-    """Free memory goes back to the system, where the C library is glibc."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -20,6 +20,7 @@ def test_open_tells_everything_about_the_run(lookups, run):
     answer = lookups.open({"run": run.id})
     json.dumps(answer)
     assert len(answer["detections"]) == len(run.detections)
+    assert [entry["score"] for entry in answer["detections"]] == run.detections.scores.tolist()  # counted as they are drawn
     assert answer["spent"]["tokens"] == {
         f"S{4 - level}": height * width for level, (height, width) in reversed(list(enumerate(run.trace.spatial_shapes)))
     }

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from litedetr.fast.memory import keep_freed_memory
+from litedetr.fast.memory import give_back, keep_freed_memory, one_arena
 
 PAGES = """
 import ctypes, resource
@@ -43,3 +43,29 @@ def test_without_glibc_nothing_happens(monkeypatch):
 
     monkeypatch.setattr("ctypes.CDLL", Other)
     assert keep_freed_memory() is False
+    one_arena()
+    give_back()
+
+
+SMALL = """
+import ctypes
+from litedetr.fast.memory import give_back
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+blocks = [libc.malloc(ctypes.c_size_t(65536)) for _ in range(1000)]
+for block in blocks:
+    ctypes.memset(block, 1, 65536)
+for block in blocks[:-1]:  # the last one holds the heap's end where it is
+    libc.free(block)
+before = resident()
+give_back()
+print(before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not glibc")
+def test_free_memory_goes_back():
+    done = subprocess.run([sys.executable, "-c", SMALL], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 32 << 20, "64 MB were free"
