@@ -236,12 +236,18 @@ def markdown(found: dict[str, Any]) -> str:
     lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
     for row in found["variants"]:
         if row["runs"]:
-            cells = [row["schedule"], "KDA" if row["key_aware"] else "plain", f"{row['gmacs']:.2f} ({row['encoder_gmacs']:.2f})"]
+            cells = [_title(row["schedule"]), "KDA" if row["key_aware"] else "plain"]
+            cells.append(f"{row['gmacs']:.2f} ({row['encoder_gmacs']:.2f})")
             cells.append(f"{row['ms']:.0f} ({row['encoder_ms']:.0f})" if "ms" in row else "-")
             cells += [_spread([run[name] for run in row["runs"]]) for name in ("AP", "AP50", "AP_small", "person_ap50")]
             cells.append(_less(row["difference"]) if "difference" in row and row is not found["variants"][0] else "")
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _title(schedule: str) -> str:
+    plan = EncoderSchedule.parse(schedule)
+    return f"full, {len(plan.steps())} layers" if plan.is_full else schedule
 
 
 def _less(difference: Mapping[str, float]) -> str:

@@ -37,6 +37,7 @@ def test_a_study_of_two_encoders(photo_folder, tmp_path, start, monkeypatch):
     clock(found, out, size=(64, 96), rounds=1)
     table = markdown(found).splitlines()
     assert len(table) == 4
+    assert table[2].startswith("| full, 2 layers | KDA | ")
     assert table[3].startswith("| H3L1-(2+1)x1 | plain | ")
     # what was done stays done: nothing is trained again
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("trained again"))
