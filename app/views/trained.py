@@ -28,8 +28,9 @@ def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Draw
     """A row per encoder, a mark per training and figure; a click takes the row's schedule, the plan's row is bold."""
     rows = [row for row in found["variants"] if row["runs"]]
     names = [_name(row, plan, lang) for row in rows]
-    sure = [(name, row) for name, row in zip(names, rows, strict=True) if "interval" in row]
-    traces = [_interval(name, row, number == 0, lang) for number, (name, row) in enumerate(sure)]
+    base = mean(run["AP"] for run in rows[0]["runs"])
+    sure = [(name, row["difference"]) for name, row in list(zip(names, rows, strict=True))[1:] if "difference" in row]
+    traces = [_interval(name, less, base, number == 0, lang) for number, (name, less) in enumerate(sure)]
     for figure, (colour, symbol) in FIGURES.items():
         marks = [(name, row, run) for name, row in zip(names, rows, strict=True) for run in row["runs"]]
         traces.append(
@@ -47,18 +48,16 @@ def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Draw
             }
         )
     title = say(lang, "schedule.study.title", photos=f"{found['photos']:,}".replace(",", " "))
-    most = max(value for row in rows for value in (*(run["AP"] for run in row["runs"]), *row.get("interval", ())))
+    most = max(value for trace in traces for value in trace["x"])
     axes = {"xaxis": value_axis(range=[-0.06 * most, 1.1 * most]), "yaxis": name_axis()}
     drawing = chart(traces, title, ROW * len(rows), legend=True, **axes)
     drawing["layout"]["margin"] |= {"l": 132}
-    base = mean(run["AP"] for row in rows[:1] for run in row["runs"])
     drawing["layout"]["shapes"] = [line_at(base) | {"xref": "x", "yref": "paper", "x0": base, "x1": base, "y0": 0, "y1": 1}]
     return drawing
 
 
-def _interval(name: str, row: dict[str, Any], first: bool, lang: str) -> dict[str, Any]:
-    """A line behind a row's marks: between what two APs the middle 95 % lie when the photographs are drawn anew."""
-    low, high = row["interval"]
+def _interval(name: str, less: dict[str, float], base: float, first: bool, lang: str) -> dict[str, Any]:
+    """A line behind a row's marks: where 95 % of its distance from the full encoder lie when the photographs are drawn anew."""
     return {
         "type": "scatter",
         "mode": "lines",
@@ -66,7 +65,7 @@ def _interval(name: str, row: dict[str, Any], first: bool, lang: str) -> dict[st
         "legendgroup": "interval",
         "legendrank": 2000,
         "showlegend": first,
-        "x": [low, high],
+        "x": [base + less["low"], base + less["high"]],
         "y": [name, name],
         "line": {"color": FIGURES["AP"][0], "width": 2},
         "opacity": 0.5,

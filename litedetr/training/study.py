@@ -28,7 +28,7 @@ from litedetr.schedule import EncoderSchedule
 from litedetr.training.bootstrap import average_precision, class_records, resampled
 from litedetr.training.data import PhotoSet, read_annotations
 from litedetr.training.denoising import DenoisingSettings
-from litedetr.training.evaluation import evaluate
+from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.loop import train
 from litedetr.training.losses import LossSettings
 from litedetr.training.recipes import OptimiserSettings, Recipe, Stage
@@ -152,10 +152,13 @@ def _run(plan: Recipe, data: Path, folder: Path, seed: int, size: int, progress:
         found = result.evaluation
         if found is None:
             raise ValueError(f"expected a val split beside train in {data}, got none; add val.json and val/")
-        percent = {name: round(100 * found.figures[name], 2) for name in FIGURES}
-        person = None if found.person_ap50 is None else round(100 * found.person_ap50, 2)
-        done.write_text(json.dumps({"seed": seed, **percent, "person_ap50": person}) + "\n", encoding="utf-8")
+        done.write_text(json.dumps({"seed": seed, **_percent(found)}) + "\n", encoding="utf-8")
     return json.loads(done.read_text(encoding="utf-8"))
+
+
+def _percent(found: Evaluation) -> dict[str, float | None]:
+    person = None if found.person_ap50 is None else round(100 * found.person_ap50, 2)
+    return {name: round(100 * found.figures[name], 2) for name in FIGURES} | {"person_ap50": person}
 
 
 def _account(
@@ -172,35 +175,30 @@ def _account(
 
 
 def spread(found: dict[str, Any], data: Path | str, out: Path | str, rounds: int = 1000, progress: bool = True) -> None:
-    """Adds to every variant of `study`'s result how far its AP depends on the photographs that it was measured on.
+    """Adds to every variant of `study`'s result how sure its distance from the first one is, as far as the photographs go.
 
-    ``interval``: the middle 95 % of its AP (the mean of its seeds) when val's photographs are drawn again with replacement
-    (`litedetr.training.bootstrap`); ``difference``: ``{"AP", "low", "high"}``, the same of its AP less that of the first
-    variant, on the same draws. In per cent. Trainings are not drawn again: what a seed changes is on top of it.
+    ``difference``: ``{"AP", "low", "high"}``, its AP (the mean of its seeds) less that of the first variant, and the middle 95 %
+    of that when val's photographs are drawn again with replacement, the same for all (`litedetr.training.bootstrap`).
+    In per cent. Trainings are not drawn again: what a seed changes is on top of it. What is measured are the weights on disk, in
+    half precision, and every run gets their figures instead of those of its training's end.
     """
     rows = [row for row in found["variants"] if row["runs"]]
     photos = PhotoSet.open(Path(data), "val")
     content, ids = read_annotations(photos.annotations), [photo.id for photo in photos.photos]
     records = []
-    for name in (f"{row['name']}-{run['seed']}" for row in rows for run in row["runs"]):
+    for name, run in ((f"{row['name']}-{run['seed']}", run) for row in rows for run in row["runs"]):
         detector, results = Detector.from_pretrained(str(Path(out) / name / "weights")), Path(out) / name / "val"
         options = {"size": found["size"], "photos": photos, "progress": progress, "results": results}
-        evaluate(detector, photos.annotations, photos.folder, **options)
+        run |= _percent(evaluate(detector, photos.annotations, photos.folder, **options))
         detections = [entry for entries in read_results(results).values() for entry in entries]
         records.append(class_records(content, detections, ids))
     draws = resampled(records, rounds)  # (R, trainings)
     once = np.array([average_precision(one, np.ones(len(ids))) for one in records])
     ends = np.cumsum([len(row["runs"]) for row in rows])[:-1]
     values = np.stack([part.mean(-1) for part in np.split(100 * np.vstack([once, draws]), ends, axis=1)])  # (V, 1 + R)
-    for row, value, less in zip(rows, values, values - values[0], strict=True):
-        row["interval"] = _middle(value[1:])
-        low, high = _middle(less[1:])
-        row["difference"] = {"AP": round(float(less[0]), 2), "low": low, "high": high}
-
-
-def _middle(values: np.ndarray) -> list[float]:
-    """Between what two numbers the middle 95 % lie."""
-    return [round(float(bound), 2) for bound in np.percentile(values, (2.5, 97.5))]
+    for row, less in zip(rows, values - values[0], strict=True):
+        bounds = less[0], *np.percentile(less[1:], (2.5, 97.5))
+        row["difference"] = {name: round(float(bound), 2) for name, bound in zip(("AP", "low", "high"), bounds, strict=True)}
 
 
 @torch.inference_mode()

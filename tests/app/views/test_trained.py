@@ -38,16 +38,15 @@ def test_every_training_is_a_mark_that_leads_to_its_schedule():
 
 
 def test_a_line_says_how_far_other_photographs_would_move_a_row():
-    sure = {"interval": [2.5, 6.5], "difference": {"AP": -0.5, "low": -1.25, "high": 0.2}}
-    full = {"interval": [3.0, 5.5], "difference": {"AP": 0.0, "low": 0.0, "high": 0.0}}
+    sure = {"difference": {"AP": -0.5, "low": -1.25, "high": 2.5}}
+    full = {"difference": {"AP": 0.0, "low": 0.0, "high": 0.0}}
     rows = [FOUND["variants"][0] | full, FOUND["variants"][1] | sure, *FOUND["variants"][2:]]
     drawing = trained.study_chart(FOUND | {"variants": rows}, EncoderSchedule.parse("H2L2-(2+1)x3"), "en")
-    first, second, ap, _ = drawing["data"]
-    assert (first["x"], first["y"]) == ([3.0, 5.5], ["full encoder"] * 2)
-    assert (second["x"], second["y"]) == ([2.5, 6.5], ["H3L1-(2+1)x3"] * 2)
-    assert [line["showlegend"] for line in (first, second)] == [True, False]
-    assert drawing["layout"]["xaxis"]["range"][1] > 6.5
-    assert ap["hovertext"][2].endswith("<br>AP less the full encoder's: -0.5 (-1.2 to +0.2)")
+    line, ap, _ = drawing["data"]
+    assert (line["x"], line["y"]) == ([4.5 - 1.25, 4.5 + 2.5], ["H3L1-(2+1)x3"] * 2)  # 4.5: the full encoder's mean
+    assert line["showlegend"]
+    assert drawing["layout"]["xaxis"]["range"][1] > 7.0
+    assert ap["hovertext"][2].endswith("<br>AP less the full encoder's: -0.5 (-1.2 to +2.5)")
     assert "less" not in ap["hovertext"][0]  # nothing to compare the first row with
     assert "less" not in ap["hovertext"][3]  # not measured
 
