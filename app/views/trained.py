@@ -30,7 +30,7 @@ def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Draw
     names = [_name(row, plan, lang) for row in rows]
     base = mean(run["AP"] for run in rows[0]["runs"])
     sure = [(name, row["difference"]) for name, row in list(zip(names, rows, strict=True))[1:] if "difference" in row]
-    traces = [_interval(name, less, base, number == 0, lang) for number, (name, less) in enumerate(sure)]
+    traces = [_interval(name, less, base) for name, less in sure]
     for figure, (colour, symbol) in FIGURES.items():
         marks = [(name, row, run) for name, row in zip(names, rows, strict=True) for run in row["runs"]]
         traces.append(
@@ -56,15 +56,15 @@ def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Draw
     return drawing
 
 
-def _interval(name: str, less: dict[str, float], base: float, first: bool, lang: str) -> dict[str, Any]:
-    """A line behind a row's marks: where 95 % of its distance from the full encoder lie when the photographs are drawn anew."""
+def _interval(name: str, less: dict[str, float], base: float) -> dict[str, Any]:
+    """A line behind a row's marks: where 95 % of its distance from the full encoder lie when the photographs are drawn anew.
+
+    The view's note says so: a legend of three has no room beside names of schedules.
+    """
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": say(lang, "schedule.study.interval"),
-        "legendgroup": "interval",
-        "legendrank": 2000,
-        "showlegend": first,
+        "showlegend": False,
         "x": [base + less["low"], base + less["high"]],
         "y": [name, name],
         "line": {"color": FIGURES["AP"][0], "width": 2},

@@ -44,7 +44,7 @@ def test_a_line_says_how_far_other_photographs_would_move_a_row():
     drawing = trained.study_chart(FOUND | {"variants": rows}, EncoderSchedule.parse("H2L2-(2+1)x3"), "en")
     line, ap, _ = drawing["data"]
     assert (line["x"], line["y"]) == ([4.5 - 1.25, 4.5 + 2.5], ["H3L1-(2+1)x3"] * 2)  # 4.5: the full encoder's mean
-    assert line["showlegend"]
+    assert not line["showlegend"]
     assert drawing["layout"]["xaxis"]["range"][1] > 7.0
     assert ap["hovertext"][2].endswith("<br>AP less the full encoder's: -0.5 (-1.2 to +2.5)")
     assert "less" not in ap["hovertext"][0]  # nothing to compare the first row with
