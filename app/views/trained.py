@@ -84,7 +84,7 @@ def _words(row: dict[str, Any], run: dict[str, Any], lang: str) -> str:
     share = f"{row['encoder_gmacs']:.2f} GMACs" + (f", {row['encoder_ms']:.0f} ms" if "encoder_ms" in row else "")
     names = {"plan": row["schedule"], "seed": run["seed"], "cost": share}
     words = say(lang, "schedule.study.run", **names, ap=run["AP"], ap50=run["AP50"], small=run["AP_small"])
-    if less := row.get("difference"):
-        signed = {"less": less["AP"], "low": less["low"], "high": less["high"]}
-        words += "<br>" + say(lang, "schedule.study.difference", **signed) if any(signed.values()) else ""
+    less = row.get("difference")
+    if less and any(less.values()):  # the first row is compared with itself
+        words += "<br>" + say(lang, "schedule.study.difference", less=less["AP"], low=less["low"], high=less["high"])
     return words

@@ -57,6 +57,7 @@ class Recipe:
     preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones;
     start: a trained detector to start from instead ("embedded", a weights folder or a Hub id), "" for none; its config
     gets the ``changes`` too, and its parts named in ``fresh`` ("encoder") random weights, or the backbone that of ``backbone``;
+    closed: the encoder's layers add nothing at first (`start.close_branches`);
     freeze_stem: leave the backbone's first stages as they are; freeze: leave these parts ("backbone") as they are;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     mild_from: from that share of the training on, pictures without mosaic, mixup and pasted objects;
@@ -71,6 +72,7 @@ class Recipe:
     backbone: str = ""
     start: str = ""
     fresh: tuple[str, ...] = ()
+    closed: bool = False
     freeze_stem: bool = False
     freeze: tuple[str, ...] = ()
     steps: int = 0

@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
+from litedetr.encoder import InterleavedEncoder
 from litedetr.training.data import PhotoSet
 from litedetr.training.recipes import Recipe
 
@@ -39,11 +41,26 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
         detector = Detector.from_preset(recipe.preset, num_classes=len(photos.names), **{**classes, **recipe.changes})
     if recipe.backbone:
         load_mobilenet_backbone(detector.backbone, recipe.backbone)
+    if recipe.closed:
+        close_branches(detector.encoder)
     if recipe.freeze_stem:
         detector.backbone.freeze_stem()
     for name in recipe.freeze:
         detector.get_submodule(name).requires_grad_(False)
     return detector
+
+
+@torch.no_grad()
+def close_branches(encoder: InterleavedEncoder) -> None:
+    """Every layer adds nothing at first, so that all encoders begin as the same one: norms around the backbone's features.
+
+    A trained decoder reads those better than what random layers make of them.
+    """
+    for layer in encoder.layers:
+        networks = [network.linear2 for network in (layer.ffn, layer.low_ffn) if network is not None]
+        for last in (layer.attention.output_proj, *networks):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
 
 @torch.no_grad()

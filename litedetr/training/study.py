@@ -17,15 +17,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from litedetr.bench.timing import take_turns
 from litedetr.config import DetectorConfig
 from litedetr.cost import gmacs
 from litedetr.detector import Detector
-from litedetr.encoder import InterleavedEncoder
 from litedetr.schedule import EncoderSchedule
-from litedetr.training.bootstrap import average_precision, class_records, resampled
+from litedetr.training.bootstrap import class_records, resampled
 from litedetr.training.data import PhotoSet, read_annotations
 from litedetr.training.denoising import DenoisingSettings
 from litedetr.training.evaluation import Evaluation, evaluate
@@ -33,7 +31,6 @@ from litedetr.training.loop import train
 from litedetr.training.losses import LossSettings
 from litedetr.training.recipes import OptimiserSettings, Recipe, Stage
 from litedetr.training.results import read_results
-from litedetr.training.start import build_detector
 
 log = logging.getLogger(__name__)
 FIGURES = ("AP", "AP50", "AP_small", "AP_medium", "AP_large")
@@ -72,6 +69,7 @@ def recipe(variant: Variant, seed: int, config: DetectorConfig, steps: int, size
         start=source,
         changes={"schedule": variant.schedule, "key_aware": variant.key_aware},
         fresh=("encoder", *attention),
+        closed=True,
         freeze=("backbone",),
         steps=steps,
         stages=(Stage(0.5, _multiple(0.6 * size), 8), Stage(0.75, _multiple(0.8 * size), 8), Stage(1.0, size, 8)),
@@ -87,19 +85,6 @@ def recipe(variant: Variant, seed: int, config: DetectorConfig, steps: int, size
 def _multiple(size: float) -> int:
     """The nearest size that every stride divides."""
     return max(64, 64 * round(size / 64))
-
-
-@torch.no_grad()
-def close_branches(encoder: InterleavedEncoder) -> None:
-    """Every layer adds nothing at first, so that all encoders begin as the same one: norms around the backbone's features.
-
-    A trained decoder reads those better than what random layers make of them.
-    """
-    for layer in encoder.layers:
-        networks = [network.linear2 for network in (layer.ffn, layer.low_ffn) if network is not None]
-        for last in (layer.attention.output_proj, *networks):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
 
 
 def study(
@@ -145,10 +130,7 @@ def _run(plan: Recipe, data: Path, folder: Path, seed: int, size: int, progress:
     """One training and its figures, or those of an earlier call."""
     done = folder / "figures.json"
     if not done.is_file():
-        torch.manual_seed(plan.seed)
-        detector = build_detector(plan, PhotoSet.open(data, "train"))
-        close_branches(detector.encoder)
-        result = train(plan, data, folder, detector=detector, progress=progress)
+        result = train(plan, data, folder, progress=progress)
         found = result.evaluation
         if found is None:
             raise ValueError(f"expected a val split beside train in {data}, got none; add val.json and val/")
@@ -185,15 +167,16 @@ def spread(found: dict[str, Any], data: Path | str, out: Path | str, rounds: int
     rows = [row for row in found["variants"] if row["runs"]]
     photos = PhotoSet.open(Path(data), "val")
     content, ids = read_annotations(photos.annotations), [photo.id for photo in photos.photos]
-    records = []
+    once, records = [], []
     for name, run in ((f"{row['name']}-{run['seed']}", run) for row in rows for run in row["runs"]):
         detector, results = Detector.from_pretrained(str(Path(out) / name / "weights")), Path(out) / name / "val"
         options = {"size": found["size"], "photos": photos, "progress": progress, "results": results}
-        run |= _percent(evaluate(detector, photos.annotations, photos.folder, **options))
+        measured = evaluate(detector, photos.annotations, photos.folder, **options)
+        run |= _percent(measured)
+        once.append(measured.figures["AP"])
         detections = [entry for entries in read_results(results).values() for entry in entries]
         records.append(class_records(content, detections, ids))
     draws = resampled(records, rounds)  # (R, trainings)
-    once = np.array([average_precision(one, np.ones(len(ids))) for one in records])
     ends = np.cumsum([len(row["runs"]) for row in rows])[:-1]
     values = np.stack([part.mean(-1) for part in np.split(100 * np.vstack([once, draws]), ends, axis=1)])  # (V, 1 + R)
     for row, less in zip(rows, values - values[0], strict=True):

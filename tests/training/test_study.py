@@ -9,8 +9,8 @@ from litedetr.cli import main
 from litedetr.training import study as module
 from litedetr.training.data import PhotoSet
 from litedetr.training.loop import read_log
-from litedetr.training.start import build_detector
-from litedetr.training.study import Variant, clock, close_branches, markdown, spread, study
+from litedetr.training.start import build_detector, close_branches
+from litedetr.training.study import Variant, clock, markdown, spread, study
 from tests.training.conftest import tiny_detector
 
 VARIANTS = (Variant("full", "H4L0-(1+1)x2", seeds=(0, 1)), Variant("plain", "H3L1-(2+1)x1", key_aware=False))
@@ -96,6 +96,7 @@ def test_only_what_is_compared_starts_anew(start, photo_folder):
     assert {name.split(".")[0] for name in anew} == {"encoder", "decoder", "dense_head"}
     assert {name.split(".")[-2] for name in anew if name.startswith("decoder.")} == {"attention_weights"}
     assert not any(p.requires_grad for p in detector.backbone.parameters())
+    assert not any(layer.attention.output_proj.weight.any() for layer in detector.encoder.layers)  # closed
 
 
 def test_the_command_says_what_it_needs(capsys):
