@@ -34,7 +34,7 @@ AT_ONCE = 2
 """So many models come from the Hub at a time: one that is slow does not keep the next."""
 
 _FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
-_BACKBONES = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50", "swin_tiny": "Swin-T"}
+_BACKBONES = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50", "swin_tiny": "Swin-T", "nanodet_g": "NanoDet-g"}
 
 
 def offered() -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from litedetr.schedule import EncoderSchedule
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 FAMILIES = ("dino", "deformable_detr", "h_detr")
-BACKBONES = ("resnet50", "swin_tiny", "mobilenetv2")
+BACKBONES = ("resnet50", "swin_tiny", "mobilenetv2", "nanodet_g")
 LARGEST_TENSOR = 2**28
 """Numbers in the largest tensor that a photo needs; the published models stay below a fifth of it."""
 
@@ -40,7 +40,8 @@ class DetectorConfig:
 
     Attributes:
         family: "dino", "deformable_detr" or "h_detr"; any of them is "lite" with an interleaved schedule.
-        backbone: "resnet50", "swin_tiny" or "mobilenetv2"; backbone_width: channels of ResNet's stem or of Swin's first stage.
+        backbone: "resnet50", "swin_tiny", "mobilenetv2" or "nanodet_g"; backbone_width: channels of ResNet's stem or of
+            Swin's first stage.
         width: d, the transformer's width; heads: M; levels: L; points: P per head and level.
         schedule: the encoder's schedule, e.g. "H3L1-(2+1)x3"; "H4L0-(1+1)x6" is the full encoder.
         key_aware: KDA in encoder and decoder instead of plain deformable attention.
@@ -322,6 +323,20 @@ def _lite_dino_mobilenet() -> DetectorConfig:
     )
 
 
+def _lite_dino_nanodet() -> DetectorConfig:
+    """The embedded model: its backbone has seen COCO, and queries begin with the contents of the tokens that were chosen."""
+    return replace(
+        _lite_dino_mobilenet(),
+        backbone="nanodet_g",
+        learned_content=False,
+        short_side=448,
+        long_side=448,
+        duplicates=0.65,
+        pixel_mean=IMAGENET_MEAN,
+        pixel_std=IMAGENET_STD,
+    )
+
+
 @lru_cache(maxsize=1)
 def _presets() -> dict[str, DetectorConfig]:
     known = {
@@ -329,6 +344,7 @@ def _presets() -> dict[str, DetectorConfig]:
         "deformable-detr-r50-refine": _deformable_detr(two_stage=False, box_refine=True),
         "deformable-detr-r50-two-stage": _deformable_detr(two_stage=True, box_refine=True),
         "lite-dino-mobilenet": _lite_dino_mobilenet(),
+        "lite-dino-nanodet-g": _lite_dino_nanodet(),
     }
     for short, (backbone, width) in _BACKBONES.items():
         for family, full in (("dino", _dino(backbone, width)), ("h-detr", _h_detr(backbone, width))):

@@ -22,7 +22,7 @@ def test_presets_are_those_of_the_paper():
     lite |= {f"lite-deformable-detr-r50-{s}" for s in (*schedules, "h3l1-3x2")}
     full = {f"{family}-{b}" for family in ("dino", "h-detr") for b in ("r50", "swin-t")}
     full |= {"deformable-detr-r50", "deformable-detr-r50-refine", "deformable-detr-r50-two-stage"}
-    assert set(presets()) == lite | full | {"lite-dino-mobilenet"}
+    assert set(presets()) == lite | full | {"lite-dino-mobilenet", "lite-dino-nanodet-g"}
     assert all(preset(name).encoder_schedule.is_full and not preset(name).key_aware for name in full)
     assert all(not preset(name).encoder_schedule.is_full and preset(name).low_ffn == 256 for name in lite)
     assert {name for name in lite if not preset(name).key_aware} == {name for name in lite if "deformable" in name}

@@ -14,7 +14,7 @@ from litedetr.output import LayerOutput
 def small(name: str, **changes) -> Detector:
     """A preset with the same parts and few channels."""
     config = preset(name)
-    widths = {"resnet50": 2, "swin_tiny": 12, "mobilenetv2": 64}
+    widths = {"resnet50": 2, "swin_tiny": 12, "mobilenetv2": 64, "nanodet_g": 64}
     changes = {
         "width": 32, "heads": 4, "encoder_ffn": 24, "decoder_ffn": 24, "low_ffn": config.low_ffn and 16, "decoder_layers": 2,
         "queries": 12, "one_to_many_queries": config.one_to_many_queries and 7, "backbone_width": widths[config.backbone],
@@ -108,7 +108,7 @@ def test_messages():
     assert str(error.value) == ("expected a model with one-to-many queries (H-DETR), got deformable_detr: leave one_to_many out")
     with pytest.raises(ValueError) as error:
         Detector.from_preset("dino-r50", backbone="vgg")
-    assert str(error.value) == "expected the backbone resnet50, swin_tiny or mobilenetv2, got 'vgg'"
+    assert str(error.value) == "expected the backbone resnet50, swin_tiny, mobilenetv2 or nanodet_g, got 'vgg'"
 
 
 def test_configs_of_the_first_release_still_load():

@@ -5,11 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from litedetr.backbones.mobilenet import MobileNetV2
+from litedetr.backbones.nanodet import NanoDetG
 from litedetr.backbones.resnet import ResNet50
 from litedetr.backbones.swin import SwinTransformer
 from litedetr.config import DetectorConfig
 
-__all__ = ["MobileNetV2", "ResNet50", "SwinTransformer", "build_backbone"]
+__all__ = ["MobileNetV2", "NanoDetG", "ResNet50", "SwinTransformer", "build_backbone"]
 
 
 def build_backbone(config: DetectorConfig) -> nn.Module:
@@ -20,4 +21,6 @@ def build_backbone(config: DetectorConfig) -> nn.Module:
         return SwinTransformer(config.backbone_width)
     if config.backbone == "mobilenetv2":
         return MobileNetV2()
-    raise ValueError(f"expected the backbone resnet50, swin_tiny or mobilenetv2, got {config.backbone!r}")
+    if config.backbone == "nanodet_g":
+        return NanoDetG()
+    raise ValueError(f"expected the backbone resnet50, swin_tiny, mobilenetv2 or nanodet_g, got {config.backbone!r}")

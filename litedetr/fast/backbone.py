@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from litedetr.backbones import MobileNetV2, ResNet50, SwinTransformer
+from litedetr.backbones import MobileNetV2, NanoDetG, ResNet50, SwinTransformer
 from litedetr.backbones.mobilenet import TAPS, InvertedResidual
 from litedetr.backbones.resnet import Bottleneck, FrozenBatchNorm
 from litedetr.fast.convolution import Activation, FusedConvolution, SameConvolution, channels_last, plain
+from litedetr.fast.nanodet import FastNanoDet
 from litedetr.fast.neck import fast_neck
 from litedetr.fast.strips import Chain, MaxPool
 from litedetr.fast.swin import FastSwin
@@ -31,6 +32,8 @@ def fast_backbone(backbone: nn.Module, dtype: torch.dtype) -> nn.Module:
         return FastMobileNet(backbone, dtype)
     if isinstance(backbone, SwinTransformer):
         return FastSwin(backbone, dtype)
+    if isinstance(backbone, NanoDetG):
+        return FastNanoDet(backbone, dtype)
     return backbone
 
 

@@ -1,6 +1,6 @@
 """Times backbones for inference against the plain ones, in turns in one process:
 
-    python -m litedetr.fast.benchmark [--size 640] [--rounds 5] [--threads 1] [resnet50 swin_tiny mobilenetv2]
+    python -m litedetr.fast.benchmark [--size 640] [--rounds 5] [--threads 1] [resnet50 swin_tiny mobilenetv2 nanodet_g]
 
 With one thread it is processor time, with more the clock on the wall.
 """
@@ -19,7 +19,7 @@ from litedetr.bench.timing import Ratio, take_turns
 from litedetr.config import DetectorConfig
 from litedetr.fast.backbone import fast_backbone
 
-BACKBONES = ("resnet50", "swin_tiny", "mobilenetv2")
+BACKBONES = ("resnet50", "swin_tiny", "mobilenetv2", "nanodet_g")
 
 
 @dataclass(frozen=True)

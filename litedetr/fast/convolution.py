@@ -13,12 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Activation = Literal["none", "relu", "relu6"]
+from litedetr.backbones.nanodet import SLOPE
+
+Activation = Literal["none", "relu", "relu6", "leaky"]
+"""Leaky: LeakyReLU 0.1, as NanoDet has it."""
 
 ONEDNN_NAMES: dict[Activation, tuple[str, list[float]]] = {
     "none": ("none", []),
     "relu": ("relu", []),
     "relu6": ("hardtanh", [0.0, 6.0]),
+    "leaky": ("leaky_relu", [SLOPE]),
 }
 SMALL = 65536
 """Weights with fewer elements than this are packed for no size in particular: bringing them into another order costs nothing."""
@@ -39,7 +43,10 @@ def fusing_works(dtype: torch.dtype) -> bool:
                 convolution = FusedConvolution(weight, bias, dtype, stride=2, padding=1, groups=groups, fused=True)
                 expected = F.conv2d(x.float(), weight.float(), bias.float(), 2, 1, 1, groups)
                 differences = [(convolution.add(x, skip.clone()) - (expected + skip))]
-                for activation, reference in (("none", expected), ("relu", expected.relu()), ("relu6", F.relu6(expected))):
+                references = {
+                    "none": expected, "relu": expected.relu(), "relu6": F.relu6(expected), "leaky": F.leaky_relu(expected, SLOPE),
+                }  # fmt: skip
+                for activation, reference in references.items():
                     convolution.activation = activation
                     differences.append(convolution(x) - reference)
                 if not all(bool((difference.float().abs() < exact).all()) for difference in differences):
@@ -196,4 +203,6 @@ def _activate(x: Tensor, activation: Activation) -> Tensor:
     """In place."""
     if activation == "relu":
         return x.relu_()
+    if activation == "leaky":
+        return F.leaky_relu_(x, SLOPE)
     return x.clamp_(0, 6) if activation == "relu6" else x

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from litedetr.backbones import MobileNetV2, ResNet50, SwinTransformer
+from litedetr.backbones import MobileNetV2, NanoDetG, ResNet50, SwinTransformer
 from litedetr.fast import convolution, dense, strips
 from litedetr.fast.backbone import fast_backbone, fast_neck
 from litedetr.fast.benchmark import backbone_ratios
@@ -17,6 +17,7 @@ from litedetr.pyramid import PyramidNeck
 KINDS = {
     "resnet": lambda: ResNet50(8),
     "mobilenet": MobileNetV2,
+    "nanodet": NanoDetG,
     "swin": lambda: SwinTransformer(12, (2, 2, 2, 2), (1, 1, 2, 2), window=4),
 }
 DTYPES = (torch.float32, torch.bfloat16)
@@ -75,7 +76,7 @@ def test_maps_agree_at_any_size(kind, dtype, way):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("kind", ["resnet", "mobilenet"])
+@pytest.mark.parametrize("kind", ["resnet", "mobilenet", "nanodet"])
 def test_strips_agree_with_the_whole(kind, dtype, way, monkeypatch):
     net = build(kind)
     fast = fast_backbone(net, dtype)
@@ -115,7 +116,7 @@ def test_the_original_is_neither_changed_nor_read_again(kind):
     assert not any(parameter.requires_grad for parameter in fast.parameters())
 
 
-@pytest.mark.parametrize("kind", ["resnet", "mobilenet"])
+@pytest.mark.parametrize("kind", ["resnet", "mobilenet", "nanodet"])
 def test_a_copy_after_use_agrees(kind):
     fast = fast_backbone(build(kind), torch.float32)
     expected = fast(picture(64, 64))

@@ -9,7 +9,8 @@ from litedetr.fast import FastDetector, bfloat16_is_native, dense, optimize
 from tests.test_families import small
 
 FAMILIES = (
-    "lite-dino-mobilenet", "lite-dino-r50-h3l1-2x3", "dino-swin-t", "lite-h-detr-r50-h2l2-2x3", "deformable-detr-r50",
+    "lite-dino-mobilenet", "lite-dino-nanodet-g", "lite-dino-r50-h3l1-2x3", "dino-swin-t", "lite-h-detr-r50-h2l2-2x3",
+    "deformable-detr-r50",
     "deformable-detr-r50-refine", "deformable-detr-r50-two-stage", "lite-deformable-detr-r50-h3l1-6x1",
 )  # fmt: skip
 

@@ -1,0 +1,51 @@
+"""The teacher of the embedded model: NanoDet-g's own head, on the maps that its backbone gives the student anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from litedetr.backbones.nanodet import BINS, CLASSES, WIDTH, read_nanodet
+from litedetr.boxes import xyxy_to_cxcywh
+from litedetr.output import LayerOutput
+from litedetr.positions import token_centres
+
+
+class Teacher(nn.Module):
+    """Generalised focal head (Li et al. 2020): a class score that is the expected IoU, and four distances as distributions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs = nn.ModuleList(nn.Conv2d(WIDTH, CLASSES + 4 * BINS, 1) for _ in range(3))
+        self.requires_grad_(False)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Teacher:
+        """The published head, out of the file that `litedetr.backbones.nanodet.read_nanodet` knows."""
+        teacher = cls()
+        teacher.outputs.load_state_dict(read_nanodet(path)[1])
+        return teacher
+
+    @torch.no_grad()
+    def forward(self, maps: Sequence[Tensor]) -> LayerOutput:
+        """Maps of `NanoDetG` for pictures without padding (B, 128, h, w), finest first -> logits (B, S, 80) and boxes (B, S, 4)
+        cxcywh in [0, 1] of all S tokens; a box may reach beyond the picture."""
+        logits, boxes = [], []
+        for output, level in zip(self.outputs, maps, strict=True):
+            B, _, H, W = level.shape
+            raw = output(level).flatten(2).transpose(1, 2).float()  # (B, H * W, 124)
+            logits.append(raw[..., :CLASSES])
+            boxes.append(_boxes(raw[..., CLASSES:].view(B, H * W, 4, BINS), (H, W)))
+        return LayerOutput(torch.cat(logits, 1), torch.cat(boxes, 1))
+
+
+def _boxes(distances: Tensor, shape: tuple[int, int]) -> Tensor:
+    """(B, H * W, 4, bins) logits of the distances to left, top, right, bottom in cells -> (B, H * W, 4) cxcywh."""
+    H, W = shape
+    bins = torch.arange(BINS, dtype=distances.dtype, device=distances.device)
+    cells = (distances.softmax(-1) * bins).sum(-1) / distances.new_tensor((W, H, W, H))
+    centres = token_centres([shape], distances.new_ones(1, 1, 2))  # (1, H * W, 2)
+    return xyxy_to_cxcywh(torch.cat((centres - cells[..., :2], centres + cells[..., 2:]), dim=-1))
