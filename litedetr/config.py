@@ -55,6 +55,9 @@ class DetectorConfig:
             the Deformable DETR family only).
         one_to_many_queries: of the second set, in training (H-DETR).
         temperature, position_shift: of the sine positions.
+        anchor_cells: side of the boxes that tokens start from, in cells of their scale (DINO family); None: as published, 0.05 of
+            the photo's sides on the finest scale and twice as much on each coarser one, so that a token has to guess the photo's
+            shape.
         dense_head: a training-only head that predicts from every encoder token.
         num_classes, class_names, category_ids: outputs; ids as they appear in COCO-format results.
         select: detections kept by post-processing before any threshold.
@@ -88,6 +91,7 @@ class DetectorConfig:
     one_to_many_queries: int = 0
     temperature: float = 20.0
     position_shift: float = 0.0
+    anchor_cells: float | None = None
     dense_head: bool = False
     num_classes: int = 91
     class_names: tuple[str, ...] = ()
@@ -120,6 +124,11 @@ class DetectorConfig:
             raise ValueError(f"expected a width divisible by the number of heads, got width={self.width}, heads={self.heads}")
         if self.duplicates is not None and not (_is_real(self.duplicates) and 0 < self.duplicates <= 1):
             raise ValueError(f"expected duplicates as an IoU in (0, 1], or None to keep all, got {_short(self.duplicates)}")
+        cells = self.anchor_cells
+        if cells is not None and not (self.is_dino and _is_real(cells) and 0.1 <= cells <= 100):
+            raise ValueError(
+                f"expected anchor_cells from 0.1 to 100 in a dino model, or None, got {_short(cells)} in a {self.family} one"
+            )
         for name in ("class_names", "category_ids"):
             given = len(getattr(self, name))
             if given and given != self.num_classes:
@@ -328,7 +337,9 @@ def _lite_dino_nanodet() -> DetectorConfig:
     return replace(
         _lite_dino_mobilenet(),
         backbone="nanodet_g",
+        encoder_ffn=256,
         learned_content=False,
+        anchor_cells=2.8,
         short_side=448,
         long_side=448,
         duplicates=0.65,

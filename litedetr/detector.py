@@ -135,11 +135,28 @@ class Detector(nn.Module):
         Returns:
             `DetectorOutput` with logits (B, Q, K) and boxes (B, Q, 4) cxcywh in [0, 1] of the image without its padding.
         """
+        with stage(trace, "backbone"):
+            features = self.backbone(pixels)
+        return self.from_features(features, mask, denoising=denoising, one_to_many=one_to_many, dense=dense, trace=trace)
+
+    def from_features(
+        self,
+        features: Sequence[Tensor],
+        mask: Tensor | None = None,
+        *,
+        denoising: DenoisingQueries | None = None,
+        one_to_many: bool = False,
+        dense: bool = False,
+        every_token: bool = False,
+        trace: Trace | None = None,
+    ) -> DetectorOutput:
+        """What `forward` does after the backbone, from the backbone's maps (B, C_l, H_l, W_l), finest first.
+
+        every_token: also what every encoder token predicts with the first stage's heads, in training (two-stage models).
+        """
         if one_to_many and not self.config.one_to_many_queries:
             family = self.config.family
             raise ValueError(f"expected a model with one-to-many queries (H-DETR), got {family}: leave one_to_many out")
-        with stage(trace, "backbone"):
-            features = self.backbone(pixels)
         with stage(trace, "neck"):
             pyramid = self.neck(features, mask)
             if trace is not None:
@@ -167,6 +184,7 @@ class Detector(nn.Module):
             denoising=tuple(noisy),
             one_to_many=tuple(many),
             dense=self.dense_head(memory, pyramid) if dense else None,
+            every_token=self.selection.every_token(memory, pyramid) if every_token else None,
             dense_shapes=pyramid.shapes,
             dense_mask=pyramid.mask,
         )

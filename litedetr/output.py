@@ -44,6 +44,8 @@ class DetectorOutput:
         denoising: every decoder layer's predictions for the denoising queries; empty without them.
         one_to_many: every decoder layer's predictions for the one-to-many queries (H-DETR); empty without them.
         dense: predictions of every encoder token by the training-only dense head, if asked for.
+        every_token: predictions of every encoder token by the first stage's own heads, if asked for; tokens that cannot be used
+            have the box (1, 1, 1, 1).
         dense_shapes: (height, width) of every level, finest first, and
         dense_mask: (B, S) bool, True = padding: the layout of ``dense``.
     """
@@ -55,5 +57,6 @@ class DetectorOutput:
     denoising: tuple[LayerOutput, ...] = ()
     one_to_many: tuple[LayerOutput, ...] = ()
     dense: LayerOutput | None = None
+    every_token: LayerOutput | None = None
     dense_shapes: tuple[tuple[int, int], ...] = field(default=())
     dense_mask: Tensor | None = None

@@ -104,7 +104,7 @@ def reference_points(shapes: Shapes, ratios: Tensor) -> Tensor:
 
 
 def box_proposals(
-    shapes: Shapes, mask: Tensor, base_size: Tensor | float = 0.05, usable_only: bool = True
+    shapes: Shapes, mask: Tensor, base_size: Tensor | float = 0.05, usable_only: bool = True, cells: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """One box per token, centred on it and twice as large on each coarser level (Deformable DETR, appendix A.4).
 
@@ -112,6 +112,8 @@ def box_proposals(
         shapes: (height, width) per level, finest first.
         mask: (B, S) bool, True = padding.
         base_size: width and height on the finest level, a number or a tensor (2,).
+        cells: instead of `base_size`, width and height in cells of each level: squares in the photo, whatever its shape. At most
+            0.9 of the photo.
         usable_only: put +inf where a token is padding or its box leaves (0.01, 0.99).
 
     Returns:
@@ -123,7 +125,8 @@ def box_proposals(
     for level, (level_mask, (H, W)) in enumerate(zip(split_levels(mask, shapes), shapes, strict=True)):
         ratio = valid_ratios(level_mask.view(B, H, W), size.dtype)
         centres.append(token_centres([(H, W)], ratio[:, None]))
-        sizes.append((size * 2.0**level).expand(B, H * W, 2))
+        side = size * 2.0**level if cells is None else (cells / (ratio * ratio.new_tensor((W, H)))).clamp(max=0.9)[:, None]
+        sizes.append(side.expand(B, H * W, 2))
     proposals = torch.cat((torch.cat(centres, 1), torch.cat(sizes, 1)), dim=-1)
     usable = ((proposals > 0.01) & (proposals < 0.99)).all(-1) & ~mask
     proposals = torch.log(proposals / (1 - proposals)) if usable_only else inverse_sigmoid(proposals)

@@ -16,7 +16,7 @@ def build_selection(config: DetectorConfig) -> nn.Module:
     """The module that makes the decoder's queries from the encoder's memory: (memory, pyramid) -> `Selection`."""
     c = config
     if c.family == "dino":
-        return QuerySelection(c.width, c.queries, c.num_classes, c.learned_content)
+        return QuerySelection(c.width, c.queries, c.num_classes, c.learned_content, c.anchor_cells)
     if c.family == "h_detr":
         return HybridSelection(c.width, c.queries, c.one_to_many_queries, c.num_classes, c.learned_content)
     if c.two_stage:

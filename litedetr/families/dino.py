@@ -16,10 +16,13 @@ class QuerySelection(TokenHeads):
     Args:
         width: d; queries: Q; classes: K.
         learned_content: mixed selection.
+        anchor_cells: see `TokenHeads`.
     """
 
-    def __init__(self, width: int, queries: int, classes: int, learned_content: bool = True):
-        super().__init__(width, classes)
+    def __init__(
+        self, width: int, queries: int, classes: int, learned_content: bool = True, anchor_cells: float | None = None
+    ):
+        super().__init__(width, classes, anchor_cells)
         self.queries = queries
         self.content = nn.Embedding(queries, width) if learned_content else None
 

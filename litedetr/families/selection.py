@@ -45,10 +45,13 @@ class TokenHeads(nn.Module):
 
     Args:
         width: d; classes: K.
+        anchor_cells: side of the boxes that tokens start from, in cells of their level; None: 0.05 of the photo's sides on the
+            finest level, twice as much on each coarser one.
     """
 
-    def __init__(self, width: int, classes: int):
+    def __init__(self, width: int, classes: int, anchor_cells: float | None = None):
         super().__init__()
+        self.anchor_cells = anchor_cells
         self.project = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.class_head = class_head(width, classes)
@@ -58,7 +61,7 @@ class TokenHeads(nn.Module):
     def candidates(self, memory: Tensor, pyramid: FeaturePyramid) -> tuple[Tensor, Tensor, Tensor]:
         """(B, S, d) memory -> tokens (B, S, d), their class logits (B, S, K), the boxes they start from (B, S, 4)
         before the sigmoid. Tokens that cannot be used are 0 and start from infinity."""
-        proposals, usable = box_proposals(pyramid.shapes, pyramid.mask)
+        proposals, usable = box_proposals(pyramid.shapes, pyramid.mask, cells=self.anchor_cells)
         tokens = self.norm(self.project(memory.masked_fill(~usable[..., None], 0.0)))
         return tokens, self.class_head(tokens), proposals
 

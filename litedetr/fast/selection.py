@@ -31,7 +31,7 @@ class FastTokenHeads(TokenHeads):
             return super().candidates(memory, pyramid)
         known = self._known
         if known is None or known[0] != pyramid.shapes:
-            proposals, usable = box_proposals(pyramid.shapes, pyramid.mask[:1])
+            proposals, usable = box_proposals(pyramid.shapes, pyramid.mask[:1], cells=self.anchor_cells)
             known = self._known = pyramid.shapes, proposals, (~usable[0]).nonzero()[:, 0]
         _, proposals, unusable = known
         tokens = self.norm(self.project(memory))

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from litedetr.positions import box_proposals
 from litedetr.processes import ALONE, Processes, choose_device
 from litedetr.training.charts import curve_svg
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.training.data import Batch, BatchStream, PhotoSet
 from litedetr.training.denoising import Denoising, make_denoising
+from litedetr.training.distillation import token_losses
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.losses import LossSettings, detection_losses, total_loss
 from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
@@ -27,6 +29,7 @@ from litedetr.training.precision import autocast, normalise
 from litedetr.training.recipes import Recipe
 from litedetr.training.start import build_detector
 from litedetr.training.targets import Targets
+from litedetr.training.teacher import Teacher
 
 log = logging.getLogger(__name__)
 AHEAD = 3
@@ -125,6 +128,7 @@ class _Run:
         self.processes = processes
         self.device = choose_device(recipe.device)
         self.detector = detector.to(self.device)
+        self.teacher = Teacher.from_file(recipe.teacher).to(self.device) if recipe.teacher else None
         processes.same(list(self.detector.state_dict().values()))
         groups = parameter_groups(self.detector, recipe.optimiser)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
@@ -262,13 +266,20 @@ class _Run:
         with autocast(self.device, recipe.precision):
             noisy = recipe.denoising.number > 0 and detector.config.is_dino
             denoising = self._denoising(batch.targets) if noisy else None
-            output = detector(
-                pixels,
+            features = detector.backbone(pixels)
+            output = detector.from_features(
+                features,
                 mask if bool(batch.mask.any()) else None,
                 denoising=denoising.queries if denoising is not None else None,
-                dense=settings.dense > 0,
+                dense=settings.dense > 0 and detector.dense_head is not None,
+                every_token=self.teacher is not None,
             )
-        return detection_losses(output, targets, denoising, settings, processes=self.processes)
+        losses = detection_losses(output, targets, denoising, settings, processes=self.processes)
+        if self.teacher is None:
+            return losses
+        _, usable = box_proposals(output.dense_shapes, output.dense_mask, cells=detector.config.anchor_cells)
+        answers = self.teacher([level.float() for level in features])
+        return losses | token_losses(output.every_token, usable, answers, settings.distillation)
 
     def _denoising(self, targets: Targets) -> Denoising | None:
         """This process' part of the noisy copies, which depend on the whole batch: on its fullest picture, and by chance."""

@@ -3,7 +3,7 @@
 Names follow the published implementations: ``loss_ce``, ``loss_bbox``, ``loss_giou`` (trained on) and ``loss_xy``,
 ``loss_hw``, ``cardinality_error``, ``class_error`` (watched), with ``_0``, ``_1``, … for the earlier decoder layers,
 ``_interm`` for the selected encoder tokens, ``_dn`` and ``_dn_0``, … for the denoising queries, ``_dense`` for the
-auxiliary one-to-many head.
+one-to-many loss on all tokens, ``_soft`` for what a teacher says of them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from litedetr.output import DetectorOutput, LayerOutput
 from litedetr.processes import ALONE, Processes
 from litedetr.training.denoising import Denoising
 from litedetr.training.dense import DenseSettings, dense_losses
+from litedetr.training.distillation import DistillationSettings
 from litedetr.training.matching import Assignment, MatchCost, focal_background, focal_foreground, match
 from litedetr.training.targets import Targets
 
@@ -32,7 +33,8 @@ class LossSettings:
 
     class_loss: ``focal`` (target 1; DINO), ``varifocal`` (target and weight are the box's IoU; Zhang et al. 2021, as in
     RT-DETR) or ``matchability`` (target IoU^gamma, full weight; DEIM, Huang et al. 2025).
-    dense: weight of the auxiliary one-to-many loss on all encoder tokens; 0 turns it off.
+    dense: weight of the one-to-many loss on all encoder tokens, by the auxiliary head or, without one, by the first stage's own
+    heads; soft: weight of a teacher's answers for all encoder tokens; 0 turns them off.
     """
 
     label: float = 1.0
@@ -41,11 +43,13 @@ class LossSettings:
     interm: float = 1.0
     denoising: float = 1.0
     dense: float = 0.0
+    soft: float = 0.0
     alpha: float = 0.25
     gamma: float = 2.0
     class_loss: str = "focal"
     cost: MatchCost = field(default_factory=MatchCost)
     dense_settings: DenseSettings = field(default_factory=DenseSettings)
+    distillation: DistillationSettings = field(default_factory=DistillationSettings)
 
     def __post_init__(self) -> None:
         if self.class_loss not in CLASS_LOSSES:
@@ -67,9 +71,10 @@ def detection_losses(
     they, and their gradients, add up to the whole batch's.
     """
     dense = {}
-    if settings.dense > 0 and output.dense is not None:  # first: what comes after may fail here and not elsewhere
+    tokens = output.dense if output.dense is not None else output.every_token
+    if settings.dense > 0 and tokens is not None:  # first: what comes after may fail here and not elsewhere
         shapes, mask = output.dense_shapes, output.dense_mask
-        dense = dense_losses(output.dense, shapes, mask, targets, settings.dense_settings, processes)
+        dense = dense_losses(tokens, shapes, mask, targets, settings.dense_settings, processes)
     count = float(max(processes.total(len(targets)), 1))
     layers = [LayerOutput(output.logits, output.boxes), *output.auxiliary]
     suffixes = ["", *(f"_{i}" for i in range(len(output.auxiliary)))]
@@ -104,6 +109,8 @@ def loss_weight(name: str, settings: LossSettings) -> float:
         return base * settings.interm
     if suffix == "dense":
         return base * settings.dense
+    if suffix == "soft":
+        return base * settings.soft
     return base * settings.denoising if suffix.startswith("dn") else base
 
 

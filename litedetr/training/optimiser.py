@@ -11,7 +11,7 @@ from litedetr.training.recipes import EmaSettings, OptimiserSettings
 
 
 def parameter_groups(model: nn.Module, settings: OptimiserSettings) -> list[dict]:
-    """Up to six groups: backbone, sampling offsets, the rest; each with and without weight decay.
+    """Backbone, sampling offsets, parts that start trained, the rest; each with and without weight decay.
 
     Biases, norms and embeddings (and every other parameter of one dimension) do not decay. Frozen ones are left out.
     """
@@ -28,6 +28,8 @@ def parameter_groups(model: nn.Module, settings: OptimiserSettings) -> list[dict
             rate = settings.backbone
         elif "sampling_offsets" in name or ".offsets." in name:
             rate = settings.rate * settings.offsets
+        elif any(name.startswith(f"{part}.") for part in settings.trained):
+            rate = settings.rate * settings.trained_factor
         plain = parameter.ndim <= 1 or name in embeddings or name.endswith("level_embed")
         groups.setdefault((rate, 0.0 if plain else settings.decay), []).append(parameter)
     return [

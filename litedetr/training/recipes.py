@@ -26,6 +26,7 @@ class OptimiserSettings:
     """AdamW with a few groups, and how its rates change over the training.
 
     rate: of everything but the next two; offsets: factor for sampling offsets; backbone: rate of the backbone;
+    trained: parts that know their work from the start and learn at ``trained_factor`` of the rate;
     warm_up: steps until the rates are full; constant_until: share of the training after which they fall, along a
     cosine, to ``floor`` of themselves; decay: weight decay, none for biases, norms and embeddings; clip: largest norm
     of the gradient.
@@ -34,6 +35,8 @@ class OptimiserSettings:
     rate: float = 4e-4
     offsets: float = 0.3
     backbone: float = 8e-5
+    trained: tuple[str, ...] = ()
+    trained_factor: float = 0.2
     warm_up: int = 100
     constant_until: float = 0.5
     floor: float = 0.01
@@ -58,6 +61,7 @@ class Recipe:
     start: a trained detector to start from instead ("embedded", a weights folder or a Hub id), "" for none; its config
     gets the ``changes`` too, and its parts named in ``fresh`` ("encoder") random weights, or the backbone that of ``backbone``;
     closed: the encoder's layers add nothing at first (`start.close_branches`);
+    teacher: a file with NanoDet-g's weights, whose answers are taught with weight ``losses.soft``, "" for none;
     freeze_stem: leave the backbone's first stages as they are; freeze: leave these parts ("backbone") as they are;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     mild_from: from that share of the training on, pictures without mosaic, mixup and pasted objects;
@@ -70,6 +74,7 @@ class Recipe:
     preset: str = "lite-dino-mobilenet"
     changes: dict[str, Any] = field(default_factory=dict)
     backbone: str = ""
+    teacher: str = ""
     start: str = ""
     fresh: tuple[str, ...] = ()
     closed: bool = False

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from litedetr.backbones.mobilenet import load_mobilenet_backbone
+from litedetr.backbones.nanodet import load_nanodet_backbone
 from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
 from litedetr.encoder import InterleavedEncoder
@@ -26,8 +28,6 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
     Raises:
         ValueError: the recipe has a start and a backbone, and does not say that the latter takes the place of the former's.
     """
-    from litedetr.backbones.mobilenet import load_mobilenet_backbone
-
     if recipe.start and recipe.backbone and "backbone" not in recipe.fresh:
         raise ValueError(
             f"expected a trained detector or a backbone to start from, got both ({recipe.start} and {recipe.backbone}); "
@@ -40,7 +40,7 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
         classes = {"class_names": tuple(photos.names), "category_ids": tuple(photos.category_ids)}
         detector = Detector.from_preset(recipe.preset, num_classes=len(photos.names), **{**classes, **recipe.changes})
     if recipe.backbone:
-        load_mobilenet_backbone(detector.backbone, recipe.backbone)
+        load_backbone(detector, recipe.backbone)
     if recipe.closed:
         close_branches(detector.encoder)
     if recipe.freeze_stem:
@@ -48,6 +48,23 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
     for name in recipe.freeze:
         detector.get_submodule(name).requires_grad_(False)
     return detector
+
+
+def load_backbone(detector: Detector, path: str) -> None:
+    """Trained weights of the kind that the detector's backbone has.
+
+    Raises:
+        ValueError: no such file is known for it, or this one does not fit.
+    """
+    if detector.config.backbone == "nanodet_g":
+        load_nanodet_backbone(detector.backbone, path)
+    elif detector.config.backbone == "mobilenetv2":
+        load_mobilenet_backbone(detector.backbone, path)
+    else:
+        raise ValueError(
+            f"expected a detector on mobilenetv2 or nanodet_g to load {path} into, got {detector.config.backbone}: "
+            "leave the backbone out"
+        )
 
 
 @torch.no_grad()
