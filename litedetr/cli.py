@@ -61,7 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a detector on a COCO-format folder; goes on where it was stopped")
     train.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, val.json and val/")
     train.add_argument("--out", type=Path, required=True, help="folder for checkpoints, the log and the weights")
-    train.add_argument("--recipe", default="embedded", help='"embedded" or a recipe.json')
+    train.add_argument("--recipe", default="embedded", help='"embedded", "decoder", "mobilenet" or a recipe.json')
+    train.add_argument("--teacher", help="file with NanoDet-g's weights, whose answers are taught, too")
     train.add_argument("--backbone", help="file with backbone weights to start from")
     train.add_argument("--from", dest="start", help='start from "embedded", a weights folder or a Hub id, whatever its classes')
     train.add_argument("--seconds", type=float, help="length of the training in seconds")
@@ -190,10 +191,11 @@ def _train(options: argparse.Namespace) -> int:
     from litedetr.training import recipes
     from litedetr.training.loop import train
 
-    recipe = recipes.embedded() if options.recipe == "embedded" else recipes.Recipe.load(options.recipe)
+    named = recipes.NAMED.get(options.recipe)
+    recipe = named() if named else recipes.Recipe.load(options.recipe)
     given = {
         name: getattr(options, name)
-        for name in ("backbone", "start", "seconds", "steps", "threads")
+        for name in ("backbone", "teacher", "start", "seconds", "steps", "threads")
         if getattr(options, name) is not None
     }
     recipe = replace(recipe, **given)

@@ -76,6 +76,20 @@ def test_box_proposals():
     assert finite.isfinite().all()
 
 
+def test_proposals_in_cells_are_squares_in_the_photo():
+    height, width = 96, 160
+    shapes = [(12, 20), (6, 10), (3, 5), (2, 3)]
+    mask = torch.zeros(2, sum(h * w for h, w in shapes), dtype=torch.bool)
+    mask[1, :240] = (torch.arange(20) >= 10).repeat(12)  # the right half of the finest level is padding
+    proposals, usable = box_proposals(shapes, mask, cells=2.5)
+    sides = proposals.sigmoid()[..., 2:] * torch.tensor((width, height))
+    assert torch.allclose(sides[0, :240][usable[0, :240]], torch.tensor(20.0)), "2.5 cells of 8 pixels"
+    assert torch.allclose(sides[0, 240:300][usable[0, 240:300]], torch.tensor(40.0))
+    half = proposals[1, :240].sigmoid()[usable[1, :240]]
+    assert torch.allclose(half[:, 2], torch.tensor(2.5 / 10)), "of the part that is a photo"
+    assert proposals[0, -6:].sigmoid()[usable[0, -6:]][:, 3].max() == pytest.approx(0.9), "never wider than the photo"
+
+
 @pytest.mark.parametrize("case", golden.cases("ops", "postprocess_"))
 def test_post_processing(case):
     config, arrays, _ = golden.load("ops", case)

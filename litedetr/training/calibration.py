@@ -22,6 +22,9 @@ RIGHT = 0.5
 """IoU with an object of its class from which on a detection is right."""
 DOUBLED = 0.7
 """IoU with a better detection of its class from which on a detection is a near-duplicate."""
+LEAST_PRECISION = 0.65
+"""Share of the detections at or above the default threshold that are right, if any threshold reaches it: who looks at a picture
+minds a wrong box more than a missing one."""
 BINS = 10
 
 
@@ -49,6 +52,15 @@ class Rescaling:
 
 
 @dataclass(frozen=True)
+class Operating:
+    """A threshold, and the share of the detections at or above it that are right, and of the objects that they find."""
+
+    threshold: float = 1.0
+    precision: float = 0.0
+    recall: float = 0.0
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Over all classes together, at IoU 0.5.
 
@@ -56,7 +68,8 @@ class Calibration:
     error: expected calibration error, the bins' |mean score - share right| weighted by their counts, of detections with a score
     of at least 0.05 (below lie nearly all of the ones kept, and hardly anybody looks); doubled: share of the detections at or
     above the threshold that are near-duplicates of a better one; rescaling: what would make the scores mean more; rescaled: the
-    same figures after it.
+    same figures after it; default: the threshold to show detections by, that of best F1 or a higher one, from which on precision
+    is at least `LEAST_PRECISION`.
     """
 
     threshold: float
@@ -68,12 +81,15 @@ class Calibration:
     doubled: float
     rescaling: Rescaling = Rescaling()
     rescaled: Calibration | None = None
+    default: Operating = Operating()
 
     def table(self) -> str:
         """For reading: the threshold, then the bins."""
         lines = [
             f"best F1 {self.f1:.3f} at score {self.threshold:.2f} (precision {self.precision:.2f}, recall {self.recall:.2f})",
             f"calibration error {self.error:.3f}, near-duplicates at that score {100 * self.doubled:.1f} %",
+            f"default threshold {self.default.threshold:.2f} (precision {self.default.precision:.2f}, "
+            f"recall {self.default.recall:.2f})",
             "score        detections  mean score  share right",
         ]
         lines += [f"{b.low:.1f} to {b.high:.1f}   {b.count:10d}  {b.score:10.2f}  {b.right:11.2f}" for b in self.bins]
@@ -152,7 +168,21 @@ def _figures(scores: np.ndarray, right: np.ndarray, doubled: np.ndarray, objects
         bins=bins,
         error=sum(b.count * abs(b.score - b.right) for b in seen) / total,
         doubled=float(doubled[shown].mean()) if shown.any() else 0.0,
+        default=_default(scores, right, objects, threshold),
     )
+
+
+def _default(scores: np.ndarray, right: np.ndarray, objects: int, lowest: float) -> Operating:
+    """The lowest threshold from `lowest` on whose precision is at least `LEAST_PRECISION`; `lowest` where there is none."""
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(right[order])
+    precision = hits / np.arange(1, len(hits) + 1)
+    places = np.flatnonzero(np.append(scores[1:] < scores[:-1], True)[: len(scores)] & (scores >= lowest))
+    good = places[precision[places] >= LEAST_PRECISION]
+    if not len(places):
+        return Operating()
+    place = good[-1] if len(good) else places[-1]
+    return Operating(float(scores[place]), float(precision[place]), float(hits[place] / max(objects, 1)))
 
 
 def _judge(items: list[tuple[float, list[float]]], truth: list, crowds: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -211,7 +241,7 @@ def reliability_svg(calibration: Calibration) -> str:
 
 
 def write_calibration(folder: Path, calibration: Calibration) -> None:
-    """Make a weights folder's scores mean what they say, and its threshold the one of best F1 (down to two places).
+    """Make a weights folder's scores mean what they say, and its threshold the default one (up to two places).
 
     The rescaling goes into the class heads of model.safetensors, and the order of detections stays; config.json gets the
     threshold, reliability.svg shows the scores as they are now.
@@ -224,6 +254,6 @@ def write_calibration(folder: Path, calibration: Calibration) -> None:
         weights[key] = changed.to(weights[key].dtype)
     save_file(weights, file, metadata={"format": "pt"})
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) | {"threshold": math.floor(100 * now.threshold) / 100}
+    config = json.loads(path.read_text(encoding="utf-8")) | {"threshold": math.ceil(100 * now.default.threshold) / 100}
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     (folder / "reliability.svg").write_text(reliability_svg(now), encoding="utf-8")

@@ -148,8 +148,8 @@ def _build(kind: type, values: dict[str, Any], where: str) -> Any:
     return kind(**built)
 
 
-def embedded(seconds: float = 7200, backbone: str = "", threads: int = 0) -> Recipe:
-    """The embedded model's recipe: small pictures first, the size it is used at last; as long as there is time."""
+def mobilenet(seconds: float = 7200, backbone: str = "", threads: int = 0) -> Recipe:
+    """`lite-dino-mobilenet` from ImageNet weights: small pictures first, the size it is used at last."""
     return Recipe(
         preset="lite-dino-mobilenet",
         changes={"dense_head": True, "duplicates": 0.65},
@@ -167,3 +167,45 @@ def embedded(seconds: float = 7200, backbone: str = "", threads: int = 0) -> Rec
         evaluate_seconds=1000,
         threads=threads,
     )
+
+
+TAUGHT = ("neck", "selection", "heads.classes", "label_embed")
+"""What `handover` has taught already."""
+
+
+def decoder(seconds: float = 1200, start: str = "", teacher: str = "", threads: int = 0) -> Recipe:
+    """The embedded model's decoder, from a detector that `handover` made: the encoder is left out, for it adds nothing yet and
+    costs most of a step."""
+    return Recipe(
+        preset="lite-dino-nanodet-g",
+        start=start,
+        teacher=teacher,
+        changes={"schedule": "H3L1-(1+1)x1"},
+        fresh=("encoder",),
+        closed=True,
+        freeze=("backbone", "encoder"),
+        seconds=seconds,
+        stages=(Stage(1.0, 448, 8),),
+        optimiser=OptimiserSettings(rate=4e-4, trained=TAUGHT, trained_factor=0.25, warm_up=50, constant_until=0.4, clip=2.0),
+        losses=LossSettings(label=2.0, interm=0.0, soft=1.0, dense=0.5, class_loss="varifocal"),
+        denoising=DenoisingSettings(number=40, label_noise=0.25, box_noise=0.8),
+        augmentation=AugmentSettings(mosaic=0.0, pasted=2, focus=0.6),
+        mild_from=0.8,
+        rare=0.1,
+        precision="auto",
+        threads=threads,
+    )
+
+
+def embedded(seconds: float = 3600, start: str = "", teacher: str = "", threads: int = 0) -> Recipe:
+    """The embedded model's last training: what `decoder` made, and an encoder that opens."""
+    return replace(
+        decoder(seconds, start, teacher, threads),
+        changes={"schedule": "H3L1-(2+1)x3"},
+        freeze=("backbone",),
+        evaluate_seconds=1000,
+    )
+
+
+NAMED = {"embedded": embedded, "decoder": decoder, "mobilenet": mobilenet}
+"""Recipes by the name that the command line knows them by."""

@@ -56,6 +56,25 @@ def test_equal_scores_are_kept_or_dropped_together():
     assert got.precision == 0.5
 
 
+@pytest.mark.parametrize(
+    ("early", "late", "expected"),
+    [
+        (0, 4, (0.6, 10 / 14)),  # where F1 is best, precision is high enough
+        (0, 6, (0.9, 1.0)),  # it is not
+        (8, 6, (0.6, 10 / 24)),  # nor is it at any higher score: best F1 stays
+    ],
+)
+def test_the_default_threshold(early, late, expected):
+    objects = [wanted(1, 5, [20 * i, 0, 10, 10]) for i in range(10)]
+    right = [found(1, 5, 0.9 if i < 6 else 0.6, [20 * i, 0, 10, 10]) for i in range(10)]
+    wrong = [found(1, 5, 0.95, [20 * i, 500, 10, 10]) for i in range(early)]
+    wrong += [found(1, 5, 0.6, [20 * i, 900, 10, 10]) for i in range(late)]
+    got = calibrate({"annotations": objects}, right + wrong, [1])
+    assert got.threshold == 0.6
+    assert (got.default.threshold, got.default.precision) == (expected[0], pytest.approx(expected[1]))
+    assert got.default.recall == (0.6 if expected[0] == 0.9 else 1.0)
+
+
 def test_nothing_found():
     got = calibrate({"annotations": [wanted(1, 5, [0, 0, 10, 10])]}, [], [1])
     assert (got.threshold, got.f1, got.bins, got.doubled) == (1.0, 0.0, (), 0.0)
@@ -123,7 +142,8 @@ def test_weights_are_rescaled_in_their_own_precision(dtype, tmp_path):
     write_calibration(tmp_path, got)
     after = Detector.from_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_size == size
-    assert after.config.threshold == pytest.approx(got.rescaled.threshold, abs=0.0101)
+    assert after.config.threshold == pytest.approx(got.rescaled.default.threshold, abs=0.0101)
+    assert got.rescaled.default.threshold <= after.config.threshold
     with torch.inference_mode():
         one, other = before.eval()(pixels), after.eval()(pixels)
     assert torch.equal(one.boxes, other.boxes)

@@ -2,12 +2,19 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from litedetr import Detector
 from litedetr.positions import box_proposals
+from litedetr.training.augment import AugmentSettings
 from litedetr.training.data import PhotoSet
+from litedetr.training.denoising import DenoisingSettings
 from litedetr.training.handover import HandOverSettings, closed_memory, hand_over
+from litedetr.training.loop import read_log, train
+from litedetr.training.losses import LossSettings
+from litedetr.training.recipes import Recipe, Stage
 from litedetr.training.teacher import Teacher
+from tests.test_nanodet import published
 
 SETTINGS = HandOverSettings(
     size=128, batch=2, statistics=8, regression=12, boxes=3, box_steps=30, box_tokens=64, steps=4, rate=1e-5
@@ -64,3 +71,17 @@ def test_all_heads_are_one(pair):
     detector, _ = pair
     assert torch.equal(detector.heads.classes[0].weight, detector.selection.class_head.weight)
     assert torch.equal(detector.selection.norm.weight, torch.ones(128))
+
+
+def test_the_loop_asks_the_teacher(photo_folder, tmp_path):
+    file = str(tmp_path / "teacher.safetensors")
+    save_file(published(), file)
+    recipe = Recipe(
+        preset="lite-dino-nanodet-g", changes={"queries": 20}, backbone=file, teacher=file,
+        freeze=("backbone",), steps=2, stages=(Stage(1.0, 64, 2),), losses=LossSettings(interm=0.0, soft=1.0, dense=0.5),
+        denoising=DenoisingSettings(number=4), augmentation=AugmentSettings(mosaic=0.0), precision="f32", log_steps=1, threads=1,
+    )  # fmt: skip
+    train(recipe, photo_folder, tmp_path / "out", progress=False)
+    lines = [line for line in read_log(tmp_path / "out" / "log.jsonl") if "loss" in line]
+    for name in ("loss_ce_soft", "loss_bbox_soft", "loss_giou_soft", "loss_ce_dense", "loss_ce"):
+        assert all(line[name] > 0 for line in lines), name

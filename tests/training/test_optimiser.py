@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from litedetr.training.optimiser import Ema, ema_decay, parameter_groups, rate_factor
-from litedetr.training.recipes import EmaSettings, OptimiserSettings, Recipe, Stage, embedded
+from litedetr.training.recipes import NAMED, EmaSettings, OptimiserSettings, Recipe, Stage
 from tests.training.conftest import tiny_detector
 
 
@@ -23,6 +23,17 @@ def test_groups_hold_every_trained_parameter_once():
             assert group["lr"] == pytest.approx(rate), name
             plain = parameter.ndim <= 1 or name in ("label_embed.weight", "selection.content.weight", "neck.level_embed")
             assert group["weight_decay"] == (0.0 if plain else 0.01), name
+
+
+def test_parts_that_start_trained_learn_slowly():
+    detector = tiny_detector()
+    settings = OptimiserSettings(rate=1e-3, trained=("neck", "heads.classes"), trained_factor=0.1)
+    rates = {id(p): group["lr"] for group in parameter_groups(detector, settings) for p in group["params"]}
+    for name, parameter in detector.named_parameters():
+        if name.startswith(("neck.", "heads.classes.")):
+            assert rates[id(parameter)] == pytest.approx(1e-4), name
+        elif name.startswith(("encoder.layers.0.ffn", "heads.boxes.")):
+            assert rates[id(parameter)] == pytest.approx(1e-3), name
 
 
 def test_rates_rise_stay_and_fall():
@@ -59,8 +70,8 @@ def test_ema_of_a_model():
 
 
 def test_recipes_as_json(tmp_path):
-    recipe = embedded(3600, backbone="weights.safetensors")
-    assert Recipe.from_json(recipe.to_json()) == recipe
+    for named in NAMED.values():
+        assert Recipe.from_json(named(3600).to_json()) == named(3600)
     (tmp_path / "recipe.json").write_text('{"steps": 3, "losses": {"dense": 0.5}, "stages": [{"until": 1, "size": 64}]}')
     loaded = Recipe.load(tmp_path / "recipe.json")
     assert loaded.losses.dense == 0.5
