@@ -20,11 +20,14 @@ from litedetr.training.targets import Targets
 
 @dataclass(frozen=True)
 class DenoisingSettings:
-    """``number``: about how many positives a picture gets; the noise is relative to half of the box's size."""
+    """``number``: about how many positives a picture gets; the noise is relative to half of the box's size; ``filled``: places that
+    a picture does not need begin as the label that no class has, instead of as zeros: through closed layers, which are norms
+    and nothing else, gradients of zeros grow beyond measure."""
 
     number: int = 100
     label_noise: float = 0.5
     box_noise: float = 1.0
+    filled: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def make_denoising(
     size = blocks * largest
     batch, width = len(targets.counts), label_embed.embedding_dim
     embedded = label_embed(labels)
-    content = embedded.new_zeros(batch, size, width).index_put((image, slot), embedded)
+    blank = label_embed.weight[-1].to(embedded.dtype) if settings.filled else embedded.new_zeros(width)
+    content = blank.expand(batch, size, width).index_put((image, slot), embedded)
     reference = boxes.new_zeros(batch, size, 4).index_put((image, slot), inverse_sigmoid(boxes))
 
     positive = block % 2 == 0

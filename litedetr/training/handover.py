@@ -237,17 +237,19 @@ def _step(optimiser: torch.optim.Optimizer, loss: Tensor, rates: list[float], st
 
 @torch.no_grad()
 def name_classes(detector: Detector, teacher: Teacher, batches: Iterator[list[Tensor]]) -> None:
-    """What a noisy query of a class begins with: the mean of the tokens in which the teacher sees that class."""
-    sums, counts = torch.zeros(CLASSES, WIDTH), torch.zeros(CLASSES, 1)
+    """What a noisy query of a class begins with: the mean of the tokens in which the teacher sees that class; and a query of no
+    class: that of tokens in which it sees nothing."""
+    sums, counts = torch.zeros(CLASSES + 1, WIDTH), torch.zeros(CLASSES + 1, 1)
     for maps in batches:
         memory, _ = closed_memory(detector, maps)
         scores = teacher(maps).logits.sigmoid()
         tokens = detector.selection.norm(detector.selection.project(memory[:, : scores.shape[1]]))
-        scores = torch.where(scores >= 0.2, scores, 0.0).flatten(0, 1)
+        nothing = (scores.amax(-1, keepdim=True) < 0.05).float()
+        scores = torch.cat((torch.where(scores >= 0.2, scores, 0.0), nothing), dim=-1).flatten(0, 1)
         sums += scores.T @ tokens.flatten(0, 1)
         counts += scores.sum(0)[:, None]
     known = counts[:, 0] > 0
-    detector.label_embed.weight[:CLASSES][known] = (sums / counts.clamp(min=1e-9))[known]
+    detector.label_embed.weight[known] = (sums / counts.clamp(min=1e-9))[known]
 
 
 def main() -> None:
