@@ -188,6 +188,7 @@ def decoder(seconds: float = 1200, start: str = "", teacher: str = "", threads: 
         stages=(Stage(0.6, 320, 8), Stage(1.0, 448, 8)),
         optimiser=OptimiserSettings(rate=4e-4, trained=TAUGHT, trained_factor=0.25, warm_up=50, constant_until=0.4, clip=2.0),
         losses=LossSettings(label=2.0, interm=0.0, soft=1.0, dense=0.5, class_loss="varifocal"),
+        ema=EmaSettings(fastest=0.98),
         denoising=DenoisingSettings(number=50, label_noise=0.25, box_noise=0.8, filled=True),
         augmentation=AugmentSettings(mosaic=0.0, pasted=2, focus=0.6),
         mild_from=0.8,
@@ -203,7 +204,6 @@ def embedded(seconds: float = 3600, start: str = "", teacher: str = "", threads:
         decoder(seconds, start, teacher, threads),
         changes={"schedule": "H3L1-(2+1)x3"},
         freeze=("backbone",),
-        evaluate_seconds=1000,
     )
 
 

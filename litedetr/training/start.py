@@ -34,7 +34,8 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
             'leave the backbone out: the detector has its own; or name "backbone" in `fresh` to put it in its place'
         )
     if recipe.start:
-        changes = {**recipe.changes, "dense_head": recipe.losses.dense > 0}
+        # with a teacher, the first stage's own heads answer for every token, and need no other beside them
+        changes = {**recipe.changes, "dense_head": recipe.losses.dense > 0 and not recipe.teacher}
         detector = from_trained(recipe.start, photos, changes, recipe.fresh)
     else:
         classes = {"class_names": tuple(photos.names), "category_ids": tuple(photos.category_ids)}
