@@ -55,9 +55,9 @@ class DetectorConfig:
             the Deformable DETR family only).
         one_to_many_queries: of the second set, in training (H-DETR).
         temperature, position_shift: of the sine positions.
-        anchor_cells: side of the boxes that tokens start from, in cells of their scale (DINO family); None: as published, 0.05 of
-            the photo's sides on the finest scale and twice as much on each coarser one, so that a token has to guess the photo's
-            shape.
+        anchor_cells: side of the boxes that tokens start from, in cells of their scale (DINO family), and from which they move by
+            parts of it; None: as published, 0.05 of the photo's sides on the finest scale, twice as much on each coarser one, and
+            moved by a sum before the sigmoid, for which a token has to guess the photo's shape and its own place.
         dense_head: a training-only head that predicts from every encoder token.
         num_classes, class_names, category_ids: outputs; ids as they appear in COCO-format results.
         select: detections kept by post-processing before any threshold.

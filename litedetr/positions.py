@@ -79,6 +79,23 @@ def move_boxes(start: Tensor, delta: Tensor, eps: float = 1e-3) -> Tensor:
     return (delta.to(logits.dtype) + logits).sigmoid()
 
 
+def move_anchors(start: Tensor, delta: Tensor) -> Tensor:
+    """Boxes from anchors, moved by parts of their sides and scaled (Faster R-CNN, Ren et al. 2015), so that the same `delta`
+    moves an anchor by as many pixels wherever it lies, which a sum before the sigmoid does not.
+
+    Args:
+        start: (..., 4) cxcywh **before** the sigmoid, +inf where there is none: it stays.
+        delta: (..., 4): shift of the centre in widths and heights, logarithms of the factors of the sides.
+
+    Returns:
+        (..., 4) before the sigmoid.
+    """
+    centre, side = start.sigmoid().split(2, dim=-1)
+    shift, scale = delta.to(start.dtype).split(2, dim=-1)
+    moved = torch.cat((centre + shift * side, side * scale.clamp(max=4).exp()), dim=-1)
+    return torch.where(start.isinf(), start, inverse_sigmoid(moved))
+
+
 def valid_ratios(mask: Tensor, dtype=torch.float32) -> Tensor:
     """Share of columns and rows that are not padding: (B, H, W) bool -> (B, 2) as (w, h)."""
     _, H, W = mask.shape

@@ -1,5 +1,7 @@
 """Positions, masks, reference points and proposals against golden data."""
 
+import math
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from litedetr.positions import (
     box_sine,
     coordinate_sine,
     inverse_sigmoid,
+    move_anchors,
     move_boxes,
     reference_points,
     sine_positions,
@@ -88,6 +91,18 @@ def test_proposals_in_cells_are_squares_in_the_photo():
     half = proposals[1, :240].sigmoid()[usable[1, :240]]
     assert torch.allclose(half[:, 2], torch.tensor(2.5 / 10)), "of the part that is a photo"
     assert proposals[0, -6:].sigmoid()[usable[0, -6:]][:, 3].max() == pytest.approx(0.9), "never wider than the photo"
+
+
+def test_anchors_move_by_parts_of_their_sides():
+    start = torch.tensor([[0.2, 0.5, 0.1, 0.2], [0.7, 0.5, 0.1, 0.2]])
+    delta = torch.tensor([0.5, -0.25, 0.0, 1.0]).expand(2, 4).clone().requires_grad_()
+    moved = move_anchors(torch.logit(start), delta).sigmoid()
+    size = [0.1, 0.2 * math.e]
+    assert torch.allclose(moved, torch.tensor([[0.25, 0.45, *size], [0.75, 0.45, *size]]), atol=1e-6)
+    moved.sum().backward()
+    assert (delta.grad != 0).all()
+    nowhere = torch.full((1, 4), float("inf"))
+    assert torch.equal(move_anchors(nowhere, torch.ones(1, 4)), nowhere)
 
 
 @pytest.mark.parametrize("case", golden.cases("ops", "postprocess_"))

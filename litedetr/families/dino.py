@@ -34,7 +34,7 @@ class QuerySelection(TokenHeads):
         Q = min(self.queries, S)
         chosen = scores.topk(Q, dim=1).indices  # (B, Q)
         anchors = gather(proposals, chosen)
-        references = self.box_head(gather(tokens, chosen)).to(anchors.dtype) + anchors
+        references = self.boxes(gather(tokens, chosen), anchors)
         content = gather(tokens, chosen).detach() if self.content is None else self.content.weight[None, :Q].expand(B, -1, -1)
         return Selection(
             content=content,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from litedetr.families.heads import box_head, class_head
 from litedetr.output import LayerOutput
-from litedetr.positions import box_proposals
+from litedetr.positions import box_proposals, move_anchors
 from litedetr.pyramid import FeaturePyramid
 
 
@@ -45,8 +45,8 @@ class TokenHeads(nn.Module):
 
     Args:
         width: d; classes: K.
-        anchor_cells: side of the boxes that tokens start from, in cells of their level; None: 0.05 of the photo's sides on the
-            finest level, twice as much on each coarser one.
+        anchor_cells: side of the boxes that tokens start from, in cells of their level, which `move_anchors` moves; None: 0.05
+            of the photo's sides on the finest level, twice as much on each coarser one; a sum before the sigmoid moves them.
     """
 
     def __init__(self, width: int, classes: int, anchor_cells: float | None = None):
@@ -68,7 +68,12 @@ class TokenHeads(nn.Module):
     def every_token(self, memory: Tensor, pyramid: FeaturePyramid) -> LayerOutput:
         """What all S tokens predict, boxes included: what the first stage's loss of Deformable DETR is taken from."""
         tokens, logits, proposals = self.candidates(memory, pyramid)
-        return LayerOutput(logits, (self.box_head(tokens).to(proposals.dtype) + proposals).sigmoid())
+        return LayerOutput(logits, self.boxes(tokens, proposals).sigmoid())
+
+    def boxes(self, tokens: Tensor, proposals: Tensor) -> Tensor:
+        """(..., d) tokens and the boxes that they start from (..., 4) -> their own boxes, both before the sigmoid."""
+        delta = self.box_head(tokens).to(proposals.dtype)
+        return delta + proposals if self.anchor_cells is None else move_anchors(proposals, delta)
 
 
 def gather(tokens: Tensor, index: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from litedetr.training.targets import Targets
 
 @dataclass(frozen=True)
 class DenoisingSettings:
-    """``number``: about how many positives a picture gets; the noise is relative to half of the box's size; ``filled``: places that
-    a picture does not need begin as the label that no class has, instead of as zeros: through closed layers, which are norms
-    and nothing else, gradients of zeros grow beyond measure."""
+    """``number``: about how many positives a picture gets; the noise is relative to half of the box's size; ``filled``: places
+    that a picture does not need begin as the label that no class has, instead of as zeros: through closed layers, which are
+    norms and nothing else, gradients of zeros grow beyond measure."""
 
     number: int = 100
     label_noise: float = 0.5

@@ -202,7 +202,7 @@ def fit_boxes(
     optimiser = torch.optim.AdamW(selection.box_head.parameters(), weight_decay=0)
     for step in trange(settings.box_steps, desc="box head", disable=not progress):
         chosen = torch.randint(len(tokens), (settings.box_tokens,))
-        predicted = (selection.box_head(tokens[chosen]) + proposals[chosen]).sigmoid()
+        predicted = selection.boxes(tokens[chosen], proposals[chosen]).sigmoid()
         box, giou = box_losses(predicted, wanted[chosen], worth[chosen])
         _step(optimiser, (5 * box + 2 * giou) / worth[chosen].sum(), [settings.box_rate], step, settings.box_steps)
 

@@ -200,10 +200,13 @@ def decoder(seconds: float = 1200, start: str = "", teacher: str = "", threads: 
 
 def embedded(seconds: float = 3600, start: str = "", teacher: str = "", threads: int = 0) -> Recipe:
     """The embedded model's last training: what `decoder` made, and an encoder that opens."""
+    before = decoder(seconds, start, teacher, threads)
     return replace(
-        decoder(seconds, start, teacher, threads),
+        before,
         changes={"schedule": "H3L1-(2+1)x3"},
         freeze=("backbone",),
+        stages=(Stage(0.6, 320, 4), Stage(1.0, 448, 4)),
+        optimiser=replace(before.optimiser, rate=5e-4, trained_factor=0.2),
     )
 
 
