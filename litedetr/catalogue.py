@@ -11,7 +11,7 @@ _LITE_DETR = "[{}](https://github.com/IDEA-Research/Lite-DETR/releases/tag/lited
 _HUB = "[{0}](https://huggingface.co/{0})"
 
 WEIGHTS = {
-    "lite-dino-mobilenet": "embedded",
+    "lite-dino-nanodet-g": "embedded",
     "lite-dino-r50-h2l2-2x3": _LITE_DETR.format("r50_s2ex3_49.9.pth"),
     "lite-dino-r50-h3l1-6x1": _LITE_DETR.format("r50_s3ex1_50.2.pth"),
     "lite-dino-r50-h3l1-2x3": _LITE_DETR.format("r50_s3ex3_50.4.pth"),

@@ -39,7 +39,7 @@ class Plan:
     photo: Size = (640, 640)
     large_photo: Size = (800, 1066)
     lite: DetectorConfig = field(default_factory=lambda: preset("lite-dino-r50-h3l1-2x3"))
-    embedded: DetectorConfig = field(default_factory=lambda: preset("lite-dino-mobilenet"))
+    embedded: DetectorConfig = field(default_factory=lambda: preset("lite-dino-nanodet-g"))
     rt_detr: Callable[[], nn.Module] = peers.rt_detr_r50
     d_fine: Callable[[], nn.Module] = peers.d_fine_n
     rounds: int = 5

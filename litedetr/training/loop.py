@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from litedetr.backbones.nanodet import CLASSES
 from litedetr.positions import box_proposals
 from litedetr.processes import ALONE, Processes, choose_device
 from litedetr.training.charts import curve_svg
@@ -112,6 +113,17 @@ def _check_recipe(before: Recipe, now: Recipe, allow_changes: bool) -> None:
         log.warning("going on with other values of %s", changed)
 
 
+def _teacher(recipe: Recipe, detector: nn.Module) -> Teacher:
+    """The recipe's teacher, for a detector that knows its classes and looks at its maps."""
+    config = detector.config
+    if config.backbone != "nanodet_g" or config.num_classes != CLASSES:
+        raise ValueError(
+            f"expected a detector on nanodet_g with COCO's {CLASSES} classes for this teacher, got {config.backbone} with "
+            f"{config.num_classes} classes: leave the teacher out"
+        )
+    return Teacher.from_file(recipe.teacher)
+
+
 class _Run:
     """One training run's state, and its steps."""
 
@@ -128,7 +140,7 @@ class _Run:
         self.processes = processes
         self.device = choose_device(recipe.device)
         self.detector = detector.to(self.device)
-        self.teacher = Teacher.from_file(recipe.teacher).to(self.device) if recipe.teacher else None
+        self.teacher = _teacher(recipe, detector).to(self.device) if recipe.teacher else None
         processes.same(list(self.detector.state_dict().values()))
         groups = parameter_groups(self.detector, recipe.optimiser)
         self.parameters = [parameter for group in groups for parameter in group["params"]]

@@ -1,5 +1,7 @@
 """A student that begins where its teacher ends: random teacher, few and small pictures, the whole way."""
 
+import copy
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -73,15 +75,23 @@ def test_all_heads_are_one(pair):
     assert torch.equal(detector.selection.norm.weight, torch.ones(128))
 
 
-def test_the_loop_asks_the_teacher(photo_folder, tmp_path):
+def test_the_loop_asks_the_teacher(pair, photo_folder, tmp_path):
     file = str(tmp_path / "teacher.safetensors")
     save_file(published(), file)
     recipe = Recipe(
-        preset="lite-dino-nanodet-g", changes={"queries": 20}, backbone=file, teacher=file,
-        freeze=("backbone",), steps=2, stages=(Stage(1.0, 64, 2),), losses=LossSettings(interm=0.0, soft=1.0, dense=0.5),
-        denoising=DenoisingSettings(number=4), augmentation=AugmentSettings(mosaic=0.0), precision="f32", log_steps=1, threads=1,
+        teacher=file, freeze=("backbone",), steps=2, stages=(Stage(1.0, 128, 2),),
+        losses=LossSettings(interm=0.0, soft=1.0, dense=0.5), denoising=DenoisingSettings(number=50, filled=True),
+        augmentation=AugmentSettings(mosaic=0.0), precision="f32", log_steps=1, threads=1,
     )  # fmt: skip
-    train(recipe, photo_folder, tmp_path / "out", progress=False)
+    train(recipe, photo_folder, tmp_path / "out", detector=copy.deepcopy(pair[0]), progress=False)
     lines = [line for line in read_log(tmp_path / "out" / "log.jsonl") if "loss" in line]
-    for name in ("loss_ce_soft", "loss_bbox_soft", "loss_giou_soft", "loss_ce_dense", "loss_ce"):
-        assert all(line[name] > 0 for line in lines), name
+    assert len(lines) == 2
+    for name in ("loss_ce_soft", "loss_bbox_soft", "loss_giou_soft", "loss_ce_dense", "loss_ce", "norm"):
+        assert all(0 < line[name] < float("inf") for line in lines), name
+
+
+def test_a_student_of_other_classes_is_refused(photo_folder, tmp_path):
+    recipe = Recipe(teacher="teacher.safetensors", steps=1)
+    detector = Detector.from_preset("lite-dino-nanodet-g", num_classes=2)
+    with pytest.raises(ValueError, match="COCO's 80 classes for this teacher, got nanodet_g with 2 classes"):
+        train(recipe, photo_folder, tmp_path, detector=detector, progress=False)
