@@ -3,7 +3,7 @@
 import logging
 import threading
 
-from app.engine import Engine
+from app.engine.engine import Engine
 from app.ui import build, launch_options
 
 logging.basicConfig(level=logging.INFO)

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceCard
 
-from app.models import offered
-from app.state import HUB_ID
-from litedetr.hub import may_write
+from app.engine.models import offered
+from app.run.state import HUB_ID
 from litedetr.weights import WeightsError
+from litedetr.weights.hub import may_write
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {

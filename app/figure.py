@@ -26,13 +26,14 @@ import orjson
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from app.engine import EXAMPLE_NAMES, EXAMPLES, MODEL, Engine
-from app.run import Run
-from app.state import VIEWS as NAMES
-from app.state import ViewState
-from app.text import say
-from app.views import VIEWS, points, shares, view_of
-from app.views.canvas import Drawing
+from app.drawing.canvas import Drawing
+from app.engine.engine import EXAMPLE_NAMES, EXAMPLES, MODEL, Engine
+from app.i18n import say
+from app.run.run import Run
+from app.run.state import VIEWS as NAMES
+from app.run.state import ViewState
+from app.views import VIEWS, points, view_of
+from app.views.points import shares
 from litedetr import image as photos
 from litedetr.weights import WeightsError
 

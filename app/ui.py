@@ -10,19 +10,19 @@ from typing import Any
 import anyio
 import gradio as gr
 
-from app.engine import EXAMPLE_NAMES, Engine, ExpiredRun
-from app.guard import MAX_FILE, Page, guards
-from app.line import FullLine
-from app.lookups import Lookups
-from app.memory import NoMemory
-from app.models import hub_is_open, offered
-from app.orders import News, Tell, follow
-from app.programs import MCP, add_endpoints
-from app.routes import routes
+from app.engine.engine import EXAMPLE_NAMES, Engine, ExpiredRun
+from app.engine.jobs import News, Tell, follow
+from app.engine.models import hub_is_open, offered
+from app.engine.out_of_memory import NoMemory
+from app.engine.queue import FullLine
+from app.i18n import say
+from app.run.state import ViewState
+from app.server.cleanup import photo_box, tidying
+from app.server.endpoints import MCP, add_endpoints
+from app.server.guard import MAX_FILE, Page, guards
+from app.server.lookups import Lookups
+from app.server.routes import routes
 from app.stage import HEAD, stage
-from app.state import ViewState
-from app.text import say
-from app.tidy import photo_box, tidying
 from app.views import VIEWS
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError

@@ -119,10 +119,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _detect(options: argparse.Namespace) -> int:
-    from litedetr.bulk import detect_many, photo_files
+    from litedetr.batch.detect import detect_many, photo_files
+    from litedetr.batch.processes import choose_device, join, leave
+    from litedetr.batch.resume import fingerprint
     from litedetr.detector import Detector
-    from litedetr.processes import choose_device, join, leave
-    from litedetr.resume import fingerprint
 
     if options.batch < 1:
         raise ValueError(f"expected at least one photo at once, got --batch {options.batch}")
@@ -144,9 +144,9 @@ def _detect(options: argparse.Namespace) -> int:
 
 
 def _detect_to_screen(options: argparse.Namespace) -> int:
-    from litedetr.bulk import line_of, photo_files, to_json
+    from litedetr.batch.detect import line_of, photo_files, to_json
+    from litedetr.batch.processes import choose_device
     from litedetr.detector import Detector
-    from litedetr.processes import choose_device
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("expected --out where torchrun starts several processes, got none: name the file for the lines")
@@ -163,7 +163,7 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from litedetr.conversion.convert import convert
+    from litedetr.weights.conversion.convert import convert
 
     config = convert(options.source, options.folder, options.schedule, options.heads)
     print(f"{options.folder}: {config.family}, {config.backbone}, encoder {config.schedule}, {config.num_classes} classes")
@@ -171,14 +171,14 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _push(options: argparse.Namespace) -> int:
-    from litedetr.hub import push
+    from litedetr.weights.hub import push
 
     print(push(options.folder, options.name, options.private))
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from litedetr.verify import verify
+    from litedetr.weights.verify import verify
 
     result = verify(options.model, options.photo)
     print(result)
@@ -186,7 +186,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from litedetr.processes import join, leave
+    from litedetr.batch.processes import join, leave
     from litedetr.training import recipes
     from litedetr.training.loop import train
 
@@ -224,8 +224,8 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    from litedetr.batch.processes import choose_device, join, leave
     from litedetr.detector import Detector
-    from litedetr.processes import choose_device, join, leave
     from litedetr.training.calibration import write_calibration
     from litedetr.training.evaluation import coco_paths, evaluate
 
@@ -252,8 +252,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _cost(options: argparse.Namespace) -> int:
-    from litedetr import paper
-    from litedetr.cost import full_encoder, gmacs, parameters
+    from litedetr.cost import full_encoder, gmacs, paper, parameters
     from litedetr.weights import read_config
 
     if options.paper:
@@ -282,7 +281,7 @@ def _cost(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from litedetr import catalogue
+    from litedetr.cost import catalogue
 
     print(catalogue.markdown())
     return 0

@@ -18,10 +18,10 @@ from litedetr.encoder import InterleavedEncoder
 from litedetr.families import build_selection
 from litedetr.families.heads import DenseHead, DetectionHeads
 from litedetr.families.selection import Selection, TokenHeads
-from litedetr.limits import Limits
 from litedetr.output import DenoisingQueries, DetectorOutput, LayerOutput
 from litedetr.pyramid import FeaturePyramid, PyramidNeck
 from litedetr.trace import Trace, stage
+from litedetr.weights.limits import Limits
 
 BATCH = 8
 """Photos of one size that `predict_batch` runs at once."""
@@ -80,7 +80,7 @@ class Detector(nn.Module):
 
     def push_to_hub(self, repo: str, private: bool | None = None, token: str | bool | None = None) -> str:
         """Upload config, weights and a model card to "owner/name" on the Hub; the page's address. See `litedetr.hub.push`."""
-        from litedetr import hub
+        from litedetr.weights import hub
 
         return hub.push(self, repo, private, token)
 

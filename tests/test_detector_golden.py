@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from litedetr import Detector, DetectorConfig, EncoderSchedule
-from litedetr.conversion.reference import load_reference_state
 from litedetr.detections import select_best
+from litedetr.weights.conversion.reference import load_reference_state
 from tests import golden_data as golden
 
 CASES = golden.cases("model", "lite_dino_", "dino", "ddetr", "hdetr")

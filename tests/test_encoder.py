@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from litedetr.conversion.reference import encoder_layer_name
 from litedetr.encoder import InterleavedEncoder
 from litedetr.positions import reference_points
 from litedetr.pyramid import FeaturePyramid
 from litedetr.schedule import EncoderSchedule
 from litedetr.trace import Trace
+from litedetr.weights.conversion.reference import encoder_layer_name
 from tests import golden_data as golden
 
 

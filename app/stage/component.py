@@ -7,10 +7,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from app.lesson import lesson
-from app.routes import PLOTLY
-from app.state import LANGUAGES
-from app.text import texts
+from app.i18n import texts
+from app.lessons import lesson
+from app.run.state import LANGUAGES
+from app.server.routes import PLOTLY
 from app.theme import scale_colour
 
 FOLDER = Path(__file__).resolve().parent

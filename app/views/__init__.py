@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
-from app.state import VIEWS as NAMES
+from app.run.state import VIEWS as NAMES
 
 VIEWS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in NAMES if find_spec(f"{__name__}.{name}")}
 """What the stage can show, by `ViewState.view`, in the order of the tabs."""

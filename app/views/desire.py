@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from app.run import Run
-from app.selection import Selection, select
-from app.state import ViewState
-from app.text import say
+from app.drawing.canvas import Drawing, outline
+from app.drawing.chart import HEADS, ROW, chart, name_axis, value_axis
+from app.drawing.panels import Panel, panels
+from app.i18n import say
+from app.run import bilinear
+from app.run.choice import Selection, select
+from app.run.run import Run
+from app.run.state import ViewState
+from app.run.step_queries import level_grid
 from app.theme import scale_colour, scale_symbol
-from app.views import bilinear
-from app.views.askers import level_grid
-from app.views.canvas import Drawing, outline
-from app.views.chart import HEADS, ROW, chart, name_axis, value_axis
-from app.views.panels import Panel, panels
 
 VEIL = 0.6
 SMALLEST, LARGEST = 6.0, 16.0

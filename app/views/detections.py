@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from app.run import Run
-from app.selection import detection_of
-from app.state import ViewState
-from app.text import say
+from app.drawing.canvas import Drawing, canvas, outline
+from app.i18n import say
+from app.run.choice import detection_of
+from app.run.run import Run
+from app.run.state import ViewState
 from app.theme import FONT, class_colour, ink_on
-from app.views.canvas import Drawing, canvas, outline
 
 LABELS = 24
 """More labels than this would hide the photo; the other boxes say their class on hover."""

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from app.run import Run
-from app.selection import Selection, select
-from app.state import AUTO, ViewState
-from app.text import say
+from app.drawing.canvas import Drawing, canvas, outline
+from app.drawing.chart import LIGHT_HALF, NUMBERS, ROW, chart, head_bars, name_axis
+from app.i18n import say
+from app.run import bilinear
+from app.run.choice import Selection, select
+from app.run.run import Run
+from app.run.state import AUTO, ViewState
+from app.run.step_queries import Askers, askers, level_grid
 from app.theme import ink_on, scale_colour, scale_symbol
-from app.views import bilinear
-from app.views.askers import Askers, askers, level_grid
-from app.views.canvas import Drawing, canvas, outline
-from app.views.chart import LIGHT_HALF, NUMBERS, ROW, chart, head_bars, name_axis
 from litedetr import AttentionStep
 
 WORST = 6

@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from app import selection
-from app.run import Run
-from app.state import ViewState
-from app.text import say
+from app.drawing.canvas import Drawing, canvas, outline
+from app.drawing.chart import head_bars
+from app.i18n import say
+from app.run import bilinear
+from app.run import choice as selection
+from app.run.run import Run
+from app.run.state import ViewState
+from app.run.step_queries import Askers, askers, level_grid
 from app.theme import FONT, ink_on, scale_colour
-from app.views import bilinear
-from app.views.askers import Askers, askers, level_grid
-from app.views.canvas import Drawing, canvas, outline
-from app.views.chart import head_bars
 from litedetr import AttentionStep
 
 VEIL = 0.5

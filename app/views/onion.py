@@ -11,15 +11,15 @@ import plotly.graph_objects as go
 import torch
 from plotly.colors import sample_colorscale
 
-from app import selection
-from app.run import Run
-from app.selection import Selection, pick_object, select
-from app.state import AUTO, ViewState
-from app.text import say
+from app.drawing.canvas import Drawing, canvas, outline
+from app.drawing.chart import band, line_at, name_at, small_chart
+from app.i18n import say
+from app.run import choice as selection
+from app.run.choice import Selection, pick_object, select
+from app.run.run import Run
+from app.run.state import AUTO, ViewState
+from app.run.token_place import token_place
 from app.theme import class_colour, scale_colour, scale_symbol
-from app.views.canvas import Drawing, canvas, outline
-from app.views.chart import band, line_at, name_at, small_chart
-from app.views.token_place import token_place
 from litedetr.boxes import iou
 
 VEIL = 0.45

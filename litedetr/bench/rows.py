@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.bench import memory, ours, peers
+from litedetr.bench.core import LIMITS, CoreRow, core_ratios
 from litedetr.bench.machine import machine, software
 from litedetr.bench.peers import Unavailable
 from litedetr.bench.report import Report, Row
 from litedetr.bench.timing import Ratio, Run, take_turns
 from litedetr.config import DetectorConfig, preset
 from litedetr.cost import full_encoder
-from litedetr.ops.benchmark import LIMITS, CoreRow, core_ratios
 
 Size = tuple[int, int]
 Contestants = dict[str, Run | Unavailable]
@@ -261,7 +261,7 @@ def cuda(plan: Plan) -> Iterator[Row]:
     if not torch.cuda.is_available():
         yield row.missing("not yet run: no GPU here")
         return
-    from litedetr.ops.cuda_benchmark import times
+    from litedetr.bench.cuda import times
 
     row = replace(row, figure=row.figure.replace("an H200", torch.cuda.get_device_name()))
     wanted = {"kinds": ("key-aware",), "queries": ("full",), "dtypes": (torch.float16,), "rounds": max(plan.rounds, 5)}

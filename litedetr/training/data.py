@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from litedetr.processes import ALONE, Processes
+from litedetr.batch.processes import ALONE, Processes
 from litedetr.training.augment import NONE, AugmentSettings, Sample, augment
 from litedetr.training.targets import Targets
 

@@ -18,10 +18,10 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 from tqdm import tqdm
 
+from litedetr.batch.processes import ALONE, Processes
+from litedetr.batch.resume import fingerprint
 from litedetr.detections import distinct, select_best
 from litedetr.image import resize, resized_size
-from litedetr.processes import ALONE, Processes
-from litedetr.resume import fingerprint
 from litedetr.training.augment import Sample
 from litedetr.training.calibration import Calibration, calibrate
 from litedetr.training.data import DataError, PhotoSet, collate, read_annotations

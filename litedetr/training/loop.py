@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litedetr.processes import ALONE, Processes, choose_device
+from litedetr.batch.processes import ALONE, Processes, choose_device
 from litedetr.training.charts import curve_svg
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.training.data import Batch, BatchStream, PhotoSet

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.run import Run
-from app.state import ViewState
+from app.run.run import Run
+from app.run.state import ViewState
 from tests.app import live
 
 

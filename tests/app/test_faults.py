@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.text import say
+from app.i18n import say
 from tests.apart import run as run_apart
 from tests.app import live
 from tests.load.photos import photo

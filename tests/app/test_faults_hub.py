@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.text import say
+from app.i18n import say
 from tests.apart import run as run_apart
 from tests.app import live
 from tests.app.test_faults import close_tab, order, served_after, until  # noqa: F401

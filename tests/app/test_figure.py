@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from app.engine import EXAMPLES
+from app.engine.engine import EXAMPLES
 from app.figure import FigureError, look, main, redraw, standalone, write
-from app.state import ViewState
+from app.run.state import ViewState
 from app.views import VIEWS, points
 from tests.app import live
 from tests.app.conftest import scene

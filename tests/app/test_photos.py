@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.exports import png
+from app.server.exports import png
 from litedetr.image import PhotoError
 from tests.app.conftest import scene
 

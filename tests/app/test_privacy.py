@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from app.deploy import contents
-from app.tidy import own_folder, sweep
+from app.server.cleanup import own_folder, sweep
 from app.ui import build
 from tests.app import own_process
 

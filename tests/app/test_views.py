@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from app.selection import select
-from app.state import ViewState
+from app.run.choice import select
+from app.run.rail import stops
+from app.run.state import ViewState
 from app.theme import SCALE_COLOURS, class_colour, scale_colour
-from app.timeline import stops
-from app.views import detections, points, shares
-from app.views.footprints import footprint, regrid
+from app.views import detections, points
+from app.views.points import shares
+from app.views.points.footprints import footprint, regrid
 
 STEPS = ["B1 high", "B1 all", "B3 all", "decoder 1", "decoder 3"]
 

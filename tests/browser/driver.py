@@ -9,9 +9,9 @@ import axe_playwright_python
 import numpy as np
 from playwright.sync_api import Page
 
-from app.run import Run
-from app.selection import select
-from app.state import ViewState
+from app.run.choice import select
+from app.run.run import Run
+from app.run.state import ViewState
 from app.views import points, view_of
 from tests.app import live
 

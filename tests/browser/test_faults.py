@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.text import say
+from app.i18n import say
 from tests.app import live
 from tests.app.conftest import scene
 from tests.app.test_faults import hooked, on_the_gpu

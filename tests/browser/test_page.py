@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.engine import EXAMPLE_NAMES, EXAMPLES
+from app.engine.engine import EXAMPLE_NAMES, EXAMPLES
 from tests.app import live
 from tests.app.conftest import scene
 from tests.browser.driver import assert_drawn, click, current, drawn, open_page, place, send, settle

@@ -2,8 +2,8 @@
 
 from urllib.parse import parse_qsl
 
-from app.lesson import lesson
-from app.state import ViewState
+from app.lessons import lesson
+from app.run.state import ViewState
 from tests.app.conftest import scene
 from tests.browser.driver import assert_drawn, current, open_page, send, serious, settle, themes, too_wide
 

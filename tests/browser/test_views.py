@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from app.selection import select
+from app.run.choice import select
 from app.views import VIEWS, desire
 from tests.browser.driver import assert_shown, click, current, open_page, place, settle
 

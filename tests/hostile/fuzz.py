@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save
 
-from app.state import ViewState
+from app.run.state import ViewState
 from litedetr import DetectorConfig, EncoderSchedule, image
 from litedetr.config import presets
 from litedetr.image import PhotoError, open_photo, photo_size

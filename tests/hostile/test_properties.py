@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from app.state import VIEWS, ViewState
+from app.run.state import VIEWS, ViewState
 from litedetr.image import PhotoError, open_photo, photo_size, resized_size
 from tests.hostile import fuzz
 

@@ -8,11 +8,11 @@ import httpx
 import numpy as np
 import pytest
 
-from app.exports import coco_json
 from app.figure import standalone
-from app.lookups import Lookups
-from app.routes import _plain
-from app.state import ViewState
+from app.run.state import ViewState
+from app.server.exports import coco_json
+from app.server.lookups import Lookups
+from app.server.routes import _plain
 from app.views import VIEWS
 from litedetr.image import PhotoError, open_photo
 from tests.apart import run as run_apart

@@ -14,13 +14,13 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save, save_file
 
-from app.models import Models
+from app.engine.models import Models
 from litedetr import Detector
-from litedetr.limits import Limits, folder_bytes, make_room
 from litedetr.weights import WeightsError
+from litedetr.weights.limits import Limits, folder_bytes, make_room
 from tests.hub.conftest import CHUNK, read
 from tests.hub.test_download import refusal, same
-from tests.test_transformers import build
+from tests.weights.test_transformers import build
 
 NAME = "owner/tiny"
 LIMITS = Limits(file_bytes=40_000_000, gmacs=20)

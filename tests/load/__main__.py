@@ -21,7 +21,7 @@ from itertools import combinations
 import httpx
 import numpy as np
 
-from app.engine import Engine
+from app.engine.engine import Engine
 from tests.load.visit import Visit, visit, wrong
 
 

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from app.engine import Engine
+from app.engine.engine import Engine
 from app.ui import build, launch_options
 
 

@@ -3,9 +3,9 @@
 import pytest
 
 from litedetr import Detector, DetectorConfig, EncoderSchedule
-from litedetr.conversion.reference import load_reference_state, reference_name
 from litedetr.training.denoising import DenoisingSettings, make_denoising
 from litedetr.training.losses import detection_losses, total_loss
+from litedetr.weights.conversion.reference import load_reference_state, reference_name
 from tests import golden_data as golden
 from tests.training.test_golden_training import STEPS, check_losses, draws_of, settings_of, targets_of
 

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from app.run import Run
+from app.run.run import Run
 from litedetr import Detector, Trace
 from litedetr.cost import gmacs
 from litedetr.image import PhotoGeometry

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import torch
 
-from app.run import Run
+from app.run.run import Run
 from litedetr import Detector
 from litedetr.cost import gmacs
 from tests.app.conftest import scene

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from app.selection import select
-from app.state import ViewState
+from app.run.choice import select
+from app.run.state import ViewState
 from app.views import desire
 from litedetr.ops import reference
 from tests.app.views.padded import padded_run

@@ -7,8 +7,8 @@ import orjson
 import plotly.graph_objects as go
 import pytest
 
-from app.state import ViewState
-from app.text import texts
+from app.i18n import texts
+from app.run.state import ViewState
 from app.theme import NEUTRAL
 from app.views import attended, desire, leak, lookers
 from tests.app.views.padded import padded_run

@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from app.run import Run
-from app.state import ViewState
+from app.run.run import Run
+from app.run.state import ViewState
 from app.theme import scale_colour
 from app.views import film
-from app.views.reel import RARE, make_reel, reel
+from app.views.film.reel import RARE, make_reel, reel
 from litedetr.cost import full_encoder, gmacs
 from tests.app.views.small import KINDS, small_run
 

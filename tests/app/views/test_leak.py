@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from app.state import ViewState
-from app.views import bilinear, leak
+from app.run import bilinear
+from app.run.state import ViewState
+from app.views import leak
 from litedetr.ops import reference
 from tests.app.views.padded import padded_run
 from tests.app.views.small import KINDS, small_run

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from app.state import ViewState
+from app.run.state import ViewState
 from app.views import lookers
 from litedetr.ops import reference
 from tests.app.views.small import KINDS, small_run

@@ -9,13 +9,13 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from app.run import Run
-from app.selection import select
-from app.state import ViewState
+from app.run.choice import select
+from app.run.run import Run
+from app.run.state import ViewState
 from app.views import mattered
-from app.views.muting import Effects, mask, spearman
+from app.views.mattered.muting import Effects, mask, spearman
 from litedetr import Detector
-from litedetr.ablation import contributions, rerun
+from litedetr.muting import contributions, rerun
 from tests.app.views.small import small_detector, small_run
 
 KINDS = ["H3L1", "H2L2", "full", "one-stage"]

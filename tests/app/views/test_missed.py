@@ -10,9 +10,9 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from app.run import Run
-from app.state import ViewState
-from app.text import texts
+from app.i18n import texts
+from app.run.run import Run
+from app.run.state import ViewState
 from app.views import missed
 from litedetr.detections import Detections, select_best
 from tests.app.views.small import KINDS, small_run

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from app.state import ViewState
+from app.run.state import ViewState
 from app.views import onion
 from tests.app.views.small import KINDS, small_run
 

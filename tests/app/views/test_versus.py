@@ -7,9 +7,9 @@ import orjson
 import pytest
 import torch
 
-from app.state import ViewState
+from app.run.state import ViewState
 from app.views import versus
-from app.views.rivals import Rival, every_scale, matched
+from app.views.versus.rivals import Rival, every_scale, matched
 from litedetr import Detector
 from tests.app.views.small import KINDS, small_run
 

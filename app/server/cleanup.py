@@ -1,0 +1,114 @@
+"""What the server clears away by itself: runs that nobody looked into for long, uploads as old as that, and uploads beyond what
+the disk may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app import UPLOADS
+from app.engine.engine import RunStore
+
+log = logging.getLogger(__name__)
+
+EVERY = 30.0
+"""Seconds between two rounds."""
+UPLOADS_BYTES = int(os.environ.get("LITEDETR_UPLOADS_MB", "1024")) * 1024**2
+"""So much of visitors' photos lies on the disk; the oldest go first."""
+
+
+def photo_box(**options: Any) -> gr.File:
+    """An input that gives a function the path of an uploaded photo, without the empty file that `gr.File` leaves behind at every
+    call."""
+    box = gr.File(visible=False, type="filepath", **options)
+    box.preprocess = lambda payload: None if payload is None else payload.path
+    return box
+
+
+def trim_uploads(uploads: set[str], limit: int = UPLOADS_BYTES) -> None:
+    """Delete the oldest of these files until the rest holds at most `limit` bytes; what is gone leaves the set."""
+    files = []
+    for name in list(uploads):
+        try:
+            about = os.stat(name)
+            files.append((about.st_ctime, about.st_size, name))
+        except OSError:
+            uploads.discard(name)
+    held = sum(size for _, size, _ in files)
+    for _, size, name in sorted(files):
+        if held <= limit:
+            break
+        with suppress(OSError):
+            os.remove(name)
+        with suppress(OSError):
+            Path(name).parent.rmdir()  # Gradio makes a folder for each
+        uploads.discard(name)
+        held -= size
+
+
+def sweep(folder: Path, age: float) -> None:
+    """Delete the files in a folder that are older than `age` seconds, and then the folders that this leaves empty.
+
+    Gradio's own cleaning knows only the files of this process, and not those that come as ``data:`` over MCP.
+    """
+    for path in sorted(folder.rglob("*"), reverse=True):  # what lies in a folder comes before it
+        with suppress(OSError):
+            if time.time() - path.lstat().st_ctime > age:
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def own_folder(folder: Path) -> None:
+    """Make the folder for uploads, which no other user of this machine may read.
+
+    Raises:
+        RuntimeError: it is somebody else's.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
+        raise RuntimeError(f"expected {folder} to be a folder of yours, got somebody else's: set GRADIO_TEMP_DIR.")
+    folder.chmod(0o700)
+
+
+def tidy(store: RunStore, files: list[set[str]]) -> None:
+    """One round.
+
+    Args:
+        files: what Gradio knows of: those uploaded, then those of each component.
+    """
+    trim_uploads(files[0])
+    if os.environ["GRADIO_TEMP_DIR"] == str(UPLOADS):  # another folder may hold what is not the page's
+        sweep(UPLOADS, store.keep)
+    for names in files:
+        names -= {name for name in list(names) if not os.path.exists(name)}
+    store.expire()
+
+
+def tidying(store: RunStore) -> Callable[[Any], AbstractAsyncContextManager]:
+    """For the web server: a round every `EVERY` seconds while it runs."""
+
+    async def rounds(page: gr.Blocks) -> None:
+        while True:
+            await asyncio.sleep(min(EVERY, store.keep))
+            try:
+                await asyncio.to_thread(tidy, store, page.temp_file_sets)
+            except Exception:
+                log.exception("Clearing away failed")
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        own_folder(Path(os.environ["GRADIO_TEMP_DIR"]))
+        task = asyncio.create_task(rounds(app.get_blocks()))
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    return lifespan

@@ -1,0 +1,191 @@
+"""Full against Lite: the same photo through two encoders, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from app.drawing.canvas import Drawing, outline
+from app.drawing.chart import chart, name_axis, value_axis
+from app.drawing.panels import Panel, panels
+from app.engine.models import describe
+from app.engine.second_model import OWN, other_models
+from app.i18n import say
+from app.run.run import Run
+from app.run.state import HUB_ID, ViewState
+from app.theme import FONT, class_colour, ink_on
+from app.views.versus.rivals import Rival, compare, every_scale, matched
+from litedetr import Detector
+
+ALONE = "#d55e00"
+"""Detections that one side has alone."""
+SIDES = ("left", "right")
+
+
+def figure(run: Run, state: ViewState) -> go.Figure:
+    """`drawing` as a figure."""
+    return go.Figure(drawing(run, state))
+
+
+def drawing(run: Run, state: ViewState) -> Drawing:
+    """Both photos with their detections: thin where both have them, thick and dashed where one has them alone."""
+    rivals = _rivals(run, state)
+    if rivals is None:
+        found = run.detections
+        shown = [_box(run, found.boxes[i], found.names[i], float(found.scores[i]), False, place % 4)
+                 for place, i in enumerate(run.shown(state.threshold))]  # fmt: skip
+        return panels(run, [Panel(run.config.schedule, shown), Panel(_short(state))], veil=0.25)
+    pairs = matched(rivals["left"], rivals["right"], state.threshold)
+    contents = []
+    for place, side in enumerate(SIDES):
+        rival = rivals[side]
+        kept = [(pair[place], None in pair) for pair in pairs if pair[place] is not None]
+        traces = [
+            _box(run, rival.boxes[i], rival.names[i], float(rival.scores[i]), alone, number % 4)  # names of like boxes stay apart
+            for number, (i, alone) in enumerate(kept)
+        ]
+        contents.append(Panel(f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", traces))
+    return panels(run, contents, veil=0.25)
+
+
+def summary(run: Run, state: ViewState) -> dict[str, Any]:
+    """Time, multiply-adds and detections of both."""
+    lang, rivals = state.lang, _rivals(run, state)
+    notes = [say(lang, "versus.note.same" if state.other == "" else "versus.note.other")]
+    if run.config.encoder_schedule.is_full and state.other == "":
+        notes.append(say(lang, "versus.note.full"))
+    if rivals is None:
+        return {"caption": say(lang, "versus.waiting"), "facts": [], "notes": notes, "rivals": None}
+    left, right = (rivals[side] for side in SIDES)
+    pairs = matched(left, right, state.threshold)
+    both = [pair for pair in pairs if None not in pair]
+    only = [sum(pair[place] is not None and None in pair for pair in pairs) for place in (0, 1)]
+    facts = [
+        [say(lang, "versus.time"), f"{left.milliseconds:.0f} / {right.milliseconds:.0f} ms"],
+        [say(lang, "versus.encoder_time"), f"{left.encoder_ms:.0f} / {right.encoder_ms:.0f} ms"],
+        [say(lang, "versus.gmacs"), f"{left.gmacs:.2f} / {right.gmacs:.2f} GMACs"],
+        [say(lang, "versus.encoder_gmacs"), f"{left.encoder_gmacs:.2f} / {right.encoder_gmacs:.2f} GMACs"],
+        [say(lang, "versus.both"), f"{len(both)}"],
+        [say(lang, "versus.only"), f"{only[0]} / {only[1]}"],
+    ]
+    return {
+        "caption": say(lang, "versus.caption", left=left.name, right=_right(state, right), both=len(both), l=only[0], r=only[1]),
+        "facts": facts,
+        "notes": [*notes, say(lang, "versus.note.match"), say(lang, "versus.note.time")],
+        "rivals": {side: {key: value for key, value in vars(rivals[side]).items() if key not in ("boxes", "names", "scores")}
+                   for side in SIDES},
+        "pairs": pairs,
+        "table": {
+            "head": [say(lang, "class"), say(lang, "versus.left"), say(lang, "versus.right"), "IoU"],
+            "rows": [{"cells": _cells(left, right, pair), "set": None} for pair in pairs],
+        },
+    }  # fmt: skip
+
+
+def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
+    """The other side."""
+    options = [["", say(state.lang, "versus.every")], *other_models(run, state)]
+    return [{"key": "other", "kind": "choice", "label": say(state.lang, "versus.with"), "value": state.other, "options": options}]
+
+
+def charts(run: Run, state: ViewState) -> list[Drawing]:
+    """Milliseconds of both, the encoder's part told apart."""
+    rivals = _rivals(run, state)
+    if rivals is None:
+        return []
+    names = [say(state.lang, f"versus.{side}") for side in SIDES]
+    encoder = [rivals[side].encoder_ms for side in SIDES]
+    rest = [rivals[side].milliseconds - rivals[side].encoder_ms for side in SIDES]
+    bars = [
+        _bars(say(state.lang, "versus.bar.encoder"), names, encoder, "#0072b2"),
+        _bars(say(state.lang, "versus.bar.rest"), names, rest, "#8a93a3"),
+    ]
+    axes = {"xaxis": value_axis(ticksuffix=" ms", rangemode="tozero"), "yaxis": name_axis()}
+    return [chart(bars, say(state.lang, "versus.time"), 64, legend=True, barmode="stack", bargap=0.25, **axes)]
+
+
+def job(run: Run, state: ViewState) -> str | None:
+    """Both models must see the photo, in turns."""
+    return f"versus {state.other}"
+
+
+def work(
+    run: Run, state: ViewState, detectors: Callable[[str], Detector], tell: Callable[[float, str], None]
+) -> dict[str, Rival]:
+    """Detections and times of both."""
+    ours = detectors(run.source)
+    other = every_scale(ours) if state.other == "" else detectors("" if state.other == OWN else state.other)
+    name = f"{state.other} · {other.config.schedule}" if HUB_ID.match(state.other) else describe(other.config)
+    return compare(run, {"left": (ours, run.model), "right": (other, name)}, tell)
+
+
+def _rivals(run: Run, state: ViewState) -> dict[str, Rival] | None:
+    return run.extras.get(job(run, state))
+
+
+def _right(state: ViewState, rival: Rival) -> str:
+    """What the right side is called, in the visitor's language."""
+    return say(state.lang, "versus.every") if state.other == "" else rival.name
+
+
+def _short(state: ViewState, rival: Rival | None = None, side: str = "right") -> str:
+    """A title that fits over half a phone's width."""
+    if side == "right" and state.other == "":
+        return say(state.lang, "versus.every_short")
+    if side == "right" and HUB_ID.match(state.other):
+        return state.other.rpartition("/")[2]
+    return say(state.lang, "models.own") if rival is None else rival.schedule
+
+
+_INWARD = ("bottom right", "bottom left", "top left", "top right")
+"""Where a name goes from each corner of its box, clockwise from the upper left."""
+
+
+def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool, corner: int) -> dict[str, Any]:
+    """A box, cut at the photo's edge, so that its name (at a `corner`, 0 to 3) stays off the panel's title."""
+    height, width = run.size
+    names = run.config.names
+    colour = ALONE if alone else class_colour(names.index(name) if name in names else 0)
+    text = f"{escape(name)} {score:.2f}"
+    return {
+        "type": "scatter",
+        **outline(np.clip(box, 0, [width, height, width, height])),
+        "mode": "lines+text",
+        "text": [text if place == corner else "" for place in range(5)],
+        "textposition": _INWARD[corner],
+        "textfont": {"size": 11, "color": "#ffffff", "family": FONT, "shadow": "0 0 3px #000, 0 0 3px #000"},
+        "line": {"color": colour, "width": 3.5 if alone else 2, "dash": "dash" if alone else "solid"},
+        "fill": "toself",
+        "fillcolor": "rgba(0,0,0,0)",
+        "hoveron": "fills",
+        "hoverinfo": "name",
+        "name": text,
+        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+    }
+
+
+def _bars(name: str, sides: list[str], values: list[float], colour: str) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "y": sides,
+        "x": values,
+        "marker": {"color": colour},
+        "hovertemplate": f"{name}: %{{x:.1f}} ms<extra></extra>",
+    }
+
+
+def _cells(left: Rival, right: Rival, pair: tuple[int | None, int | None, float]) -> list[str]:
+    i, j, overlap = pair
+    name = left.names[i] if i is not None else right.names[j]
+    return [
+        name,
+        "–" if i is None else f"{left.scores[i]:.2f}",
+        "–" if j is None else f"{right.scores[j]:.2f}",
+        "–" if None in pair else f"{overlap:.2f}",
+    ]
