@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from litedetr import image, ops
 from litedetr.backbones import build_backbone
 from litedetr.config import DetectorConfig, preset
 from litedetr.decoder import DeformableDecoder
-from litedetr.detections import Detections, distinct, select_best
+from litedetr.detections import Detections, check_threshold, distinct, select_best
 from litedetr.encoder import InterleavedEncoder
 from litedetr.families import build_selection
 from litedetr.families.heads import DenseHead, DetectionHeads
@@ -187,23 +188,25 @@ class Detector(nn.Module):
         """Find objects in one photo.
 
         Args:
-            photo: a path, encoded bytes, a PIL image, or an (H, W, 3) uint8 RGB array.
-            threshold: lowest score to keep; ``config.threshold`` if None.
+            photo: a path, encoded bytes, a file object, a PIL image, an array or a tensor; see `litedetr.image.open_photo`.
+            threshold: lowest score to keep, 0 to 1; ``config.threshold`` if None.
             trace: record every attention step (`Detections.trace`). "light": keep the tokens alone and make the rest again when
                 it is read, bit by bit the same: a seventh of the memory, as long as this detector stays as it is.
             cache: of the steps that light traces made last, where several should share one (`litedetr.replay.step_cache`).
 
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
+            ValueError: the threshold is no score.
         """
         pixels, _, geometry = self.prepare(image.open_photo(photo))  # one photo is never padded
         record = Trace(geometry=geometry, replay=self.replay(cache) if trace == "light" else None) if trace else None
-        output = self(pixels.to(self.device), trace=record)
+        output = self.infer(pixels, record)
         return self.detections(output, [geometry], threshold, record)[0]
 
     def replay(self, cache: ByteLRU | None = None) -> Replay | None:
         """What makes a light trace's steps again; None where they would not be those of the run, so that it must keep them."""
-        if ops.in_preparation():  # the run has the reference, and later there would be the kernel
+        preliminary = ops.in_preparation()  # the run has the reference, and later there would be the kernel
+        if preliminary or self.neck.level_embed.dtype != torch.float32 or torch.is_autocast_enabled(self.device.type):
             return None
         return Replay(self.encoder, self.decoder, self.neck.layouts, **({} if cache is None else {"cache": cache}))
 
@@ -225,10 +228,17 @@ class Detector(nn.Module):
         for indices in by_geometry.values():
             for start in range(0, len(indices), batch):
                 chosen = indices[start : start + batch]
-                pixels = torch.cat([prepared[i][0] for i in chosen]).to(self.device)
-                found = self.detections(self(pixels), [prepared[i][2] for i in chosen], threshold)
+                output = self.infer(torch.cat([prepared[i][0] for i in chosen]))
+                found = self.detections(output, [prepared[i][2] for i in chosen], threshold)
                 results.update(zip(chosen, found, strict=True))
         return [results[index] for index in range(len(prepared))]
+
+    def infer(self, pixels: Tensor, trace: Trace | None = None) -> DetectorOutput:
+        """`forward` on the device and in the precision of the weights; a model in half precision keeps its places in float32."""
+        dtype = self.neck.level_embed.dtype
+        half = dtype in (torch.float16, torch.bfloat16)
+        with torch.autocast(self.device.type, dtype) if half else nullcontext():
+            return self(pixels.to(self.device, dtype), trace=trace)
 
     def prepare(self, photo) -> Prepared:
         """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w), geometry, as the config asks for."""
@@ -243,7 +253,7 @@ class Detector(nn.Module):
         trace: Trace | None = None,
     ) -> list[Detections]:
         """Forward output -> one `Detections` per photo, in the photo's pixels."""
-        threshold = self.config.threshold if threshold is None else threshold
+        threshold = self.config.threshold if threshold is None else check_threshold(threshold)
         sizes = torch.tensor([geometry.photo for geometry in geometries], device=output.boxes.device)
         best = select_best(output.logits, output.boxes, sizes, self.config.select)
         found = []

@@ -4,6 +4,7 @@ import copy
 import gc
 import pickle
 import weakref
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,29 +15,30 @@ from litedetr.image import PhotoGeometry
 from litedetr.replay import step_cache
 from litedetr.trace import AttentionStep, LightStep
 
-TENSORS = ("reference_points", "locations", "weights", "value", "output", "query", "key", "tokens", "output_weight", "output_bias")
-SMALL = dict(
-    width=64, heads=4, encoder_ffn=96, decoder_ffn=96, decoder_layers=2, queries=12, num_classes=5, short_side=128, long_side=160
-)
+TENSORS = ("reference_points", "locations", "weights", "value", "output", "query", "key", "tokens", "output_weight")
+SMALL = {
+    "width": 64, "heads": 4, "encoder_ffn": 96, "decoder_ffn": 96, "decoder_layers": 2, "queries": 12, "num_classes": 5,
+    "short_side": 128, "long_side": 160,
+}  # fmt: skip
 KINDS = {
-    "H3L1-2x3": dict(name="lite-dino-mobilenet"),
-    "H3L1-6x1": dict(name="lite-dino-mobilenet", schedule="H3L1-(6+1)x1"),
-    "H2L2": dict(name="lite-dino-mobilenet", schedule="H2L2-(2+1)x2"),
-    "full": dict(name="lite-dino-mobilenet", schedule=str(EncoderSchedule.full(4, 3)), low_ffn=None),
-    "plain attention": dict(name="lite-dino-mobilenet", key_aware=False),
-    "same locations, keys of their own": dict(name="lite-dino-mobilenet", same_loc=True, proj_key=True),
-    "five scales": dict(name="lite-dino-mobilenet", levels=5, schedule="H4L1-(2+1)x2"),
-    "deformable": dict(name="deformable-detr-r50"),
-    "refined": dict(name="deformable-detr-r50-refine"),
-    "two stages": dict(name="deformable-detr-r50-two-stage"),
-    "h-detr": dict(name="lite-h-detr-swin-t-h2l2-2x3", one_to_many_queries=8),
+    "H3L1-2x3": ("lite-dino-mobilenet", {}),
+    "H3L1-6x1": ("lite-dino-mobilenet", {"schedule": "H3L1-(6+1)x1"}),
+    "H2L2": ("lite-dino-mobilenet", {"schedule": "H2L2-(2+1)x2"}),
+    "full": ("lite-dino-mobilenet", {"schedule": str(EncoderSchedule.full(4, 3)), "low_ffn": None}),
+    "plain attention": ("lite-dino-mobilenet", {"key_aware": False}),
+    "same locations, keys of their own": ("lite-dino-mobilenet", {"same_loc": True, "proj_key": True}),
+    "five scales": ("lite-dino-mobilenet", {"levels": 5, "schedule": "H4L1-(2+1)x2"}),
+    "deformable": ("deformable-detr-r50", {}),
+    "refined": ("deformable-detr-r50-refine", {}),
+    "two stages": ("deformable-detr-r50-two-stage", {}),
+    "h-detr": ("lite-h-detr-swin-t-h2l2-2x3", {"one_to_many_queries": 8}),
 }
 
 
 def build(kind: str) -> Detector:
-    options = dict(KINDS[kind])
+    preset, options = KINDS[kind]
     torch.manual_seed(3)
-    return Detector.from_preset(options.pop("name"), **{**SMALL, **options})
+    return Detector.from_preset(preset, **{**SMALL, **options})
 
 
 def differences(whole: Trace, light: Trace) -> list[str]:
@@ -107,7 +109,7 @@ def test_every_step_is_at_most_one_step_from_kept_tokens(photo):
     replay = build("H3L1-6x1").predict(photo, trace="light").trace.replay
     kept = [written is not None for written in replay.written[: len(replay.encoder.steps)]]
     assert kept[-1]
-    assert all(one or other for one, other in zip(kept, kept[1:], strict=False))
+    assert all(one or other for one, other in pairwise(kept))
     assert kept.count(False) == 3
 
 

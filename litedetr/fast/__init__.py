@@ -69,6 +69,14 @@ class FastDetector(Detector):
         # What asks for attention is rounded to bfloat16 once in the run, and would be rounded twice.
         return super().replay(cache) if self.dtype == torch.float32 else None
 
+    def infer(self, pixels: Tensor, trace: Trace | None = None) -> DetectorOutput:
+        """`forward`: photos stay float32 here, whatever the layers' dtype."""
+        return self(pixels.to(self.device), trace=trace)
+
+    def __deepcopy__(self, memo: dict) -> FastDetector:
+        """Itself: nothing about it ever changes, and packed weights cannot be copied."""
+        return self
+
     def optimize(self, dtype: str | torch.dtype = "auto") -> Detector:
         """Itself: it is already."""
         if dtype not in ("auto", self.dtype, str(self.dtype).removeprefix("torch.")):

@@ -12,7 +12,8 @@ from app.run.state import ViewState
 from app.theme import NEUTRAL
 from app.views import attended, desire, leak, lookers
 from tests.app.views.padded import padded_run
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 VIEWS = {"attended": attended, "desire": desire, "lookers": lookers, "leak": leak}
 STATES = [
