@@ -12,10 +12,11 @@ import gradio as gr
 
 from app.engine.engine import EXAMPLE_NAMES, Engine, ExpiredRun
 from app.engine.jobs import News, Tell, follow
-from app.engine.models import hub_is_open, offered
+from app.engine.models import hub_is_open
 from app.engine.out_of_memory import NoMemory
 from app.engine.queue import FullLine
 from app.i18n import say
+from app.run.model_list import offered
 from app.run.state import ViewState
 from app.server.cleanup import photo_box, tidying
 from app.server.endpoints import MCP, add_endpoints
@@ -69,7 +70,9 @@ def build(engine: Engine) -> gr.Blocks:
             yield gr.HTML(told={"ticket": ticket, **news})
 
     with Page(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
-        viewer = stage([open_run, look, cancel], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered(), hub=hub_is_open())
+        viewer = stage(
+            [open_run, look, cancel], examples=EXAMPLE_NAMES, views=VIEWS.values(), models=offered(), hub=hub_is_open()
+        )
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
         upload = photo_box()
         request = gr.JSON(visible=False)

@@ -20,10 +20,11 @@ from PIL import Image
 from app.engine.gpu import Gpu
 from app.engine.jobs import Cancelled as Cancelled
 from app.engine.jobs import News, Orders, Tell
-from app.engine.models import Models, describe
+from app.engine.models import Models
 from app.engine.out_of_memory import first_that_fits, sized
-from app.engine.progress import watch
 from app.engine.queue import Line
+from app.run.model_list import describe
+from app.run.progress import watch
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
 from app.views import view_of
@@ -290,7 +291,7 @@ class Engine:
             litedetr.weights.WeightsError: a second model cannot be loaded.
         """
         view = view_of(state.view)
-        key = view.job(run, state) if hasattr(view, "job") else None
+        key = view.job(run, state)
         if key is None or key in run.extras:
             return key
 

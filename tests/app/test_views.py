@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from app.run.choice import select
+from app.run.choice import choose
 from app.run.rail import stops
 from app.run.state import ViewState
 from app.theme import SCALE_COLOURS, class_colour, scale_colour
@@ -25,7 +25,7 @@ def drawn(figure):
 @pytest.mark.parametrize("step", STEPS)
 def test_points_are_the_traces_locations_in_the_photos_pixels(run, step):
     state = state_at(step)
-    chosen = select(run, state)
+    chosen = choose(run, state)
     traces = drawn(points.figure(run, state))
     assert set(traces) == {"S1", "S2", "S3", "S4"}
     for scale, trace in traces.items():
@@ -64,7 +64,7 @@ def test_one_head_and_hidden_scales(run):
 
 def test_points_outside_the_photo_stay_outside(run):
     state = ViewState(view="points", point=(0.0, 0.0), scale="S1", step="B1 all")
-    chosen = select(run, state)
+    chosen = choose(run, state)
     places = run.to_photo(chosen.locations)
     outside = ((places < 0) | (places > np.array(run.size[::-1]))).any(-1)
     assert outside.any()
@@ -79,7 +79,7 @@ def test_points_outside_the_photo_stay_outside(run):
 @pytest.mark.parametrize("step", STEPS)
 def test_attention_sums_to_one_and_the_output_is_rebuilt(run, step):
     numbers = points.summary(run, state_at(step))
-    chosen = select(run, state_at(step))
+    chosen = choose(run, state_at(step))
     np.testing.assert_allclose(numbers["sums"], 1.0, atol=1e-5)
     assert sum(numbers["mean"]) == pytest.approx(1.0, abs=1e-5)
     assert numbers["scales"] == ["S1", "S2", "S3", "S4"]
@@ -91,7 +91,7 @@ def test_attention_sums_to_one_and_the_output_is_rebuilt(run, step):
 def test_the_cross_is_at_the_reference_point(run):
     figure = points.figure(run, state_at("decoder 2"))
     crosses = [trace for trace in figure.data if trace.name == "reference"]
-    query = select(run, state_at("decoder 2")).row
+    query = choose(run, state_at("decoder 2")).row
     expected = run.to_photo(run.trace.step("decoder 2").reference_points[query, 0, :2].numpy())
     for cross in crosses:
         np.testing.assert_allclose([cross.x[0], cross.y[0]], expected, rtol=1e-5)
@@ -99,7 +99,7 @@ def test_the_cross_is_at_the_reference_point(run):
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_an_objects_box_is_the_one_it_asked_with(run, layer):
-    chosen = select(run, state_at(f"decoder {layer}"))
+    chosen = choose(run, state_at(f"decoder {layer}"))
     cx, cy, width, height = run.trace.boxes[layer - 1][chosen.row].numpy() * np.array([330, 210, 330, 210])
     expected = [cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2]
     np.testing.assert_allclose(chosen.box, expected, rtol=1e-4, atol=1e-2)
@@ -178,7 +178,7 @@ def bilinear_cells(points, weights, shape):
 @pytest.mark.parametrize("changes", [{}, {"head": 3}, {"hidden": ("S1", "S3")}])
 def test_footprints_sum_to_one_with_what_is_outside(run, changes):
     state = ViewState(view="points", point=(0.0, 0.02), step="B1 all", heat=True, **changes)
-    chosen = select(run, state)
+    chosen = choose(run, state)
     found = footprint(chosen, state)
     heads = slice(None) if state.head is None else slice(state.head - 1, state.head)
     for scale, share in found.inside.items():
@@ -201,7 +201,7 @@ def test_footprints_sum_to_one_with_what_is_outside(run, changes):
 
 def test_a_footprint_lies_where_its_points_read(run):
     state = ViewState(view="points", point=(0.6, 0.5), step="B1 all", heat=True, hidden=("S1", "S2", "S3"))
-    chosen = select(run, state)
+    chosen = choose(run, state)
     cells = bilinear_cells(chosen.locations[:, 0].reshape(-1, 2), chosen.weights[:, 0].ravel() / 8, run.trace.spatial_shapes[0])
     np.testing.assert_allclose(footprint(chosen, state).grid, cells, atol=1e-7)
 
@@ -216,7 +216,7 @@ def test_a_coarse_cell_keeps_its_amount_on_the_fine_grid():
 
 def test_points_beyond_the_gutter_are_counted_at_their_border(run):
     state = ViewState(view="points", point=(0.0, 0.0), scale="S1", step="B1 all")
-    chosen = select(run, state)
+    chosen = choose(run, state)
     figure = points.figure(run, state)
     x0, x1 = figure.layout.xaxis.range
     y1, y0 = figure.layout.yaxis.range

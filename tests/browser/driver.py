@@ -9,7 +9,7 @@ import axe_playwright_python
 import numpy as np
 from playwright.sync_api import Page
 
-from app.run.choice import select
+from app.run.choice import choose
 from app.run.run import Run
 from app.run.state import ViewState
 from app.views import points, view_of
@@ -150,7 +150,7 @@ def assert_drawn(page: Page) -> None:
     assert set(shown) == set(expected)
     for scale, rows in expected.items():
         np.testing.assert_allclose(shown[scale], rows, rtol=1e-5, atol=1e-3)
-    assert page.locator(".ld-stop.now").get_attribute("data-stop") == select(run, state).step.name
+    assert page.locator(".ld-stop.now").get_attribute("data-stop") == choose(run, state).step.name
     marks = page.evaluate("document.querySelectorAll('.ld-plot .scatterlayer .points path').length")
     assert marks >= sum(map(len, expected.values()))
 

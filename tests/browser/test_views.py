@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from app.run.choice import select
+from app.run.choice import choose
 from app.views import VIEWS, desire
 from tests.browser.driver import assert_shown, click, current, open_page, place, settle
 
@@ -110,7 +110,7 @@ def test_footprints(page, url):
     assert state.heat
     grid = page.evaluate("liteDetr.plot.node.data.find(({ type }) => type === 'heatmap').z.map((row) => [...row])")
     total = np.sum(grid)
-    assert total / 100 == pytest.approx(1 - outside(select(run, state)), abs=1e-4)
+    assert total / 100 == pytest.approx(1 - outside(choose(run, state)), abs=1e-4)
     assert "heat=1" in page.url
 
 

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from app.i18n import say, texts
-from app.run.choice import select
+from app.run.choice import choose
 from app.run.state import LANGUAGES
 from app.stage.component import FOLDER
 
@@ -32,7 +32,7 @@ def test_every_text_that_the_page_asks_for_exists(path):
 
 
 def test_every_note_has_its_text():
-    source = inspect.getsource(inspect.getmodule(select))
+    source = inspect.getsource(inspect.getmodule(choose))
     keys = [*re.findall(r'\("(\w+)", \{', source), "scale_waits", "scale_unknown"]
     assert len(keys) >= 5
     assert [key for key in keys if f"note.{key}" not in ENGLISH] == []
