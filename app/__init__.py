@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 UPLOADS = Path(tempfile.gettempdir()) / f"litedetr-uploads-{os.getuid() if hasattr(os, 'getuid') else 'all'}"
-"""Where visitors' photos lie while they are needed (app/tidy.py), unless GRADIO_TEMP_DIR names another folder."""
+"""Where visitors' photos lie while they are needed (app/server/uploads.py), unless GRADIO_TEMP_DIR names another folder."""
 
 # Waiting OpenMP threads would spin and take the web server's share of a two-core host; read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -85,8 +85,8 @@ class Models:
 
         Args:
             source: a Hub id; "" for the page's own model.
-            progress: told (bytes done, bytes in all) while it is downloaded; what it raises ends the wait, and the download where
-                nobody else waits for it.
+            progress: called with (bytes done, bytes in all) while it is downloaded; what it raises ends the wait, and the
+                download where nobody else waits for it.
             plain: not optimized for inference, for what looks inside it.
 
         Raises:

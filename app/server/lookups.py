@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 
 from app.drawing.canvas import Drawing
-from app.engine.engine import ExpiredRun, RunStore
+from app.engine.store import ExpiredRun, RunStore
 from app.i18n import say
 from app.run.rail import stops
 from app.run.run import Run

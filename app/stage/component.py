@@ -34,8 +34,8 @@ def stage(
     models: Sequence[dict[str, str]],
     hub: bool,
 ) -> gr.HTML:
-    """The component. Its JavaScript calls `server_functions`, triggers "analyse" and "work", and watches the props ``news`` and
-    ``told``."""
+    """The component. Its JavaScript calls `server_functions`, triggers "analyse" and "work", and watches the props
+    ``run_event`` and ``work_event``."""
     return gr.HTML(
         value="",
         html_template=(FOLDER / "stage.html").read_text(encoding="utf-8"),
@@ -45,8 +45,8 @@ def stage(
         container=False,
         padding=False,
         elem_id="lite-detr",
-        news={},
-        told={},
+        run_event={},
+        work_event={},
         page={
             "plotly": PLOTLY,
             "examples": list(examples),

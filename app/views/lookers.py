@@ -23,7 +23,7 @@ from app.run import bilinear, choice
 from app.run.run import Run
 from app.run.state import ViewState
 from app.run.step_queries import Askers, askers, level_grid
-from app.theme import FONT, RIM, WHITE, ink_on, scale_colour
+from app.theme import FONT, RIM, WHITE, clear, ink_on, scale_colour
 from app.views.view import View
 from litedetr import AttentionStep
 
@@ -232,7 +232,6 @@ def _reader(shown: _Shown, row: int) -> dict[str, Any]:
     who = shown.askers
     reading, share = float(shown.totals[row]), float(shown.totals[row] / shown.totals.max())
     colour = who.colour(row)
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     chosen = who.levels is None and row == shown.state.query
     fill = 0.14 * chosen if who.levels is None else 0.08 + 0.6 * share
     line = 0.35 + 0.65 * share
@@ -240,9 +239,9 @@ def _reader(shown: _Shown, row: int) -> dict[str, Any]:
         "type": "scatter",
         "mode": "lines",
         **outline(tuple(who.boxes[row])),
-        "line": {"color": WHITE if chosen else f"rgba({red},{green},{blue},{line:.3f})", "width": 1 + 3 * share + chosen},
+        "line": {"color": WHITE if chosen else clear(colour, round(line, 3)), "width": 1 + 3 * share + chosen},
         "fill": "toself",
-        "fillcolor": f"rgba({red},{green},{blue},{fill:.3f})",
+        "fillcolor": clear(colour, round(fill, 3)),
         "hoveron": "fills",
         "hoverinfo": "text",
         "text": f"<b>{escape(who.name(row, shown.state.lang))}</b><br>{reading:.2%}",

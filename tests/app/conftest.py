@@ -4,7 +4,9 @@ from PIL import Image
 
 from app.run.run import Run
 from app.run.state import ViewState
+from tests.apart import run as run_apart
 from tests.app import live
+from tests.app.faults import last_event, until
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +24,20 @@ def run(engine) -> Run:
 def everything() -> ViewState:
     """A state that shows every guess."""
     return ViewState(threshold=0.0)
+
+
+@pytest.fixture(scope="session")
+def url() -> str:
+    """The address of the running page."""
+    return live.address()
+
+
+@pytest.fixture
+def served_after(engine, url):
+    """After the test the queue is empty, and a run is made."""
+    yield
+    until(lambda: len(engine.queue) == 0)
+    assert engine.store.get(run_apart(last_event(url))["run"]).spared == ""
 
 
 def scene(width: int, height: int) -> Image.Image:

@@ -32,7 +32,7 @@ def hub(tmp_path_factory):
         hub.add(name, read(folder))
     with pytest.MonkeyPatch.context() as monkeypatch:
         point_at(hub.url, tmp_path_factory.mktemp("cache"), monkeypatch)
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 2**17)  # each is a piece of news for the page
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 2**17)  # each is an event for the page
         yield hub
     hub.close()
 

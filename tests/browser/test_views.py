@@ -178,15 +178,15 @@ class Piecework:
     def __init__(self):
         self.go, self.waits, self.left = threading.Event(), threading.Event(), threading.Event()
 
-    def __call__(self, run, state, detectors, tell):
+    def __call__(self, run, state, detectors, report):
         try:
             for piece in range(20):
-                tell(piece / 20, f"piece {piece}")
+                report(piece / 20, f"piece {piece}")
                 if piece == 5:
                     self.waits.set()
                     self.go.wait(0.2)
                 while piece > 5 and not self.go.is_set():
-                    tell(piece / 20, f"piece {piece}")
+                    report(piece / 20, f"piece {piece}")
                     time.sleep(0.05)
         except BaseException:
             self.left.set()

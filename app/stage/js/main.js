@@ -15,7 +15,7 @@ import { Tour } from './tour.js';
 import { Work } from './work.js';
 
 const NOTHING_CHOSEN = { view: '', q: '', at: '', box: '', mute: '' };
-const PATIENCE = 90_000; // milliseconds without news of a run, after which the page says so
+const PATIENCE = 90_000; // milliseconds without an event of a run, after which the page says so
 
 export async function mount(element, gradio) {
   const page = new Page(element.querySelector('.ld'), gradio, await plotly(gradio.props.page.plotly));
@@ -56,8 +56,8 @@ class Page {
     this.takeAway = new TakeAway(root, this, Plotly);
     this.work = new Work(root, this, work);
     this.tour = new Tour(root, this, lesson);
-    watch('news', () => this.hear(JSON.parse(JSON.stringify(props.news ?? {}))));
-    watch('told', () => this.work.hear(JSON.parse(JSON.stringify(props.told ?? {}))));
+    watch('run_event', () => this.onEvent(JSON.parse(JSON.stringify(props.run_event ?? {}))));
+    watch('work_event', () => this.work.onEvent(JSON.parse(JSON.stringify(props.work_event ?? {}))));
     this.wire();
   }
 
@@ -88,11 +88,11 @@ class Page {
 
   // ---- a run ----
 
-  // order: {file} or {example}; keep: the state came from a link and holds for the run to come.
-  analyse(order, keep = false) {
-    this.begun(order);
-    const example = order.example ?? '';
-    this.request = [order.file ?? null, { ticket: this.ticket, visitor: this.visitor, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
+  // job: {file} or {example}; keep: the state came from a link and holds for the run to come.
+  analyse(job, keep = false) {
+    this.begun(job);
+    const example = job.example ?? '';
+    this.request = [job.file ?? null, { ticket: this.ticket, visitor: this.visitor, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
     const next = { ...this.state, example };
     this.next = keep ? next : { ...next, ...NOTHING_CHOSEN };
     this.rail.halt();
@@ -101,9 +101,9 @@ class Page {
     this.trigger();
   }
 
-  // A finished run again, in the state in which it was left; order: what made it.
-  async reopen(run, state, order) {
-    this.begun(order);
+  // A finished run again, in the state in which it was left; job: what made it.
+  async reopen(run, state, job) {
+    this.begun(job);
     clearTimeout(this.patience);
     this.rail.halt();
     this.next = clean(state);
@@ -111,12 +111,12 @@ class Page {
   }
 
   // Whatever went on before is over.
-  begun(order) {
+  begun(job) {
     this.cancel(this.ticket);
     this.work.stop();
     this.nextTicket();
     this.running = this.ticket;
-    this.last = order;
+    this.last = job;
     this.refused = '';
   }
 
@@ -131,7 +131,7 @@ class Page {
     return this.ticket;
   }
 
-  // Nobody waits any more for the orders up to this one: the model is free for the next.
+  // Nobody waits any more for the jobs up to this one: the model is free for the next.
   cancel(ticket) {
     if (ticket > 0) this.ask('cancel', { visitor: this.visitor, ticket });
   }
@@ -141,28 +141,28 @@ class Page {
     this.patience = setTimeout(() => this.fail(this.say('error.server')), PATIENCE);
   }
 
-  order() {
+  runRequest() {
     return this.request;
   }
 
-  async hear(news) {
-    if (news.ticket !== this.running || news.cancelled) return;
+  async onEvent(event) {
+    if (event.ticket !== this.running || event.cancelled) return;
     clearTimeout(this.patience);
-    if (news.refused) { // the model cannot be had, and the page's own goes on in its place
-      this.refused = `${news.refused} ${this.say('models.back')}`;
+    if (event.refused) { // the model cannot be had, and the page's own goes on in its place
+      this.refused = `${event.refused} ${this.say('models.back')}`;
       this.next = clean({ ...this.next, model: '' });
       this.state = clean({ ...this.state, model: '' });
     }
-    if (news.error) this.fail(news.error);
-    else if (news.download) this.downloading(...news.download);
-    else if (news.waiting) {
+    if (event.error) this.fail(event.error);
+    else if (event.download) this.downloading(...event.download);
+    else if (event.waiting) {
       this.wait();
-      this.busy(this.say('status.before', { count: news.waiting }));
-    } else if (news.stage) {
+      this.busy(this.say('status.before', { count: event.waiting }));
+    } else if (event.stage) {
       this.wait();
-      this.busy(this.say(news.stage === 'backbone' ? 'status.backbone' : 'status.step', { step: news.stage }));
-      this.rail.light(news.stage, true);
-    } else if (news.run) await this.open(news.run);
+      this.busy(this.say(event.stage === 'backbone' ? 'status.backbone' : 'status.step', { step: event.stage }));
+      this.rail.light(event.stage, true);
+    } else if (event.run) await this.open(event.run);
   }
 
   downloading(done, all) {

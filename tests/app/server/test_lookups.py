@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.engine.engine import RunStore
+from app.engine.store import RunStore
 from app.run.state import ViewState
 from app.server.lookups import Lookups
 from app.views import points
