@@ -143,9 +143,8 @@ def drawn(page: Page) -> dict[str, np.ndarray]:
 def assert_drawn(page: Page) -> None:
     """The points on the screen are the trace's, and the page says so in marks that Plotly really drew."""
     run, state = current(page)
-    expected = {
-        trace.meta: np.stack((trace.x, trace.y), 1) for trace in points.figure(run, state).data if isinstance(trace.meta, str)
-    }
+    traces = points.VIEW.figure(run, state).data
+    expected = {trace.meta: np.stack((trace.x, trace.y), 1) for trace in traces if isinstance(trace.meta, str)}
     shown = drawn(page)
     assert set(shown) == set(expected)
     for scale, rows in expected.items():

@@ -3,8 +3,9 @@ import pytest
 
 from app.engine.engine import EXAMPLES, Engine
 from app.run.choice import choose, detection_at, detection_of, move, pick
-from app.run.state import ViewState
+from app.run.state import LANGUAGES, ViewState
 from litedetr import Detector
+from tests.app.views.small import small_run
 
 
 def centre(run, index):
@@ -22,7 +23,6 @@ def test_a_click_takes_the_smallest_detection_that_holds_it(run, everything):
     inside = (boxes[:, 0] <= px) & (px <= boxes[:, 2]) & (boxes[:, 1] <= py) & (py <= boxes[:, 3])
     assert area[run.detections.queries == state.query].min() <= area[inside].min() + 1e-3
     assert hit is not None
-    assert state.view == "points"
     assert choose(run, state).step.name == run.trace.decoder_steps[-1].name
 
 
@@ -136,3 +136,23 @@ def test_models_whose_queries_are_learned(tmp_path):
     x1, y1, x2, y2 = chosen.box
     assert x1 - 1 <= middle[0] <= x2 + 1
     assert y1 - 1 <= middle[1] <= y2 + 1
+
+
+def test_every_note_is_a_sentence_in_every_language(run, everything):
+    x, y = centre(run, 0)
+    query = int(run.detections.queries[0])
+    states = {
+        "scale_waits": ViewState(point=(0.5, 0.5), scale="S4", step="B1 high"),
+        "scale_unknown": ViewState(point=(0.5, 0.5), scale="S7", step="B1 all"),
+        "point_near_object": ViewState(point=(0.1, 0.2), step="decoder 2", threshold=1.0),
+        "point_in_detection": everything.with_(point=(x, y), step="decoder 1"),
+        "token_of_object": everything.with_(query=query, step="B3 all"),
+        "token_at_object": ViewState(query=3, step=small_run("one-stage").trace.encoder_steps[0].name),
+    }
+    for key, state in states.items():
+        chosen = choose(small_run("one-stage") if key == "token_at_object" else run, state)
+        assert [name for name, _ in chosen.notes] == [key]
+        english, korean = (chosen.sentences(lang) for lang in LANGUAGES)
+        assert english[0].endswith(".")
+        assert english != korean
+        assert not any("note." in text or "{" in text for text in (*english, *korean))

@@ -43,7 +43,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         for run, state in (waiting, computed(kind, place)[:2]):
             sent = [view(run, state) for view in (mattered.drawing, mattered.summary, mattered.controls, mattered.charts)]
             orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
-        mattered.figure(run, state)
+        mattered.VIEW.figure(run, state)
         assert len([go.Figure(chart) for chart in mattered.charts(run, state)]) == 2
 
 
