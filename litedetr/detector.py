@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from litedetr import image
 from litedetr.backbones import build_backbone
 from litedetr.config import DetectorConfig, preset
 from litedetr.decoder import DeformableDecoder
-from litedetr.detections import Detections, distinct, select_best
+from litedetr.detections import Detections, check_threshold, distinct, select_best
 from litedetr.encoder import InterleavedEncoder
 from litedetr.families import build_selection
 from litedetr.families.heads import DenseHead, DetectionHeads
@@ -176,16 +177,17 @@ class Detector(nn.Module):
         """Find objects in one photo.
 
         Args:
-            photo: a path, encoded bytes, a PIL image, or an (H, W, 3) uint8 RGB array.
-            threshold: lowest score to keep; ``config.threshold`` if None.
+            photo: a path, encoded bytes, a file object, a PIL image, an array or a tensor; see `litedetr.image.open_photo`.
+            threshold: lowest score to keep, 0 to 1; ``config.threshold`` if None.
             trace: record every attention step (`Detections.trace`).
 
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
+            ValueError: the threshold is no score.
         """
         pixels, _, geometry = self.prepare(image.open_photo(photo))  # one photo is never padded
         record = Trace(geometry=geometry) if trace else None
-        output = self(pixels.to(self.device), trace=record)
+        output = self.infer(pixels, record)
         return self.detections(output, [geometry], threshold, record)[0]
 
     @torch.inference_mode()
@@ -206,10 +208,17 @@ class Detector(nn.Module):
         for indices in by_geometry.values():
             for start in range(0, len(indices), batch):
                 chosen = indices[start : start + batch]
-                pixels = torch.cat([prepared[i][0] for i in chosen]).to(self.device)
-                found = self.detections(self(pixels), [prepared[i][2] for i in chosen], threshold)
+                output = self.infer(torch.cat([prepared[i][0] for i in chosen]))
+                found = self.detections(output, [prepared[i][2] for i in chosen], threshold)
                 results.update(zip(chosen, found, strict=True))
         return [results[index] for index in range(len(prepared))]
+
+    def infer(self, pixels: Tensor, trace: Trace | None = None) -> DetectorOutput:
+        """`forward` on the device and in the precision of the weights; a model in half precision keeps its places in float32."""
+        dtype = self.neck.level_embed.dtype
+        half = dtype in (torch.float16, torch.bfloat16)
+        with torch.autocast(self.device.type, dtype) if half else nullcontext():
+            return self(pixels.to(self.device, dtype), trace=trace)
 
     def prepare(self, photo) -> Prepared:
         """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w), geometry, as the config asks for."""
@@ -224,7 +233,7 @@ class Detector(nn.Module):
         trace: Trace | None = None,
     ) -> list[Detections]:
         """Forward output -> one `Detections` per photo, in the photo's pixels."""
-        threshold = self.config.threshold if threshold is None else threshold
+        threshold = self.config.threshold if threshold is None else check_threshold(threshold)
         sizes = torch.tensor([geometry.photo for geometry in geometries], device=output.boxes.device)
         best = select_best(output.logits, output.boxes, sizes, self.config.select)
         found = []

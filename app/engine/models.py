@@ -23,6 +23,7 @@ from huggingface_hub import constants
 from app.engine.loading import Loading
 from app.run.model_list import offered
 from app.run.state import HUB_ID
+from app.settings import number
 from litedetr import Detector
 from litedetr.weights import Progress, WeightsError
 from litedetr.weights.limits import Limits
@@ -40,7 +41,7 @@ def hub_is_open() -> bool:
 
 def limits() -> Limits:
     """What a model from the box may be; it lies in a folder beside huggingface_hub's cache, which stays the host's own."""
-    largest, gmacs, cache = (_number(f"LITEDETR_{name}", value) for name, value in _NUMBERS.items())
+    largest, gmacs, cache = (number(name, value) for name, value in _NUMBERS.items())
     return Limits(
         file_bytes=int(largest * 10**6),
         gmacs=gmacs,
@@ -139,12 +140,3 @@ class Models:
 
 def _silent(done: int, total: int) -> None:
     """Nobody listens."""
-
-
-def _number(name: str, default: float) -> float:
-    """A number of the environment, the default where it is none."""
-    try:
-        value = float(os.environ.get(name) or default)
-    except ValueError:
-        return default
-    return value if 0 < value < 1e9 else default

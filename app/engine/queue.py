@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-LONGEST = int(os.environ.get("LITEDETR_QUEUE") or os.environ.get("LITEDETR_LINE") or 32)
-"""So many may wait. LITEDETR_LINE is the variable's former name."""
+from app.settings import number
+
+LONGEST = int(number("QUEUE", 32, former="LINE"))
+"""So many may wait."""
 BEAT = 1.0
 """Seconds after which those who wait are told again, so that who left is noticed."""
 

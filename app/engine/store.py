@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
 
 from app.run.run import Run
+from app.settings import number
 from litedetr.fast.memory import give_back
 
-KEEP_SECONDS = 60 * float(os.environ.get("LITEDETR_KEEP_MINUTES", "60"))
+KEEP_SECONDS = 60 * number("KEEP_MINUTES", 60)
 """A run that nobody looked into for so long is dropped, and a photo that was uploaded so long ago."""
-STORE_BYTES = int(os.environ.get("LITEDETR_STORE_MB", "1024")) * 1024**2
+STORE_BYTES = int(number("STORE_MB", 1024) * 1024**2)
 GIVE_BACK_BYTES = 256 * 1024**2
 
 

@@ -14,15 +14,15 @@ from typing import Any
 
 import gradio as gr
 
-from app import UPLOADS
 from app.engine.store import RunStore
 from app.server.uploads import own_folder
+from app.settings import UPLOADS, number
 
 log = logging.getLogger(__name__)
 
 EVERY = 30.0
 """Seconds between two rounds."""
-UPLOADS_BYTES = int(os.environ.get("LITEDETR_UPLOADS_MB", "1024")) * 1024**2
+UPLOADS_BYTES = int(number("UPLOADS_MB", 1024) * 1024**2)
 """So much of visitors' photos lies on the disk; the oldest go first."""
 
 

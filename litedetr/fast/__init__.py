@@ -63,6 +63,14 @@ class FastDetector(Detector):
             self._refuse("trained")
         return super().forward(pixels, mask, trace=trace)
 
+    def infer(self, pixels: Tensor, trace: Trace | None = None) -> DetectorOutput:
+        """`forward`: photos stay float32 here, whatever the layers' dtype."""
+        return self(pixels.to(self.device), trace=trace)
+
+    def __deepcopy__(self, memo: dict) -> FastDetector:
+        """Itself: nothing about it ever changes, and packed weights cannot be copied."""
+        return self
+
     def optimize(self, dtype: str | torch.dtype = "auto") -> Detector:
         """Itself: it is already."""
         if dtype not in ("auto", self.dtype, str(self.dtype).removeprefix("torch.")):

@@ -73,6 +73,6 @@ class FastNeck(nn.Module):
 
 def _frozen(norm: nn.GroupNorm) -> nn.GroupNorm:
     """A copy whose weights are constants, in float32 whatever the input's dtype."""
-    copy = nn.GroupNorm(norm.num_groups, norm.num_channels, norm.eps, device=norm.weight.device)
+    copy = nn.GroupNorm(norm.num_groups, norm.num_channels, norm.eps, device=norm.weight.device, dtype=torch.float32)
     copy.load_state_dict(norm.state_dict())
     return copy.requires_grad_(False)

@@ -1,12 +1,11 @@
-import numpy as np
 import pytest
-from PIL import Image
 
 from app.run.run import Run
 from app.run.state import ViewState
 from tests.apart import run as run_apart
 from tests.app import live
 from tests.app.faults import last_event, until
+from tests.pictures import scene
 
 
 @pytest.fixture(scope="session")
@@ -38,11 +37,3 @@ def served_after(engine, url):
     yield
     until(lambda: len(engine.queue) == 0)
     assert engine.store.get(run_apart(last_event(url))["run"]).spared == ""
-
-
-def scene(width: int, height: int) -> Image.Image:
-    """Noise with two plain shapes in it."""
-    pixels = np.random.default_rng(3).integers(90, 140, (height, width, 3), dtype=np.uint8)
-    pixels[height // 4 : height // 2, width // 8 : width // 3] = (200, 40, 30)
-    pixels[height // 2 : height - 20, width // 2 : width - 30] = (30, 60, 190)
-    return Image.fromarray(pixels)

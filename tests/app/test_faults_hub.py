@@ -2,17 +2,22 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
+from huggingface_hub import constants
 
+from app.engine.models import Models
 from app.i18n import say
+from litedetr.weights import WeightsError
 from tests.apart import run as run_apart
 from tests.app.faults import close_tab, full_disk, last_event, until
 from tests.hub.conftest import CHUNK, point_at, read
 from tests.hub.server import Hub
 from tests.load.photos import photo
 from tests.load.visitor import Visitor, Waiting
-from tests.test_families import small
+from tests.small_models import small
 
 NAME = "owner/tiny"
 
@@ -120,3 +125,19 @@ def test_a_full_disk_while_a_photo_comes(url):
     assert status == 500
     assert "/" not in text
     assert say("en", "error.upload") != say("ko", "error.upload")  # what the page shows then
+
+
+def test_a_visitors_model_has_limits_and_a_cache_of_its_own(hub, files, monkeypatch):
+    hub.add(NAME, files)
+    monkeypatch.setenv("LITEDETR_LARGEST_MB", "0.001")
+    models = Models("embedded")
+    with pytest.raises(WeightsError, match=r"expected a model of at most 0 MB.*LITEDETR_LARGEST_MB or LITEDETR_LARGEST_GMACS"):
+        models.get(NAME)
+    assert [line.rsplit("/")[-1] for line in hub.asked if line.startswith("GET")] == ["config.json"]
+    monkeypatch.setenv("LITEDETR_LARGEST_MB", "100")
+    told = []
+    found = models.get(NAME, lambda done, total: told.append(done)).predict(np.zeros((40, 60, 3), np.uint8), threshold=0.0)
+    assert len(found) > 0
+    assert max(told) >= CHUNK
+    assert (Path(constants.HF_HUB_CACHE).with_name("litedetr-visitors") / "models--owner--tiny").is_dir()
+    assert "models--owner--tiny" not in {folder.name for folder in Path(constants.HF_HUB_CACHE).glob("*")}

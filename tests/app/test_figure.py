@@ -16,7 +16,7 @@ from app.figure import FigureError, look, main, redraw, standalone, write
 from app.run.state import ViewState
 from app.views import VIEWS, points
 from tests.app import live
-from tests.app.conftest import scene
+from tests.pictures import scene
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from tests.browser.conftest import PHONE
 from tests.browser.driver import assert_shown, open_page, settle
 from tests.hub.conftest import point_at, read
 from tests.hub.server import Hub
-from tests.test_families import small
+from tests.small_models import small
 
 NAME = "owner/tiny"
 OTHERS = {

@@ -10,8 +10,8 @@ from PIL import Image
 
 from app.engine.engine import EXAMPLE_NAMES, EXAMPLES
 from tests.app import live
-from tests.app.conftest import scene
 from tests.browser.driver import assert_drawn, click, current, drawn, open_page, place, send, settle
+from tests.pictures import scene
 
 
 @pytest.fixture

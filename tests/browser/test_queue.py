@@ -3,8 +3,8 @@
 import pytest
 
 from tests.app import live
-from tests.app.conftest import scene
 from tests.browser.driver import current, open_page
+from tests.pictures import scene
 
 
 @pytest.mark.parametrize(("lang", "sentence"), [("en", "1 before you"), ("ko", "앞에 1명")])

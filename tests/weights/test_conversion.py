@@ -19,7 +19,7 @@ from litedetr.weights.conversion.checkpoint import Checkpoint, read_checkpoint
 from litedetr.weights.conversion.convert import convert, from_checkpoint
 from litedetr.weights.conversion.infer import Known, infer_config
 from tests import golden_data as golden
-from tests.test_detector_golden import config_of
+from tests.golden_data import config_of
 
 CASES = golden.cases("model")
 LISTS = sorted(path.stem for path in (golden.FOLDER / "state_dict").glob("*.json"))

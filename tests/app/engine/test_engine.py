@@ -11,7 +11,7 @@ from app.run.run import Extras
 from app.run.state import ViewState
 from app.views import VIEWS
 from litedetr.image import PhotoError
-from tests.app.conftest import scene
+from tests.pictures import scene
 
 
 def copies(run, count):

@@ -10,7 +10,8 @@ from app.run.state import ViewState
 from app.views import desire
 from litedetr.ops import reference
 from tests.app.views.padded import padded_run
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 KEYED = [kind for kind, changes in KINDS.items() if changes.get("key_aware", True)]
 PLAIN = [kind for kind in KINDS if kind not in KEYED]

@@ -12,7 +12,8 @@ from app.run.state import ViewState
 from app.theme import NEUTRAL
 from app.views import view_of
 from tests.app.views.padded import padded_run
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 VIEWS = {name: view_of(name) for name in ("attended", "desire", "lookers", "leak")}
 STATES = [

@@ -16,7 +16,8 @@ from app.theme import scale_colour
 from app.views import film
 from app.views.film.reel import RARE, make_reel, reel
 from litedetr.cost import full_encoder, gmacs
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 

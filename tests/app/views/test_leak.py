@@ -9,7 +9,8 @@ from app.run.state import ViewState
 from app.views import leak
 from litedetr.ops import reference
 from tests.app.views.padded import padded_run
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 

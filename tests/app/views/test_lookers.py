@@ -7,7 +7,8 @@ import torch
 from app.run.state import ViewState
 from app.views import lookers
 from litedetr.ops import reference
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 

@@ -16,7 +16,8 @@ from app.views import mattered
 from app.views.mattered.muting import Effects, mask, spearman
 from litedetr import Detector
 from litedetr.muting import contributions, rerun
-from tests.app.views.small import small_detector, small_run
+from tests.app.views.small import small_run
+from tests.small_models import small_detector
 
 KINDS = ["H3L1", "H2L2", "full", "one-stage"]
 STATES = [ViewState(view="mattered", step="decoder 2", query=3), ViewState(view="mattered", step="B1 all", point=(0.4, 0.6))]

@@ -15,8 +15,8 @@ from app.run.run import Run
 from app.run.state import ViewState
 from app.views import missed
 from litedetr.detections import Detections, select_best
-from tests.app.views.small import KINDS, small_run
-from tests.app.views.test_onion import overlap
+from tests.app.views.small import overlap, small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 BOXES = [(0.1, 0.2, 0.4, 0.6), (0.5, 0.5, 0.55, 0.57), (0.0, 0.0, 1.0, 1.0), (0.6, 0.1, 0.95, 0.9)]

@@ -11,7 +11,8 @@ from app.run.state import ViewState
 from app.views import versus
 from app.views.versus.rivals import Rival, every_scale, matched
 from litedetr import Detector
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 
 @cache
