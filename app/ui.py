@@ -10,7 +10,8 @@ import anyio
 import gradio as gr
 
 from app.engine.engine import EXAMPLE_NAMES, Engine
-from app.engine.models import hub_is_open, offered
+from app.engine.models import hub_is_open
+from app.run.model_list import offered
 from app.run.state import ViewState
 from app.server.cleanup import cleanup
 from app.server.endpoints import MCP, add_endpoints
@@ -64,7 +65,8 @@ def build(engine: Engine) -> gr.Blocks:
             yield gr.HTML(work_event={"ticket": ticket, **event})
 
     with Page(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
-        viewer = stage([open_run, look, cancel], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered(), hub=hub_is_open())
+        functions = [open_run, look, cancel]
+        viewer = stage(functions, examples=EXAMPLE_NAMES, views=VIEWS.values(), models=offered(), hub=hub_is_open())
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
         upload = photo_box()
         request = gr.JSON(visible=False)

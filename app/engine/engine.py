@@ -16,11 +16,12 @@ from PIL import Image
 
 from app.engine.gpu import Gpu
 from app.engine.jobs import Event, Jobs, Report
-from app.engine.models import Models, describe
+from app.engine.models import Models
 from app.engine.out_of_memory import first_that_fits, sized
-from app.engine.progress import report_stages
 from app.engine.queue import Queue
 from app.engine.store import ExpiredRun, RunStore
+from app.run.model_list import describe
+from app.run.progress import report_stages
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
 from app.views import view_of
@@ -190,7 +191,7 @@ class Engine:
             litedetr.weights.WeightsError: a second model cannot be loaded.
         """
         view = view_of(state.view)
-        key = view.job(run, state) if hasattr(view, "job") else None
+        key = view.job(run, state)
         if key is None or key in run.extras:
             return key
 

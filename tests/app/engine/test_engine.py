@@ -1,5 +1,4 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,7 +132,7 @@ def test_work_is_done_once_kept_and_can_be_cancelled(engine, run, monkeypatch):
         done.append(detectors().config.family)
         return np.ones(7)
 
-    monkeypatch.setitem(VIEWS, "mattered", SimpleNamespace(job=lambda *_: "mattered 1", work=work))
+    monkeypatch.setitem(VIEWS, "mattered", replace(VIEWS["mattered"], job=lambda *_: "mattered 1", work=work))
 
     def refuse(event):
         if event["share"]:

@@ -56,7 +56,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
         assert len(missed.charts(run, state)) == (box is not None)
         if number < 2:
-            assert len(missed.figure(run, state).data) == len(drawn["data"])
+            assert len(missed.VIEW.figure(run, state).data) == len(drawn["data"])
             assert [len(go.Figure(chart).data) for chart in missed.charts(run, state)] == [
                 len(chart["data"]) for chart in sent[1]
             ]
