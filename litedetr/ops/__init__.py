@@ -186,7 +186,8 @@ def _available(kernels: str, *asked) -> bool:
 
 
 def _checked_shapes(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor) -> tuple[tuple[int, int], ...]:
-    shapes = tuple((int(height), int(width)) for height, width in spatial_shapes)
+    sizes = spatial_shapes.tolist() if isinstance(spatial_shapes, Tensor) else spatial_shapes
+    shapes = tuple((height, width) for height, width in sizes)
     if not shapes or any(height < 1 or width < 1 for height, width in shapes):
         raise ValueError(f"spatial_shapes: expected at least one (height, width), both at least 1; got {list(shapes)}")
     if value.ndim != 4:
