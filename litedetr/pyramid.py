@@ -67,7 +67,8 @@ class FeaturePyramid:
         """
         masks = [level_mask(mask, level.shape[2:], len(level), level.device) for level in maps]
         layout = cls.layout(masks, level_embed, temperature, shift)
-        return layout.with_tokens(torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1))
+        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
+        return replace(layout, tokens=tokens, padded=mask is not None)
 
     @classmethod
     def layout(
@@ -93,7 +94,6 @@ class FeaturePyramid:
             mask=torch.cat([mask.flatten(1) for mask in masks], dim=1),
             valid_ratios=ratios,
             reference_points=reference_points(shapes, ratios),
-            padded=mask is not None,
         )
 
 
