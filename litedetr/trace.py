@@ -135,6 +135,10 @@ class Trace:
         storages = [t.untyped_storage() for t in held if id(t) not in models]
         return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
+    def rebuild_error(self) -> float:
+        """Largest of all steps' `AttentionStep.rebuild_error`."""
+        return max((step.rebuild_error() for step in self.steps), default=0.0)
+
     def memory(self, step: int) -> Tensor:
         """(S, d): the tokens of all scales after encoder step `step`, counted from 0; -1 for before the encoder."""
         tokens = self.tokens
