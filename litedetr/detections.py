@@ -88,6 +88,18 @@ class Detections:
         }
 
 
+def check_threshold(threshold: float) -> float:
+    """The lowest score to keep, as it is.
+
+    Raises:
+        ValueError: it is no score from 0 to 1.
+    """
+    if not 0 <= threshold <= 1:
+        hint = f"for {threshold:g} % give {threshold / 100:g}" if 1 < threshold <= 100 else "give one of these"
+        raise ValueError(f"expected a threshold from 0 to 1, as scores are, got {threshold:g}: {hint}")
+    return threshold
+
+
 def select_best(logits: Tensor, boxes: Tensor, sizes: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Post-processing of sigmoid detectors (Deformable DETR): the best (query, class) pairs of every photo.
 

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from litedetr import image
+from litedetr import image, ops
 from litedetr.backbones import build_backbone
 from litedetr.config import DetectorConfig, preset
 from litedetr.decoder import DeformableDecoder
-from litedetr.detections import Detections, distinct, select_best
+from litedetr.detections import Detections, check_threshold, distinct, select_best
 from litedetr.encoder import InterleavedEncoder
 from litedetr.families import build_selection
 from litedetr.families.heads import DenseHead, DetectionHeads
 from litedetr.families.selection import Selection, TokenHeads
+from litedetr.lru import ByteLRU
 from litedetr.output import DenoisingQueries, DetectorOutput, LayerOutput
-from litedetr.pyramid import FeaturePyramid, PyramidNeck
+from litedetr.pyramid import PyramidNeck
+from litedetr.replay import Replay
 from litedetr.trace import Trace, stage
 from litedetr.weights.limits import Limits
 
@@ -143,20 +147,22 @@ class Detector(nn.Module):
         with stage(trace, "neck"):
             pyramid = self.neck(features, mask)
             if trace is not None:
-                trace.spatial_shapes, trace.padding = pyramid.shapes, pyramid.mask[0].cpu()
+                trace.begin(pyramid)
         with stage(trace, "encoder"):
             memory = self.encoder(pyramid, trace)
         with stage(trace, "selection"):
             selected = self.selection(memory, pyramid, one_to_many) if one_to_many else self.selection(memory, pyramid)
         with stage(trace, "decoder"):
             content, references, attention_mask = _put_before(denoising, selected)
+            if trace is not None:
+                trace.begin_decoder(selected.content, selected.positions)
             states, boxes = self.decoder(
                 content, references, memory, pyramid, self.heads.box_heads(), attention_mask, trace, selected.positions
             )
             layers = self.heads(states, boxes)
         if trace is not None:
             proposals = self.selection.every_token(memory, pyramid) if isinstance(self.selection, TokenHeads) else None
-            _record(trace, pyramid, selected, boxes[0], layers, proposals)
+            _record(trace, selected, boxes[0], layers, proposals)
         noisy, layers = _split(layers, 0 if denoising is None else denoising.content.shape[1])
         layers, many = (layers, []) if selected.one_to_one is None else _split(layers, selected.one_to_one)
         return DetectorOutput(
@@ -172,21 +178,37 @@ class Detector(nn.Module):
         )
 
     @torch.inference_mode()
-    def predict(self, photo: image.Photo, threshold: float | None = None, trace: bool = False) -> Detections:
+    def predict(
+        self,
+        photo: image.Photo,
+        threshold: float | None = None,
+        trace: bool | Literal["light"] = False,
+        cache: ByteLRU | None = None,
+    ) -> Detections:
         """Find objects in one photo.
 
         Args:
-            photo: a path, encoded bytes, a PIL image, or an (H, W, 3) uint8 RGB array.
-            threshold: lowest score to keep; ``config.threshold`` if None.
-            trace: record every attention step (`Detections.trace`).
+            photo: a path, encoded bytes, a file object, a PIL image, an array or a tensor; see `litedetr.image.open_photo`.
+            threshold: lowest score to keep, 0 to 1; ``config.threshold`` if None.
+            trace: record every attention step (`Detections.trace`). "light": keep the tokens alone and make the rest again when
+                it is read, bit by bit the same: a seventh of the memory, as long as this detector stays as it is.
+            cache: of the steps that light traces made last, where several should share one (`litedetr.replay.step_cache`).
 
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
+            ValueError: the threshold is no score.
         """
         pixels, _, geometry = self.prepare(image.open_photo(photo))  # one photo is never padded
-        record = Trace(geometry=geometry) if trace else None
-        output = self(pixels.to(self.device), trace=record)
+        record = Trace(geometry=geometry, replay=self.replay(cache) if trace == "light" else None) if trace else None
+        output = self.infer(pixels, record)
         return self.detections(output, [geometry], threshold, record)[0]
+
+    def replay(self, cache: ByteLRU | None = None) -> Replay | None:
+        """What makes a light trace's steps again; None where they would not be those of the run, so that it must keep them."""
+        preliminary = ops.in_preparation()  # the run has the reference, and later there would be the kernel
+        if preliminary or self.neck.level_embed.dtype != torch.float32 or torch.is_autocast_enabled(self.device.type):
+            return None
+        return Replay(self.encoder, self.decoder, self.neck.layouts, **({} if cache is None else {"cache": cache}))
 
     @torch.inference_mode()
     def predict_batch(self, photos: Iterable[image.Photo], threshold: float | None = None) -> list[Detections]:
@@ -206,10 +228,17 @@ class Detector(nn.Module):
         for indices in by_geometry.values():
             for start in range(0, len(indices), batch):
                 chosen = indices[start : start + batch]
-                pixels = torch.cat([prepared[i][0] for i in chosen]).to(self.device)
-                found = self.detections(self(pixels), [prepared[i][2] for i in chosen], threshold)
+                output = self.infer(torch.cat([prepared[i][0] for i in chosen]))
+                found = self.detections(output, [prepared[i][2] for i in chosen], threshold)
                 results.update(zip(chosen, found, strict=True))
         return [results[index] for index in range(len(prepared))]
+
+    def infer(self, pixels: Tensor, trace: Trace | None = None) -> DetectorOutput:
+        """`forward` on the device and in the precision of the weights; a model in half precision keeps its places in float32."""
+        dtype = self.neck.level_embed.dtype
+        half = dtype in (torch.float16, torch.bfloat16)
+        with torch.autocast(self.device.type, dtype) if half else nullcontext():
+            return self(pixels.to(self.device, dtype), trace=trace)
 
     def prepare(self, photo) -> Prepared:
         """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w), geometry, as the config asks for."""
@@ -224,7 +253,7 @@ class Detector(nn.Module):
         trace: Trace | None = None,
     ) -> list[Detections]:
         """Forward output -> one `Detections` per photo, in the photo's pixels."""
-        threshold = self.config.threshold if threshold is None else threshold
+        threshold = self.config.threshold if threshold is None else check_threshold(threshold)
         sizes = torch.tensor([geometry.photo for geometry in geometries], device=output.boxes.device)
         best = select_best(output.logits, output.boxes, sizes, self.config.select)
         found = []
@@ -258,16 +287,12 @@ def _put_before(denoising: DenoisingQueries | None, selected: Selection) -> tupl
 
 def _record(
     trace: Trace,
-    pyramid: FeaturePyramid,
     selected: Selection,
     start: Tensor,
     layers: list[LayerOutput],
     proposals: LayerOutput | None,
 ) -> None:
-    """The tokens at first, what they proposed, and what the queries were at first and after each layer; a point is a box of no
-    size."""
-    trace.tokens, trace.queries = pyramid.tokens[0].detach().cpu(), selected.content[0].detach().cpu()
-    trace.query_positions = None if selected.positions is None else selected.positions[0].detach().cpu()
+    """What the tokens proposed, and what the queries were at first and after each layer; a point is a box of no size."""
     if proposals is not None:
         trace.proposal_logits, trace.proposal_boxes = proposals.logits[0].detach().cpu(), proposals.boxes[0].detach().cpu()
     trace.selected_tokens = None if selected.tokens is None else selected.tokens[0].cpu()

@@ -118,7 +118,8 @@ def box_proposals(
         (B, S, 4) cxcywh **before** the sigmoid; (B, S) bool, True = usable.
     """
     B = mask.shape[0]
-    size = torch.as_tensor(base_size, dtype=torch.get_default_dtype(), device=mask.device).expand(2)
+    dtype = base_size.dtype if isinstance(base_size, Tensor) else torch.float32
+    size = torch.as_tensor(base_size, dtype=dtype, device=mask.device).expand(2)
     centres, sizes = [], []
     for level, (level_mask, (H, W)) in enumerate(zip(split_levels(mask, shapes), shapes, strict=True)):
         ratio = valid_ratios(level_mask.view(B, H, W), size.dtype)

@@ -1,5 +1,6 @@
 """predict, predict_batch, traces, saving and loading."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -248,10 +249,10 @@ def test_near_duplicates_of_a_class_are_dropped_beside_the_best():
 
 def test_a_detector_drops_duplicates_where_its_config_says_so(detector, photo):
     one, other = (Detector(replace(detector.config, duplicates=overlap)) for overlap in (None, 0.02))
-    for copy in (one, other):
-        copy.load_state_dict(detector.state_dict())
+    for twin in (one, other):
+        twin.load_state_dict(detector.state_dict())
         with torch.no_grad():
-            copy.heads.classes[-1].bias[0] = 10.0  # one class for all, in boxes that overlap
+            twin.heads.classes[-1].bias[0] = 10.0  # one class for all, in boxes that overlap
     everything, fewer = one.predict(photo, 0.0), other.predict(photo, 0.0)
     assert 0 < len(fewer) < len(everything)
     pairs, others = (set(zip(found.queries.tolist(), found.labels.tolist(), strict=True)) for found in (fewer, everything))
@@ -260,3 +261,27 @@ def test_a_detector_drops_duplicates_where_its_config_says_so(detector, photo):
     with pytest.raises(ValueError) as error:
         replace(detector.config, duplicates=1.5)
     assert str(error.value) == "expected duplicates as an IoU in (0, 1], or None to keep all, got 1.5"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions(detector, photo, dtype):
+    expected, other = detector.predict(photo, threshold=0.0), copy.deepcopy(detector).to(dtype)
+    for found in (other.predict(photo, 0.0, trace=True), *other.predict_batch([photo], 0.0)):
+        assert found.scores.dtype == np.float32
+        assert np.abs(found.scores - expected.scores).max() < 0.15  # other queries where tokens are nearly equal
+
+
+def test_another_default_dtype_changes_nothing(detector, photo):
+    expected = detector.predict(photo, threshold=0.0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = detector.predict(photo, threshold=0.0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize(("threshold", "said"), [(50, "for 50 % give 0.5"), (-0.1, "give one"), (float("nan"), "got nan")])
+def test_a_threshold_is_a_score(detector, photo, threshold, said):
+    with pytest.raises(ValueError, match=f"expected a threshold from 0 to 1, as scores are, .*{said}"):
+        detector.predict(photo, threshold)

@@ -5,14 +5,14 @@ import torch
 from torch.testing import assert_close
 
 from litedetr.muting import contributions, rerun
-from tests.app.conftest import scene
-from tests.app.views.small import KINDS, small_detector, small_run
+from tests.pictures import scene
+from tests.small_models import KINDS, small_detector, small_result
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 
 
 def traced(kind: str):
-    return small_detector(kind), small_run(kind).trace
+    return small_detector(kind), small_result(kind).trace
 
 
 @ALL

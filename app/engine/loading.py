@@ -19,7 +19,7 @@ class Loading(Generic[T]):
     """Something that is loaded once for all who wait for it, and given up when all of them have left.
 
     Args:
-        load: does it, in a thread; told what to call with (bytes done, bytes in all).
+        load: does it, in a thread; given what to call with (bytes done, bytes in all).
         slot: entered while it goes on, so that few do at once.
     """
 
@@ -43,7 +43,7 @@ class Loading(Generic[T]):
         """What was loaded, or what went wrong.
 
         Args:
-            progress: told (bytes done, bytes in all) every `BEAT` seconds and at the end; what it raises ends the wait.
+            progress: called with (bytes done, bytes in all) every `BEAT` seconds and at the end; what it raises ends the wait.
         """
         while not wait([self._future], BEAT).done:
             progress(*self._share)
@@ -54,11 +54,11 @@ class Loading(Generic[T]):
     def _work(self) -> None:
         try:
             with self._slot:
-                self._future.set_result(self._load(self._told))
+                self._future.set_result(self._load(self._downloaded))
         except BaseException as error:
             self._future.set_exception(error)
 
-    def _told(self, done: int, total: int) -> None:
+    def _downloaded(self, done: int, total: int) -> None:
         if not self.waiting:
             raise Cancelled
         self._share = done, total

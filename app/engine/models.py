@@ -1,7 +1,7 @@
 """Which models the page offers, which ones a visitor may have loaded, and the few that are in memory.
 
 Environment variables of the host:
-    LITEDETR_MODELS: more models for the page's list, "owner/name=A name,owner/other"; these and those of models.json are trusted.
+    LITEDETR_MODELS: more models for the page's list, "owner/name=A name,owner/other"; these and the list's are trusted.
     LITEDETR_HUB: "off" takes away the box for any other model on the Hub.
     LITEDETR_OWNERS: "owner,other": the box takes models of these owners alone.
     LITEDETR_LARGEST_MB: of a model from the box, as a file and in memory (1000).
@@ -11,7 +11,6 @@ Environment variables of the host:
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections import OrderedDict
@@ -22,30 +21,17 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from app.engine.loading import Loading
+from app.run.model_list import offered
 from app.run.state import HUB_ID
-from litedetr import Detector, DetectorConfig
+from app.settings import number
+from litedetr import Detector
 from litedetr.weights import Progress, WeightsError
 from litedetr.weights.limits import Limits
 
-LIST = Path(__file__).with_suffix(".json")
 IN_MEMORY = 2
 _NUMBERS = {"LARGEST_MB": 1000.0, "LARGEST_GMACS": 1000.0, "CACHE_MB": 5000.0}
 AT_ONCE = 2
 """So many models come from the Hub at a time: one that is slow does not keep the next."""
-
-_FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
-_BACKBONES = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50", "swin_tiny": "Swin-T"}
-
-
-def offered() -> list[dict[str, str]]:
-    """``{"id", "name"}`` of the models in models.json, then those of the environment variable LITEDETR_MODELS:
-    Hub ids divided by commas, each with ``=a name`` behind it or none."""
-    entries = json.loads(LIST.read_text(encoding="utf-8"))
-    for text in os.environ.get("LITEDETR_MODELS", "").split(","):
-        name, _, title = (part.strip() for part in text.partition("="))
-        if HUB_ID.match(name):
-            entries.append({"id": name, "name": title})
-    return list({entry["id"]: entry for entry in entries}.values())
 
 
 def hub_is_open() -> bool:
@@ -55,7 +41,7 @@ def hub_is_open() -> bool:
 
 def limits() -> Limits:
     """What a model from the box may be; it lies in a folder beside huggingface_hub's cache, which stays the host's own."""
-    largest, gmacs, cache = (_number(f"LITEDETR_{name}", value) for name, value in _NUMBERS.items())
+    largest, gmacs, cache = (number(name, value) for name, value in _NUMBERS.items())
     return Limits(
         file_bytes=int(largest * 10**6),
         gmacs=gmacs,
@@ -81,14 +67,6 @@ def admit(source: str) -> None:
         raise WeightsError(f"This page loads models of {', '.join(owners)} alone, and those of its list: choose one of them.")
 
 
-def describe(config: DetectorConfig) -> str:
-    """How the page calls a model."""
-    lite = not config.encoder_schedule.is_full
-    family = ("Lite-" if lite else "") + _FAMILIES[config.family]
-    backbone = _BACKBONES.get(config.backbone, config.backbone)
-    return " · ".join([family, backbone, *([config.schedule] if lite else [])])
-
-
 class Models:
     """At most `IN_MEMORY` models: the page's own, which stays, and the last ones asked for.
 
@@ -108,8 +86,8 @@ class Models:
 
         Args:
             source: a Hub id; "" for the page's own model.
-            progress: told (bytes done, bytes in all) while it is downloaded; what it raises ends the wait, and the download where
-                nobody else waits for it.
+            progress: called with (bytes done, bytes in all) while it is downloaded; what it raises ends the wait, and the
+                download where nobody else waits for it.
             plain: not optimized for inference, for what looks inside it.
 
         Raises:
@@ -162,12 +140,3 @@ class Models:
 
 def _silent(done: int, total: int) -> None:
     """Nobody listens."""
-
-
-def _number(name: str, default: float) -> float:
-    """A number of the environment, the default where it is none."""
-    try:
-        value = float(os.environ.get(name) or default)
-    except ValueError:
-        return default
-    return value if 0 < value < 1e9 else default

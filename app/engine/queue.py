@@ -1,23 +1,24 @@
-"""The line before the model: one after the other, first come first served, and whoever waits is told its place."""
+"""The queue before the model: one after the other, first come first served, and whoever waits is told its place."""
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-LONGEST = int(os.environ.get("LITEDETR_LINE", "32"))
+from app.settings import number
+
+LONGEST = int(number("QUEUE", 32, former="LINE"))
 """So many may wait."""
 BEAT = 1.0
 """Seconds after which those who wait are told again, so that who left is noticed."""
 
 
-class FullLine(Exception):
+class QueueFull(Exception):
     """So many wait already that one more would wait too long."""
 
 
-class Line:
+class Queue:
     """Who has the model and who waits for it.
 
     Args:
@@ -26,7 +27,7 @@ class Line:
 
     def __init__(self, longest: int = LONGEST):
         self.longest = longest
-        self._line: list[object] = []  # the first one has the model
+        self._waiting: list[object] = []  # the first one has the model
         self._moved = threading.Condition()
 
     @contextmanager
@@ -37,28 +38,28 @@ class Line:
             waiting: told how many are before, when that changes and every `BEAT` seconds; what it raises ends the wait.
 
         Raises:
-            FullLine: at once, where too many wait.
+            QueueFull: at once, where too many wait.
         """
         me = object()
         with self._moved:
-            if len(self._line) > self.longest:
-                raise FullLine
-            self._line.append(me)
+            if len(self._waiting) > self.longest:
+                raise QueueFull
+            self._waiting.append(me)
         try:
             while before := self._before(me):
                 if waiting is not None:
                     waiting(before)
                 with self._moved:
-                    self._moved.wait_for(lambda before=before: self._line.index(me) < before, BEAT)
+                    self._moved.wait_for(lambda before=before: self._waiting.index(me) < before, BEAT)
             yield
         finally:
             with self._moved:
-                self._line.remove(me)
+                self._waiting.remove(me)
                 self._moved.notify_all()
 
     def _before(self, me: object) -> int:
         with self._moved:
-            return self._line.index(me)
+            return self._waiting.index(me)
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._waiting)

@@ -14,23 +14,16 @@ from typing import Any
 
 import gradio as gr
 
-from app import UPLOADS
-from app.engine.engine import RunStore
+from app.engine.store import RunStore
+from app.server.uploads import own_folder
+from app.settings import UPLOADS, number
 
 log = logging.getLogger(__name__)
 
 EVERY = 30.0
 """Seconds between two rounds."""
-UPLOADS_BYTES = int(os.environ.get("LITEDETR_UPLOADS_MB", "1024")) * 1024**2
+UPLOADS_BYTES = int(number("UPLOADS_MB", 1024) * 1024**2)
 """So much of visitors' photos lies on the disk; the oldest go first."""
-
-
-def photo_box(**options: Any) -> gr.File:
-    """An input that gives a function the path of an uploaded photo, without the empty file that `gr.File` leaves behind at every
-    call."""
-    box = gr.File(visible=False, type="filepath", **options)
-    box.preprocess = lambda payload: None if payload is None else payload.path
-    return box
 
 
 def trim_uploads(uploads: set[str], limit: int = UPLOADS_BYTES) -> None:
@@ -65,19 +58,7 @@ def sweep(folder: Path, age: float) -> None:
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def own_folder(folder: Path) -> None:
-    """Make the folder for uploads, which no other user of this machine may read.
-
-    Raises:
-        RuntimeError: it is somebody else's.
-    """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.is_symlink() or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
-        raise RuntimeError(f"expected {folder} to be a folder of yours, got somebody else's: set GRADIO_TEMP_DIR.")
-    folder.chmod(0o700)
-
-
-def tidy(store: RunStore, files: list[set[str]]) -> None:
+def clean_up(store: RunStore, files: list[set[str]]) -> None:
     """One round.
 
     Args:
@@ -91,14 +72,14 @@ def tidy(store: RunStore, files: list[set[str]]) -> None:
     store.expire()
 
 
-def tidying(store: RunStore) -> Callable[[Any], AbstractAsyncContextManager]:
+def cleanup(store: RunStore) -> Callable[[Any], AbstractAsyncContextManager]:
     """For the web server: a round every `EVERY` seconds while it runs."""
 
     async def rounds(page: gr.Blocks) -> None:
         while True:
             await asyncio.sleep(min(EVERY, store.keep))
             try:
-                await asyncio.to_thread(tidy, store, page.temp_file_sets)
+                await asyncio.to_thread(clean_up, store, page.temp_file_sets)
             except Exception:
                 log.exception("Clearing away failed")
 

@@ -11,12 +11,12 @@ import gradio as gr
 
 from app.engine.engine import Engine
 from app.engine.out_of_memory import NoMemory
-from app.engine.queue import FullLine
+from app.engine.queue import QueueFull
 from app.i18n import say
 from app.run.state import AUTO
-from app.server.cleanup import photo_box
 from app.server.explain import ExplainError
 from app.server.explain import explain as explanation
+from app.server.uploads import arrived, photo_box
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
 
@@ -80,7 +80,7 @@ def _endpoint(function: Callable[..., dict[str, Any]], inputs: list[Any], label:
 def _given(photo: str | None) -> str:
     if not photo:
         raise PhotoError(say("en", "error.no_photo"))
-    return photo
+    return arrived(photo)
 
 
 def _score(threshold: float | None) -> float | None:
@@ -104,7 +104,7 @@ def _sentences() -> Iterator[None]:
         yield
     except (ExplainError, PhotoError, WeightsError) as error:
         raise gr.Error(str(error), print_exception=False) from None
-    except FullLine:
-        raise gr.Error(say("en", "error.line"), print_exception=False) from None
+    except QueueFull:
+        raise gr.Error(say("en", "error.queue"), print_exception=False) from None
     except NoMemory:
         raise gr.Error(say("en", "error.memory"), print_exception=False) from None

@@ -12,7 +12,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from app.engine.engine import EXAMPLES, ExpiredRun, RunStore
+from app.engine.engine import EXAMPLES
+from app.engine.store import ExpiredRun, RunStore
 from app.figure import standalone
 from app.run.run import Run
 from app.run.state import ViewState

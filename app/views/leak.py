@@ -14,17 +14,17 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from app.drawing.canvas import Drawing, canvas, outline
-from app.drawing.chart import LIGHT_HALF, NUMBERS, ROW, chart, head_bars, name_axis
+from app.drawing.chart import ROW, chart, head_bars, name_axis
 from app.i18n import say
 from app.run import bilinear
-from app.run.choice import Selection, select
+from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import AUTO, ViewState
 from app.run.step_queries import Askers, askers, level_grid
-from app.theme import ink_on, scale_colour, scale_symbol
+from app.theme import CHOSEN, LIGHT_HALF, NOTHING, NUMBERS, RIM, WHITE, ink_on, scale_colour, scale_symbol
+from app.views.view import View
 from litedetr import AttentionStep
 
 WORST = 6
@@ -56,11 +56,6 @@ def leak_of(run: Run, step: AttentionStep) -> Leak:
     return run.extras.memo(f"leak {step.name}", lambda: _leak(run, step))
 
 
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
-
-
 def drawing(run: Run, state: ViewState) -> Drawing:
     """The photo with the leak of every token of a scale (or of every object), the worst queries and their points outside."""
     shown = _Shown(run, state)
@@ -69,7 +64,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     traces += _points_outside(shown)
     if shown.chosen is not None:
         box = outline(tuple(shown.askers.boxes[shown.chosen.row]))
-        traces.append({"type": "scatter", "mode": "lines", **box, "line": {"color": "#fff", "width": 2.5}, "hoverinfo": "skip"})
+        traces.append({"type": "scatter", "mode": "lines", **box, "line": {"color": WHITE, "width": 2.5}, "hoverinfo": "skip"})
     plot = canvas(run, traces, veil=VEIL)
     plot["layout"]["xaxis"]["range"], plot["layout"]["yaxis"]["range"] = _ranges(run, traces)
     plot["layout"]["meta"] = {"panels": [{"x": "x", "y": "y"}]}
@@ -139,10 +134,10 @@ class _Shown:
 
     def __init__(self, run: Run, state: ViewState):
         self.run, self.state = run, state
-        chosen = select(run, state)
+        chosen = choose(run, state)
         self.step = chosen.step
         named = state.query is not None or state.point is not None
-        self.chosen: Selection | None = chosen if named else None
+        self.chosen: QueryChoice | None = chosen if named else None
         heads = self.step.weights.shape[1]
         self.head = state.head if state.head is not None and state.head <= heads else None
         self.level = None
@@ -221,7 +216,7 @@ def _notes(shown: _Shown, padding: np.ndarray) -> list[str]:
     notes = [say(lang, "leak.note.kda" if keyed else "leak.note.plain"), say(lang, "leak.note.part")]
     notes.append(say(lang, "leak.note.stretched" if shown.run.trace.padding is None or not padding.any() else "leak.note.padded"))
     if shown.chosen is not None:
-        notes = [*(say(lang, f"note.{key}", **values) for key, values in shown.chosen.notes), *notes]
+        notes = [*shown.chosen.sentences(lang), *notes]
     traces = _points_outside(shown)
     (left, right), (bottom, top) = _ranges(shown.run, traces)
     beyond = sum(int(((t["x"] < left) | (t["x"] > right) | (t["y"] < top) | (t["y"] > bottom)).sum()) for t in traces)
@@ -282,7 +277,7 @@ def _asker(shown: _Shown, row: int) -> dict[str, Any]:
         **outline(tuple(who.boxes[row])),
         "line": {"color": colour, "width": 2},
         "fill": "toself",
-        "fillcolor": "rgba(0,0,0,0)",
+        "fillcolor": NOTHING,
         "hoveron": "fills",
         "hoverinfo": "text",
         "text": text,
@@ -323,7 +318,7 @@ def _points_outside(shown: _Shown) -> list[dict[str, Any]]:
                     "color": colour,
                     "size": (3 + 18 * np.sqrt(weights[out])).astype(np.float32),
                     "opacity": 0.9,
-                    "line": {"width": 1, "color": "rgba(6,9,15,.85)"},
+                    "line": {"width": 1, "color": RIM},
                 },
                 "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
             }
@@ -371,10 +366,10 @@ def _table_chart(shown: _Shown) -> Drawing:
         "x1": values.shape[1] - 0.5,
         "y0": row - 0.5,
         "y1": row + 0.5,
-        "fillcolor": "rgba(0,0,0,0)",
+        "fillcolor": NOTHING,
     }
     title = say(lang, "leak.table", **shown.words())
-    shapes = [{**mark, "line": {"color": "#e69f00", "width": 2.5}}]
+    shapes = [{**mark, "line": {"color": CHOSEN, "width": 2.5}}]
     xaxis = {"side": "top", "ticks": "", "type": "category"}
     drawing = chart([trace], title, ROW * len(names), shapes=shapes, xaxis=xaxis, yaxis=name_axis())
     drawing["layout"]["margin"] |= {"t": 48, "b": 2}
@@ -387,3 +382,6 @@ def _heads_chart(shown: _Shown) -> Drawing:
     names = [f"{say(lang, 'head')} {head + 1}" for head in range(len(heads))]
     title = say(lang, "leak.heads.chart", step=step.name)
     return head_bars(heads, step.scales[::-1], names, title, "%{x:.3f} %", shown.head, " %")
+
+
+VIEW = View("leak", drawing, summary, controls=controls, charts=charts)

@@ -15,17 +15,16 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import head_bars
 from app.i18n import say
-from app.run import bilinear
-from app.run import choice as selection
+from app.run import bilinear, choice
 from app.run.run import Run
 from app.run.state import ViewState
 from app.run.step_queries import Askers, askers, level_grid
-from app.theme import FONT, ink_on, scale_colour
+from app.theme import FONT, RIM, WHITE, clear, ink_on, scale_colour
+from app.views.view import View
 from litedetr import AttentionStep
 
 VEIL = 0.5
@@ -33,11 +32,6 @@ DRAWN, DRAWN_BOXES = 48, 12
 """Tokens and objects that are drawn, of the readers."""
 LISTED, NUMBERED = 12, 5
 """Readers in the table, and how many of them have their rank on the photo."""
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -113,8 +107,8 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
 
 def pick(run: Run, state: ViewState, x: float, y: float) -> ViewState:
     """A click asks about that point, whatever lies under it, at the same step."""
-    step = selection.select(run, state).step.name
-    return selection.pick_point(run, state.with_(step=step), x, y)
+    step = choice.choose(run, state).step.name
+    return choice.pick_point(run, state.with_(step=step), x, y)
 
 
 def move(run: Run, state: ViewState, dx: int, dy: int) -> ViewState:
@@ -147,7 +141,7 @@ class _Shown:
 
     def __init__(self, run: Run, state: ViewState):
         self.run, self.state = run, state
-        self.step = selection.select(run, state).step
+        self.step = choice.choose(run, state).step
         self.place, self.spot = _place(run, state)
         self.cells = [_cell_at(run, shape, self.place) for shape in self.step.spatial_shapes]
         kept = [level for level, scale in enumerate(self.step.scales) if scale not in state.hidden]
@@ -238,7 +232,6 @@ def _reader(shown: _Shown, row: int) -> dict[str, Any]:
     who = shown.askers
     reading, share = float(shown.totals[row]), float(shown.totals[row] / shown.totals.max())
     colour = who.colour(row)
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     chosen = who.levels is None and row == shown.state.query
     fill = 0.14 * chosen if who.levels is None else 0.08 + 0.6 * share
     line = 0.35 + 0.65 * share
@@ -246,9 +239,9 @@ def _reader(shown: _Shown, row: int) -> dict[str, Any]:
         "type": "scatter",
         "mode": "lines",
         **outline(tuple(who.boxes[row])),
-        "line": {"color": "#ffffff" if chosen else f"rgba({red},{green},{blue},{line:.3f})", "width": 1 + 3 * share + chosen},
+        "line": {"color": WHITE if chosen else clear(colour, round(line, 3)), "width": 1 + 3 * share + chosen},
         "fill": "toself",
-        "fillcolor": f"rgba({red},{green},{blue},{fill:.3f})",
+        "fillcolor": clear(colour, round(fill, 3)),
         "hoveron": "fills",
         "hoverinfo": "text",
         "text": f"<b>{escape(who.name(row, shown.state.lang))}</b><br>{reading:.2%}",
@@ -286,8 +279,8 @@ def _cell(shown: _Shown, level: int) -> dict[str, Any]:
 
 def _mark(shown: _Shown) -> list[dict[str, Any]]:
     common = {"type": "scatter", "mode": "markers", "x": [shown.place[0]], "y": [shown.place[1]], "hoverinfo": "skip"}
-    halo = {"symbol": "circle-open-dot", "size": 17, "color": "rgba(6,9,15,.85)", "line": {"width": 6}}
-    mark = {"symbol": "circle-open-dot", "size": 16, "color": "#ffffff", "line": {"width": 2.5}}
+    halo = {"symbol": "circle-open-dot", "size": 17, "color": RIM, "line": {"width": 6}}
+    mark = {"symbol": "circle-open-dot", "size": 16, "color": WHITE, "line": {"width": 2.5}}
     return [{**common, "marker": halo, "name": "point"}, {**common, "marker": mark, "name": "point"}]
 
 
@@ -299,3 +292,6 @@ def _arriving_chart(shown: _Shown) -> Drawing:
     return head_bars(
         values, [step.scales[level] for level in order], names, say(lang, "lookers.chart", step=step.name), "%{x:.4f}"
     )
+
+
+VIEW = View("lookers", drawing, summary, controls=controls, charts=charts, pick=pick, move=move)

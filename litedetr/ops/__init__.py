@@ -21,7 +21,7 @@ from torch import Tensor
 
 from litedetr.ops import cuda, native, norm, reference
 
-__all__ = ["BACKENDS", "add_norm", "deformable_attention", "key_aware_deformable_attention", "use"]
+__all__ = ["BACKENDS", "add_norm", "deformable_attention", "in_preparation", "key_aware_deformable_attention", "use"]
 
 BACKENDS = ("auto", "reference", "native", "cuda")
 
@@ -53,6 +53,11 @@ def use(backend: str) -> Iterator[None]:
         yield
     finally:
         _backend = before
+
+
+def in_preparation() -> bool:
+    """Whether "auto" runs the reference for want of a kernel that is still being built (`native.prepare_in_background`)."""
+    return _backend == "auto" and native.in_preparation()
 
 
 def deformable_attention(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
@@ -139,8 +144,7 @@ def add_norm(
     """
     out = torch.empty_like(x) if out is None else out
     tensors = (x, skip, out) if shift is None else (x, skip, out, shift, shifted)
-    building = _backend == "auto" and native.in_preparation()
-    if _backend in ("auto", "native") and not building and norm.supports(*tensors) and _available("native"):
+    if _backend in ("auto", "native") and not in_preparation() and norm.supports(*tensors) and _available("native"):
         norm.by_kernel(native.library(), native.path(), x, skip, weight, bias, eps, out, shift, shifted)
     else:
         norm.by_torch(x, skip, weight, bias, eps, out, shift, shifted)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,10 +26,12 @@ from litedetr.detections import distinct, select_best
 from litedetr.image import resize, resized_size
 from litedetr.training.augment import Sample
 from litedetr.training.calibration import Calibration, calibrate
-from litedetr.training.data import DataError, PhotoSet, collate, read_annotations
+from litedetr.training.classes import category_ids
+from litedetr.training.data import DataError, PhotoSet, collate
 from litedetr.training.precision import autocast, normalise
 from litedetr.training.results import Found, ResultsFolder
 
+log = logging.getLogger(__name__)
 FIGURES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
@@ -100,19 +104,25 @@ def evaluate(
     "auto"; photos: the same set, already open (its cache is reused).
     results: a folder that detections are written to as they are made; pictures that it has already are not run again.
     processes: each runs its share of the pictures; the first one measures, all return the same.
-    Class k of the detector is category ``config.category_ids[k]`` of the file, or the k-th one listed if the detector has
-    no category ids of its own.
+    Which class is which category: see `litedetr.training.classes.category_ids`; others count neither for nor against.
+
+    Raises:
+        DataError: there is nothing to find on the pictures.
     """
+    fresh = photos is None
     photos = photos or PhotoSet(annotations, images, cache_bytes=0)
-    ids = category_ids(detector, photos)
+    ids, notes = category_ids(detector.config, photos)
+    for note in notes if fresh else ():
+        log.warning(note)
     device = torch.device(device) if device is not None else next(detector.parameters()).device
     sides = (size, size) if size else (detector.config.short_side, detector.config.long_side)
     folder = None
     if results is not None:
         about = {"sides": list(sides), "select": detector.config.select, "precision": precision}
-        folder = ResultsFolder(results, {"model": fingerprint(detector), "set": _digest(annotations), **about}, processes)
+        folder = ResultsFolder(results, {"model": fingerprint(detector), "set": _digest(photos.content), **about}, processes)
     known = folder.known if folder else {}
     chosen = range(len(photos))[:limit]
+    content = _of_classes(photos, chosen, ids)
     batches = _batches(photos, chosen, sides, detector.config.size_divisor, batch_size)[processes.rank :: processes.count]
     training = detector.training
     detector.eval()
@@ -134,7 +144,7 @@ def evaluate(
     everything = known | {image: items for part in processes.gather(found) for image, items in part.items()}
     image_ids = [photos.photos[index].id for index in chosen]
     listed = [entry for image in image_ids for entry in everything[image]]
-    return processes.from_first(lambda: measure(read_annotations(Path(annotations)), listed, image_ids, seconds))
+    return processes.from_first(lambda: measure(content, listed, image_ids, seconds))
 
 
 def coco_paths(folder: Path | str, split: str = "val") -> tuple[Path, Path]:
@@ -154,30 +164,28 @@ def coco_paths(folder: Path | str, split: str = "val") -> tuple[Path, Path]:
     return annotations, images
 
 
-def _digest(path: Path | str) -> str:
-    """Sixteen digits that change with a file's content."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+def _digest(content: dict[str, Any]) -> str:
+    """Sixteen digits that change with a set's content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def category_ids(detector: nn.Module, photos: PhotoSet) -> Sequence[int]:
-    """The file's category of each of the detector's classes."""
-    given = tuple(detector.config.category_ids)
-    if given:
-        if not set(photos.category_ids) <= set(given):
-            absent = sorted(set(photos.category_ids) - set(given))
-            raise ValueError(
-                f"expected categories that the detector knows in {photos.annotations}, got {absent[:5]} besides; "
-                "measure on a set with the detector's classes"
-            )
-        return given
-    if detector.config.num_classes == len(photos.category_ids):
-        return photos.category_ids
-    if detector.config.num_classes > max(photos.category_ids):
-        return range(detector.config.num_classes)  # outputs counted by category id, as in the published models
-    raise ValueError(
-        f"expected {detector.config.num_classes} categories in {photos.annotations}, got {len(photos.category_ids)}; "
-        "measure on the set of classes that the detector was trained for"
+def _of_classes(photos: PhotoSet, chosen: Sequence[int], ids: Sequence[int | None]) -> dict[str, Any]:
+    """The set's content without the categories that are not among ``ids``.
+
+    Raises:
+        DataError: no object is left in the pictures ``chosen``: there is nothing to find, and no figure.
+    """
+    categories, annotations = (
+        [entry for entry in photos.content[key] if entry[name] in ids]
+        for key, name in (("categories", "id"), ("annotations", "category_id"))
     )
+    images = {photos.photos[index].id for index in chosen}
+    if not any(entry["image_id"] in images and not entry["iscrowd"] for entry in annotations):
+        raise DataError(
+            f"expected a box of the detector's classes on the {len(images)} pictures to measure of {photos.annotations}, got "
+            "none; measure on more pictures, or on a set with objects"
+        )
+    return {**photos.content, "categories": categories, "annotations": annotations}
 
 
 def _batches(
@@ -207,7 +215,7 @@ def _detect(
     photos: PhotoSet,
     batch: list[int],
     canvas: tuple[int, int],
-    ids: Sequence[int],
+    ids: Sequence[int | None],
     precision: str,
     device: torch.device,
 ) -> Found:
@@ -224,11 +232,12 @@ def _detect(
         results[photo.id] = [
             {
                 "image_id": photo.id,
-                "category_id": int(ids[label]),
+                "category_id": ids[label],
                 "bbox": [left, top, right - left, bottom - top],
                 "score": score,
             }
             for score, label, (left, top, right, bottom) in zip(*(t[kept].tolist() for t in (scores, labels, boxes)), strict=True)
+            if ids[label] is not None
         ]
     return results
 

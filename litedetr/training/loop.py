@@ -18,6 +18,7 @@ from tqdm import tqdm
 from litedetr.batch.processes import ALONE, Processes, choose_device
 from litedetr.training.charts import curve_svg
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
+from litedetr.training.classes import category_ids
 from litedetr.training.data import Batch, BatchStream, PhotoSet
 from litedetr.training.denoising import Denoising, make_denoising
 from litedetr.training.evaluation import Evaluation, evaluate
@@ -84,6 +85,9 @@ def train(
     validation = PhotoSet.open(data, "val") if (data / "val.json").is_file() else None
     torch.manual_seed(recipe.seed)
     detector = detector if detector is not None else build_detector(recipe, photos)
+    if validation is not None:
+        for note in category_ids(detector.config, validation)[1]:
+            log.warning(note)
     run = _Run(recipe, detector, photos, validation, out, processes)
     checkpoint = load_checkpoint(out) if resume else None
     if checkpoint is not None:

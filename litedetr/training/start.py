@@ -12,6 +12,8 @@ from torch import nn
 from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
 from litedetr.encoder import InterleavedEncoder
+from litedetr.training.annotations import few
+from litedetr.training.classes import same_names
 from litedetr.training.data import PhotoSet
 from litedetr.training.recipes import Recipe
 
@@ -84,7 +86,8 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
     detector = Detector(config)
     state, weights = detector.state_dict(), trained.state_dict()
     anew = ("dense_head.", *(f"{name}." for name in fresh))
-    known = [name for name in now if name in before]
+    common = same_names(now, before)
+    known = [now[place] for place in common]
     if unused := [key for key in weights if key not in state and not key.startswith(anew)]:
         raise ValueError(
             f"expected a detector that takes every weight of {source}, got one without {unused[0]} ({len(unused)} in all); "
@@ -95,7 +98,7 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
             continue
         if before != now and key.startswith(CLASS_PARTS):
             if known:
-                value[[now.index(name) for name in known]] = weights[key][[before.index(name) for name in known]]
+                value[list(common)] = weights[key][list(common.values())]
         elif key in weights and weights[key].shape == value.shape:
             value.copy_(weights[key])
         else:
@@ -110,10 +113,6 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
         log.info(
             "starting from %s: its %d classes are not the %d of %s, so the class heads are made anew; %s",
             source, len(before), len(now), photos.annotations,
-            f"{len(known)} that both know keep their weights ({_few(known)})" if known else "the two have no class in common",
+            f"{len(known)} that both know keep their weights ({few(known)})" if known else "the two have no class in common",
         )  # fmt: skip
     return detector
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

@@ -33,8 +33,8 @@ def content(file: Path | bytes) -> bytes:
 
 def test_the_whole_space_is_uploaded_and_brought_up_to_date(hub):
     assert deploy(NAME, token=TOKEN) == f"{hub.url}/spaces/{NAME}"
-    order = hub.made[0]
-    assert (order["type"], order["sdk"]) == ("space", "gradio")
+    request = hub.made[0]
+    assert (request["type"], request["sdk"]) == ("space", "gradio")
     space = hub.repos[NAME].files
     expected = contents()
     assert set(space) == {*expected, ".gitattributes"}

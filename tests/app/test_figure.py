@@ -16,7 +16,7 @@ from app.figure import FigureError, look, main, redraw, standalone, write
 from app.run.state import ViewState
 from app.views import VIEWS, points
 from tests.app import live
-from tests.app.conftest import scene
+from tests.pictures import scene
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def photo_in(text):
 def test_a_redrawn_figure_is_the_pages_with_the_photo_inside(engine, looked):
     run, state = looked
     figure = redraw(scene(330, 210), state.to_url(), engine=engine)
-    for (name, x), (other, expected) in zip(traces(figure), traces(points.figure(run, state)), strict=True):
+    for (name, x), (other, expected) in zip(traces(figure), traces(points.VIEW.figure(run, state)), strict=True):
         assert name == other
         np.testing.assert_allclose(x, expected)
     assert photo_in(figure.layout.images[0].source).size == (330, 210)
@@ -94,7 +94,7 @@ def test_a_picture_from_the_command(looked, tmp_path, monkeypatch, capsys):
     assert text.startswith("<svg")
     assert photo_in(text).size == (330, 210)
     run, state = looked
-    expected = sum(len(x) for name, x in traces(points.figure(run, state)) if re.match(r"S\d", name or ""))
+    expected = sum(len(x) for name, x in traces(points.VIEW.figure(run, state)) if re.match(r"S\d", name or ""))
     assert len(re.findall(r'<path class="point', text)) >= expected
     assert main([str(tmp_path / "none.png"), "--out", str(out)]) == 1
     assert "none.png" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from PIL import Image
 
 from app.server.exports import png
 from litedetr.image import PhotoError
-from tests.app.conftest import scene
+from tests.pictures import scene
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:

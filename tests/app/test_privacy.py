@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from app.deploy import contents
-from app.server.cleanup import own_folder, sweep
+from app.server.cleanup import sweep
+from app.server.uploads import own_folder
 from app.ui import build
 from tests.app import own_process
 

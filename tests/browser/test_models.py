@@ -10,7 +10,7 @@ from tests.browser.conftest import PHONE
 from tests.browser.driver import assert_shown, open_page, settle
 from tests.hub.conftest import point_at, read
 from tests.hub.server import Hub
-from tests.test_families import small
+from tests.small_models import small
 
 NAME = "owner/tiny"
 OTHERS = {
@@ -32,7 +32,7 @@ def hub(tmp_path_factory):
         hub.add(name, read(folder))
     with pytest.MonkeyPatch.context() as monkeypatch:
         point_at(hub.url, tmp_path_factory.mktemp("cache"), monkeypatch)
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 2**17)  # each is a piece of news for the page
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 2**17)  # each is an event for the page
         yield hub
     hub.close()
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from app.engine.engine import EXAMPLE_NAMES, EXAMPLES
 from tests.app import live
-from tests.app.conftest import scene
 from tests.browser.driver import assert_drawn, click, current, drawn, open_page, place, send, settle
+from tests.pictures import scene
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_upload_then_click_then_the_points_move(page, url, photo):
     assert np.linalg.norm(seen[0] - seen[1]) > 50
     assert page.locator('[data-part="rebuilt"].good').count() == 1
     assert float(page.locator("[data-error]").get_attribute("data-error")) < 1e-5
-    assert page.evaluate("document.querySelector('.ld-shares').data.length") == 4
+    assert page.evaluate("document.querySelector('.ld-shares > .ld-chart').data.length") == 4
     assert page.locator(".ld-shares .annotation-text").first.text_content().split() == ["Σ", "1.000"]
     assert "my" not in page.url  # nothing of a visitor's own photo is in the link
     assert "at=" not in page.url

@@ -45,7 +45,7 @@ def test_svg_and_png_hold_the_photo(dialog, tmp_path):
     photo = re.search(r"data:image/jpeg;base64,([\w+/=]+)", text)[1]
     run, state = current(dialog)
     assert Image.open(io.BytesIO(base64.b64decode(photo))).size == run.size[::-1]
-    expected = sum(len(trace.x) for trace in points.figure(run, state).data if trace.mode == "markers")
+    expected = sum(len(trace.x) for trace in points.VIEW.figure(run, state).data if trace.mode == "markers")
     assert len(re.findall(r'<path class="point', text)) == expected
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", text)
     picture = Image.open(save(dialog, "png", tmp_path))
@@ -66,7 +66,7 @@ def test_the_page_of_its_own_works_offline(dialog, context, tmp_path):
         photo = other.locator(".figure image").first.get_attribute("href")
     finally:
         context.set_offline(False)
-    expected = [trace.x for trace in points.figure(run, state).data if re.match(r"S\d$", str(trace.meta))]
+    expected = [trace.x for trace in points.VIEW.figure(run, state).data if re.match(r"S\d$", str(trace.meta))]
     for x, right in zip(drawn, expected, strict=True):
         np.testing.assert_allclose(x, right, rtol=1e-5)
     assert photo.startswith("data:image/jpeg;base64")
@@ -87,7 +87,7 @@ def test_the_lines_of_python_draw_it_again(dialog, tmp_path):
     subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True, timeout=300)
     assert "<html" in (tmp_path / "figure.html").read_text(encoding="utf-8")[:200]
     again, photo = json.loads((tmp_path / "figure.json").read_text(encoding="utf-8"))
-    for x, right in zip(again, points.figure(run, state).data, strict=True):
+    for x, right in zip(again, points.VIEW.figure(run, state).data, strict=True):
         np.testing.assert_allclose(np.array(x, dtype=float), np.array(right.x, dtype=float), rtol=1e-3, atol=0.05)
     assert photo.startswith("data:image/jpeg")
 

@@ -6,7 +6,7 @@ import torch
 
 from litedetr import Detector
 from litedetr.fast import FastDetector, bfloat16_is_native, dense, optimize
-from tests.test_families import small
+from tests.small_models import small
 
 FAMILIES = (
     "lite-dino-mobilenet", "lite-dino-r50-h3l1-2x3", "dino-swin-t", "lite-h-detr-r50-h2l2-2x3", "deformable-detr-r50",

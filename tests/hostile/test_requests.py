@@ -62,8 +62,8 @@ def uploaded(http, name: str, content: bytes) -> dict:
 def call(http, name: str, data, text: str | None = None):
     """The answer's data, or its sentence."""
     body = json.dumps({"data": data}) if text is None else text
-    order = http.post(f"/gradio_api/call/{name}", content=body, headers={"Content-Type": "application/json"}).raise_for_status()
-    stream = http.get(f"/gradio_api/call/{name}/{order.json()['event_id']}").raise_for_status().text
+    job = http.post(f"/gradio_api/call/{name}", content=body, headers={"Content-Type": "application/json"}).raise_for_status()
+    stream = http.get(f"/gradio_api/call/{name}/{job.json()['event_id']}").raise_for_status().text
     harmless(stream)
     event, value = re.search(r"event: (complete|error)\ndata: (.*)", stream).groups()
     return json.loads(value) if event == "complete" else json.loads(value)["error"]
@@ -92,12 +92,12 @@ def test_hostile_pictures_on_the_page(url):
         async with Visitor(url) as visitor:
             last = {}
             for name, (content, _) in pictures.refused().items():
-                async for news in visitor.analyse(await visitor.upload(content, name)):
-                    last[name] = news
+                async for event in visitor.analyse(await visitor.upload(content, name)):
+                    last[name] = event
             return last
 
     last = run_apart(send())
-    assert {name: news.get("error") for name, news in last.items()} == {
+    assert {name: event.get("error") for name, event in last.items()} == {
         name: sentence_of(content) for name, (content, _) in pictures.refused().items()
     }
 

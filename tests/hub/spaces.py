@@ -8,7 +8,7 @@ from tests.hub.server import Hub
 
 
 class SpaceHub(Hub):
-    """`Hub` for Spaces; `made` holds the orders to make one, `hardware` what was asked for, by name.
+    """`Hub` for Spaces; `made` holds the requests to make one, `hardware` what was asked for, by name.
 
     Its routes for Spaces differ from those for models by a word in the path.
     """
@@ -36,10 +36,10 @@ class SpaceHub(Hub):
                 hub.hardware["/".join(self.path.split("/")[3:5])] = flavor
                 self.json({"stage": "BUILDING", "hardware": {"current": None, "requested": flavor}, "storage": None})
 
-            def create(self, order: dict) -> None:
-                hub.made.append(order)
-                name = f"{order['organization']}/{order['name']}"
-                if order["organization"] == "somebody-else":
+            def create(self, request: dict) -> None:
+                hub.made.append(request)
+                name = f"{request['organization']}/{request['name']}"
+                if request["organization"] == "somebody-else":
                     self.answer(403)
                 elif name in hub.repos:
                     self.json({"error": "You already created this space repo", "url": f"{hub.url}/spaces/{name}"}, 409)

@@ -7,9 +7,8 @@ from litedetr import Detector
 from litedetr.cli import main
 from litedetr.weights import WeightsError
 from litedetr.weights import hub as hub_module
-from tests.hub.conftest import point_at
+from tests.hub.conftest import point_at, same
 from tests.hub.server import TOKEN, Hub
-from tests.hub.test_download import same
 
 NAME = "me/tiny"
 

@@ -8,19 +8,15 @@ import struct
 import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save, save_file
 
-from app.engine.models import Models
 from litedetr import Detector
-from litedetr.weights import WeightsError
 from litedetr.weights.limits import Limits, folder_bytes, make_room
-from tests.hub.conftest import CHUNK, read
-from tests.hub.test_download import refusal, same
-from tests.weights.test_transformers import build
+from tests.hub.conftest import read, refusal, same
+from tests.weights.of_transformers import build
 
 NAME = "owner/tiny"
 LIMITS = Limits(file_bytes=40_000_000, gmacs=20)
@@ -304,20 +300,3 @@ def test_one_model_with_many_revisions_is_bounded_too(tmp_path):
     assert make_room(tmp_path, 300, 1000, own.name, begins=False)
     assert (own / "new").exists()
     assert not make_room(tmp_path, 900, 1000, own.name, begins=False)
-
-
-def test_through_the_page(hub, files, monkeypatch, tmp_path):
-    """A visitor's model has limits, a listed one has none."""
-    hub.add(NAME, files)
-    monkeypatch.setenv("LITEDETR_LARGEST_MB", "0.001")
-    models = Models("embedded")
-    with pytest.raises(WeightsError, match=r"expected a model of at most 0 MB.*LITEDETR_LARGEST_MB or LITEDETR_LARGEST_GMACS"):
-        models.get(NAME)
-    assert downloaded(hub) == ["config.json"]
-    monkeypatch.setenv("LITEDETR_LARGEST_MB", "100")
-    told = []
-    found = models.get(NAME, lambda done, total: told.append(done)).predict(np.zeros((40, 60, 3), np.uint8), threshold=0.0)
-    assert len(found) > 0
-    assert max(told) >= CHUNK
-    assert (Path(constants.HF_HUB_CACHE).with_name("litedetr-visitors") / "models--owner--tiny").is_dir()
-    assert "models--owner--tiny" not in {folder.name for folder in Path(constants.HF_HUB_CACHE).glob("*")}

@@ -7,7 +7,7 @@ from litedetr.training.denoising import DenoisingSettings, make_denoising
 from litedetr.training.losses import detection_losses, total_loss
 from litedetr.weights.conversion.reference import load_reference_state, reference_name
 from tests import golden_data as golden
-from tests.training.test_golden_training import STEPS, check_losses, draws_of, settings_of, targets_of
+from tests.training.golden import STEPS, check_losses, draws_of, settings_of, targets_of
 
 LEVELS = 4
 RELATIVE = 2e-3  # of a parameter's gradient norm: our float32 against the reference's float64

@@ -6,7 +6,7 @@ from PIL import Image
 
 from litedetr.cli import main
 from litedetr.weights import WeightsError, verify
-from tests.test_families import small
+from tests.small_models import small
 
 NAME = "SenseTime/deformable-detr"
 

@@ -1,5 +1,4 @@
 // Taking a figure away: as a picture, as a page of its own, as a link, and as the lines of Python that draw it again.
-import { linkOf } from './link.js';
 import { make, part } from './dom.js';
 
 const PICTURE_SIDE = 1600; // pixels of a downloaded picture's longer side
@@ -20,7 +19,7 @@ export class TakeAway {
     const own = !state.example;
     const query = new URLSearchParams(state).toString();
     part(this.root, 'take-what').textContent = `${page.say(`view.${page.root.dataset.view}`)} · ${info.name} · ${info.source || info.model}`;
-    part(this.root, 'take-link').textContent = linkOf(state).href;
+    part(this.root, 'take-link').textContent = page.link.of(state).href;
     part(this.root, 'take-private').hidden = !own;
     part(this.root, 'take-code').textContent = snippet(state, info);
     Object.assign(this.root.querySelector('[data-file="html"]'), { href: `lite/run/${info.run}/figure.html?${query}`, download: `${this.name()}.html` });

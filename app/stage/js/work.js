@@ -1,4 +1,4 @@
-// What a view needs the model again for: a button, how far it is, and a way out. One order at a time; the newest counts.
+// What a view needs the model again for: a button, how far it is, and a way out. One job at a time; the newest counts.
 import { part } from './dom.js';
 
 export class Work {
@@ -22,13 +22,13 @@ export class Work {
     const { page } = this;
     this.ticket = page.nextTicket();
     this.request = { ticket: this.ticket, visitor: page.visitor, run: page.info.run, state: page.state };
-    this.news(0, page.say('status.waiting'));
+    this.progress(0, page.say('status.waiting'));
     this.show(this.job);
     part(this.root, 'work-cancel').focus({ preventScroll: true });
     this.trigger();
   }
 
-  order() {
+  jobRequest() {
     return this.request;
   }
 
@@ -39,17 +39,17 @@ export class Work {
     this.show(this.job);
   }
 
-  news(share, text) {
+  progress(share, text) {
     part(this.root, 'work-share').value = share;
     part(this.root, 'work-text').textContent = text;
   }
 
-  async hear(news) {
-    if (news.ticket !== this.ticket || this.ticket === null) return;
-    if (news.waiting) { this.news(0, this.page.say('status.before', { count: news.waiting })); return; }
-    if (news.share !== undefined) { this.news(news.share, news.text || this.page.say('work.begun')); return; }
+  async onEvent(event) {
+    if (event.ticket !== this.ticket || this.ticket === null) return;
+    if (event.waiting) { this.progress(0, this.page.say('status.before', { count: event.waiting })); return; }
+    if (event.share !== undefined) { this.progress(event.share, event.text || this.page.say('work.begun')); return; }
     this.ticket = null;
-    if (news.error) { this.show(this.job); this.page.fail(news.error); return; }
+    if (event.error) { this.show(this.job); this.page.fail(event.error); return; }
     this.show(this.job);
     await this.page.look({});
   }

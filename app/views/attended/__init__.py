@@ -12,20 +12,19 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from app.drawing.canvas import Drawing, outline, outlines
-from app.drawing.chart import GRID, chart, value_axis
+from app.drawing.chart import chart, value_axis
 from app.drawing.panels import Panel, panels
-from app.engine.models import describe
-from app.engine.second_model import OWN, other_models
 from app.i18n import say
-from app.run import choice as selection
+from app.run import choice
+from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import AUTO, HUB_ID, ViewState
 from app.run.step_queries import Askers, askers
-from app.theme import ink_on, scale_colour, scale_symbol
+from app.theme import GRID, NEUTRAL, RIM, WHITE, ink_on, scale_colour, scale_symbol
 from app.views.attended.heaviest import MOST, OtherModel, Samples, heaviest, other_model
+from app.views.view import View
 from litedetr import AttentionStep, Detector
 
 VEIL = 0.5
@@ -33,11 +32,6 @@ SMALLEST, LARGEST = 3.5, 11.0
 """Diameter in screen pixels of a point without weight and of the heaviest in both panels; area grows with weight."""
 NEAR = 0.03
 """A click takes the drawn sample that is nearest, at most this far, relative to the photo's longer side."""
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -132,7 +126,7 @@ def pick(run: Run, state: ViewState, x: float, y: float) -> ViewState:
     distances = np.hypot(own.x - x * width, own.y - y * height)
     nearest = int(distances.argmin())
     if distances[nearest] > NEAR * max(run.size):
-        return selection.pick_point(run, state.with_(step=shown.step.name), x, y)
+        return choice.pick_point(run, state.with_(step=shown.step.name), x, y)
     row = int(own.rows[nearest])
     if who.levels is None:
         return state.with_(query=row, point=None, step=shown.step.name)
@@ -259,7 +253,7 @@ def _points(shown: _Shown, samples: Samples, heaviest_: float, named: bool) -> d
             "color": colour,
             "size": (SMALLEST + (LARGEST - SMALLEST) * np.sqrt(relative)).astype(np.float32),
             "opacity": (0.55 + 0.35 * relative).astype(np.float32),
-            "line": {"width": 0.75, "color": "rgba(6,9,15,.85)"},
+            "line": {"width": 0.75, "color": RIM},
         },
     }
 
@@ -273,12 +267,12 @@ def _asked_here(shown: _Shown, place: int) -> list[dict[str, Any]]:
         mark = {
             "mode": "lines",
             **outline(tuple(who.boxes[state.query])),
-            "line": {"color": "#ffffff", "width": 2, "dash": "dash"},
+            "line": {"color": WHITE, "width": 2, "dash": "dash"},
         }
     elif state.point is not None and state.query is None:
         x, y = state.point[0] * width, state.point[1] * height
         asked = who.holding(x, y) if who.levels is not None else np.zeros(len(who.boxes), dtype=bool)
-        cross = {"symbol": "cross-thin", "size": 20, "line": {"width": 2.5, "color": "#ffffff"}}
+        cross = {"symbol": "cross-thin", "size": 20, "line": {"width": 2.5, "color": WHITE}}
         mark = {"mode": "markers", "x": [x], "y": [y], "marker": cross}
     else:
         return []
@@ -286,7 +280,7 @@ def _asked_here(shown: _Shown, place: int) -> list[dict[str, Any]]:
     if place == 0 or shown.other is None:
         samples = shown.samples[place]
         ringed = asked[samples.rows]
-        ring = {"symbol": "circle-open", "size": LARGEST + 4, "color": "#ffffff", "line": {"width": 2}}
+        ring = {"symbol": "circle-open", "size": LARGEST + 4, "color": WHITE, "line": {"width": 2}}
         points = {"mode": "markers", "x": samples.x[ringed].astype(np.float32), "y": samples.y[ringed].astype(np.float32)}
         found.append({"type": "scatter", **points, "marker": ring, "hoverinfo": "skip", "name": "asked"})
     return found
@@ -296,7 +290,7 @@ def _curves(shown: _Shown) -> Drawing:
     """Attention held by the n heaviest samples, both panels; n on a logarithmic axis."""
     lang, n = shown.state.lang, len(shown.samples[0].weights)
     pair = (shown._ranked(False), shown._ranked(True) if shown.standin is None else shown.standin[2])
-    styles = ({"color": scale_colour(shown.scale), "width": 2.5}, {"color": "#8a93a3", "width": 2, "dash": "dash"})
+    styles = ({"color": scale_colour(shown.scale), "width": 2.5}, {"color": NEUTRAL, "width": 2, "dash": "dash"})
     traces = []
     for place, (samples, line) in enumerate(zip(pair, styles, strict=True)):
         steps = np.unique(np.geomspace(1, len(samples.weights), 80).astype(int))
@@ -317,3 +311,6 @@ def _curves(shown: _Shown) -> Drawing:
     drawing = chart(traces, say(lang, "attended.curve", scale=shown.scale), 150, legend=True, shapes=shapes, **axes)
     drawing["layout"]["margin"]["l"] = 46
     return drawing
+
+
+VIEW = View("attended", drawing, summary, controls=controls, charts=charts, pick=pick, job=job, work=work)

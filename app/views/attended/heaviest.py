@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from app.engine.progress import watch
+from app.run.progress import report_stages
 from app.run.run import Run
 from litedetr import AttentionStep, Detector
 
@@ -112,7 +112,7 @@ def heaviest(
 
 def other_model(run: Run, detector: Detector, name: str, tell: Callable[[float, str], None]) -> OtherModel:
     """A second model's samples on the run's photo. `tell` hears of each stage before it begins."""
-    with watch(detector, tell):
+    with report_stages(detector, tell):
         trace = detector.predict(run.photo, threshold=0.0, trace=True).trace
 
     def to_photo(points: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from app.drawing.canvas import Drawing
 from app.i18n import say
@@ -15,12 +14,8 @@ from app.views.film import boxes as film_boxes
 from app.views.film import ledger
 from app.views.film import panels as film_panels
 from app.views.film.reel import Frame, frame_of, reel
+from app.views.view import View
 from litedetr.schedule import scale_name
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -143,3 +138,6 @@ def _sizes(run: Run) -> dict[str, int]:
     """Tokens of every scale, finest first."""
     shapes = run.trace.spatial_shapes
     return {scale_name(level, len(shapes)): height * width for level, (height, width) in enumerate(shapes)}
+
+
+VIEW = View("film", drawing, summary, controls=controls, charts=charts)

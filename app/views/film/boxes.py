@@ -10,7 +10,7 @@ import numpy as np
 from app.drawing.canvas import Drawing, canvas, outline
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import FONT, class_colour, ink_on
+from app.theme import FONT, RIM, class_colour, ink_on
 from litedetr import AttentionStep
 
 VEIL = 0.35
@@ -48,7 +48,7 @@ def drawing(run: Run, state: ViewState, step: AttentionStep) -> Drawing:
         solid = {"line": {"color": colour, "width": 4 if chosen else 2.5}, "hoverinfo": "text", "text": text}
         traces.append({**common, **outline(after), **solid})
         way = {"x": boxes[:, place, 0], "y": boxes[:, place, 1], "mode": "lines+markers"}
-        dots = {"size": [4] * (layer + 1) + [8], "color": colour, "line": {"width": 1, "color": "rgba(6,9,15,.85)"}}
+        dots = {"size": [4] * (layer + 1) + [8], "color": colour, "line": {"width": 1, "color": RIM}}
         traces.append({**common, **way, "line": {"color": colour, "width": 1.5}, "marker": dots, "hoverinfo": "skip"})
         labels.append(_label(text, colour, after, run.size))
     drawn = canvas(run, traces, veil=VEIL, annotations=labels)

@@ -13,7 +13,7 @@ from app.i18n import say
 from app.run.choice import detection_of
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import NEUTRAL, ink_on, scale_colour
+from app.theme import HALO, NEUTRAL, NOTHING, RIM, WHITE, ink_on, scale_colour
 from app.views.film.reel import Frame, Reel, reel
 from litedetr.schedule import scale_name
 
@@ -116,7 +116,7 @@ def _title(state: ViewState, scales: int, level: int, shape: tuple[int, int], fr
 def _tag(colour: str, lit: bool) -> dict[str, Any]:
     """A panel's title above its corner, on its scale's colour where the scale is lit."""
     font = {"size": 11, "color": ink_on(colour)} if lit else {"size": 11}
-    fill = {"bgcolor": colour if lit else "rgba(0,0,0,0)", "font": font}
+    fill = {"bgcolor": colour if lit else NOTHING, "font": font}
     return {**fill, "yanchor": "bottom", "borderpad": 2, "xshift": -2, "yshift": 3}
 
 
@@ -126,11 +126,11 @@ def _chosen(run: Run, state: ViewState) -> list[dict[str, Any]]:
     hit = detection_of(run, state.query)
     if hit is not None:
         path = outline(run.detections.boxes[hit])
-        lines = ({"color": "rgba(6,9,15,.8)", "width": 3.5}, {"color": "#ffffff", "width": 1.5})
+        lines = ({"color": HALO, "width": 3.5}, {"color": WHITE, "width": 1.5})
         return [{**common, "mode": "lines", **path, "line": line} for line in lines]
     if state.query is not None or state.point is None:
         return []
     height, width = run.size
     place = {**common, "mode": "markers", "x": [state.point[0] * width], "y": [state.point[1] * height]}
-    marks = ((16, 5, "rgba(6,9,15,.85)"), (14, 2, "#ffffff"))
+    marks = ((16, 5, RIM), (14, 2, WHITE))
     return [{**place, "marker": {"symbol": "cross-thin", "size": s, "line": {"width": w, "color": c}}} for s, w, c in marks]

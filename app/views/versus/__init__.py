@@ -7,28 +7,20 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import chart, name_axis, value_axis
 from app.drawing.panels import Panel, panels
-from app.engine.models import describe
-from app.engine.second_model import OWN, other_models
 from app.i18n import say
+from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
-from app.theme import FONT, class_colour, ink_on
+from app.theme import CHANGED, FONT, NEUTRAL, NOTHING, OURS, TEXT_SHADOW, WHITE, class_colour, ink_on
 from app.views.versus.rivals import Rival, compare, every_scale, matched
+from app.views.view import View
 from litedetr import Detector
 
-ALONE = "#d55e00"
-"""Detections that one side has alone."""
 SIDES = ("left", "right")
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -101,8 +93,8 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
     encoder = [rivals[side].encoder_ms for side in SIDES]
     rest = [rivals[side].milliseconds - rivals[side].encoder_ms for side in SIDES]
     bars = [
-        _bars(say(state.lang, "versus.bar.encoder"), names, encoder, "#0072b2"),
-        _bars(say(state.lang, "versus.bar.rest"), names, rest, "#8a93a3"),
+        _bars(say(state.lang, "versus.bar.encoder"), names, encoder, OURS),
+        _bars(say(state.lang, "versus.bar.rest"), names, rest, NEUTRAL),
     ]
     axes = {"xaxis": value_axis(ticksuffix=" ms", rangemode="tozero"), "yaxis": name_axis()}
     return [chart(bars, say(state.lang, "versus.time"), 64, legend=True, barmode="stack", bargap=0.25, **axes)]
@@ -149,7 +141,7 @@ def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool, corner
     """A box, cut at the photo's edge, so that its name (at a `corner`, 0 to 3) stays off the panel's title."""
     height, width = run.size
     names = run.config.names
-    colour = ALONE if alone else class_colour(names.index(name) if name in names else 0)
+    colour = CHANGED if alone else class_colour(names.index(name) if name in names else 0)
     text = f"{escape(name)} {score:.2f}"
     return {
         "type": "scatter",
@@ -157,10 +149,10 @@ def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool, corner
         "mode": "lines+text",
         "text": [text if place == corner else "" for place in range(5)],
         "textposition": _INWARD[corner],
-        "textfont": {"size": 11, "color": "#ffffff", "family": FONT, "shadow": "0 0 3px #000, 0 0 3px #000"},
+        "textfont": {"size": 11, "color": WHITE, "family": FONT, "shadow": TEXT_SHADOW},
         "line": {"color": colour, "width": 3.5 if alone else 2, "dash": "dash" if alone else "solid"},
         "fill": "toself",
-        "fillcolor": "rgba(0,0,0,0)",
+        "fillcolor": NOTHING,
         "hoveron": "fills",
         "hoverinfo": "name",
         "name": text,
@@ -189,3 +181,6 @@ def _cells(left: Rival, right: Rival, pair: tuple[int | None, int | None, float]
         "–" if j is None else f"{right.scores[j]:.2f}",
         "–" if None in pair else f"{overlap:.2f}",
     ]
+
+
+VIEW = View("versus", drawing, summary, controls=controls, charts=charts, job=job, work=work, rail=False)

@@ -1,16 +1,17 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from app.engine.engine import EXAMPLE_NAMES, EXAMPLES, Cancelled, ExpiredRun, RunStore
+from app.engine.engine import EXAMPLE_NAMES, EXAMPLES
+from app.engine.jobs import Cancelled
+from app.engine.store import ExpiredRun, RunStore
 from app.run.run import Extras
 from app.run.state import ViewState
 from app.views import VIEWS
 from litedetr.image import PhotoError
-from tests.app.conftest import scene
+from tests.pictures import scene
 
 
 def copies(run, count):
@@ -69,9 +70,9 @@ def test_ids_cannot_be_guessed(engine, run):
 
 
 def test_progress_names_every_stage_in_order_and_changes_nothing(engine, run):
-    told = []
-    again = engine.run(scene(330, 210), tell=told.append)
-    assert told == [{"stage": name} for name in ("backbone", *run.step_names)]
+    reported = []
+    again = engine.run(scene(330, 210), report=reported.append)
+    assert reported == [{"stage": name} for name in ("backbone", *run.step_names)]
     np.testing.assert_array_equal(again.detections.boxes, run.detections.boxes)
     assert not engine.detector.backbone._forward_pre_hooks
 
@@ -125,25 +126,25 @@ def test_what_is_computed_from_a_run_counts_in_the_store(run):
 def test_work_is_done_once_kept_and_can_be_cancelled(engine, run, monkeypatch):
     mine, done, state = replace(run), [], ViewState(view="mattered")
 
-    def work(run, state, detectors, tell):
+    def work(run, state, detectors, report):
         for share in (0.0, 0.5):
-            tell(share, f"part {share}")
+            report(share, f"part {share}")
         done.append(detectors().config.family)
         return np.ones(7)
 
-    monkeypatch.setitem(VIEWS, "mattered", SimpleNamespace(job=lambda *_: "mattered 1", work=work))
+    monkeypatch.setitem(VIEWS, "mattered", replace(VIEWS["mattered"], job=lambda *_: "mattered 1", work=work))
 
-    def refuse(news):
-        if news["share"]:
+    def refuse(event):
+        if event["share"]:
             raise Cancelled
 
     with pytest.raises(Cancelled):
         engine.compute(mine, state, refuse)
     assert not done
-    told = []
-    assert engine.compute(mine, state, told.append) == "mattered 1"
-    assert engine.compute(mine, state, told.append) == "mattered 1"
+    reported = []
+    assert engine.compute(mine, state, reported.append) == "mattered 1"
+    assert engine.compute(mine, state, reported.append) == "mattered 1"
     assert done == ["dino"]
-    assert [(news["share"], news["text"]) for news in told] == [(0.0, ""), (0.0, "part 0.0"), (0.5, "part 0.5")]
+    assert [(event["share"], event["text"]) for event in reported] == [(0.0, ""), (0.0, "part 0.0"), (0.5, "part 0.5")]
     assert mine.extras.get("mattered 1").sum() == 7
     assert engine.compute(mine, ViewState(view="points"), refuse) is None

@@ -16,7 +16,7 @@ from app.engine.engine import EXAMPLES
 from app.engine.gpu import NO_MEMORY, Gpu, lent, packed, seconds, unpacked
 from litedetr import image
 from tests.app import live, own_process
-from tests.app.conftest import scene
+from tests.pictures import scene
 
 ROOT = Path(__file__).resolve().parents[3]
 CAT = EXAMPLES / "cat.jpg"

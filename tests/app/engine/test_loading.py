@@ -20,9 +20,9 @@ def leave(done: int, total: int) -> None:
 def test_all_who_wait_get_the_same():
     go, calls = threading.Event(), []
 
-    def load(told):
-        calls.append(told)
-        told(1, 2)
+    def load(progress):
+        calls.append(progress)
+        progress(1, 2)
         assert go.wait(20)
         return object()
 
@@ -47,10 +47,10 @@ def test_all_who_wait_get_the_same():
 def test_who_leaves_goes_alone_and_the_last_one_ends_it():
     go, ended = threading.Event(), threading.Event()
 
-    def load(told):
+    def load(progress):
         try:
             while not go.wait(0.01):
-                told(1, 2)
+                progress(1, 2)
         except Cancelled:
             ended.set()
             raise
@@ -70,7 +70,7 @@ def test_who_leaves_goes_alone_and_the_last_one_ends_it():
 
 
 def test_a_failure_is_everybodys():
-    def load(told):
+    def load(progress):
         raise TimeoutError("too slow")
 
     loading = Loading(load, nullcontext())

@@ -3,12 +3,13 @@
 import pytest
 
 from app.engine import models as models_module
-from app.engine.models import Models, describe, hub_is_open, limits, offered
+from app.engine.models import Models, hub_is_open, limits
+from app.run.model_list import describe, offered
 from app.run.state import HUB_ID, ViewState
-from app.ui import _detect_news
+from app.server.events import run_events
 from litedetr.config import preset
 from litedetr.weights import WeightsError
-from tests.app.engine.test_jobs import told
+from tests.apart import collected
 
 
 def test_the_list_and_the_environment(monkeypatch):
@@ -105,7 +106,7 @@ def test_the_own_model_takes_over(engine, monkeypatch):
 
     detector = engine.detector
     monkeypatch.setattr(engine.models, "get", get)
-    news = told(_detect_news(engine, None, "cat", "en", "owner/none"))
-    assert news[-1]["refused"] == "There is none."
-    run = engine.store.get(news[-1]["run"])
+    events = collected(run_events(engine, None, "cat", "en", "owner/none"))
+    assert events[-1]["refused"] == "There is none."
+    run = engine.store.get(events[-1]["run"])
     assert (run.source, run.example) == ("", "cat")

@@ -11,7 +11,8 @@ from app.run.state import ViewState
 from app.views import attended
 from app.views.attended.heaviest import MOST, rank
 from litedetr import Detector
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 

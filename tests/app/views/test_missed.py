@@ -15,8 +15,8 @@ from app.run.run import Run
 from app.run.state import ViewState
 from app.views import missed
 from litedetr.detections import Detections, select_best
-from tests.app.views.small import KINDS, small_run
-from tests.app.views.test_onion import overlap
+from tests.app.views.small import overlap, small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 BOXES = [(0.1, 0.2, 0.4, 0.6), (0.5, 0.5, 0.55, 0.57), (0.0, 0.0, 1.0, 1.0), (0.6, 0.1, 0.95, 0.9)]
@@ -56,7 +56,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
         assert len(missed.charts(run, state)) == (box is not None)
         if number < 2:
-            assert len(missed.figure(run, state).data) == len(drawn["data"])
+            assert len(missed.VIEW.figure(run, state).data) == len(drawn["data"])
             assert [len(go.Figure(chart).data) for chart in missed.charts(run, state)] == [
                 len(chart["data"]) for chart in sent[1]
             ]

@@ -1,4 +1,4 @@
-"""Hears a detector work: the names of its stages as it enters them."""
+"""A detector's progress: the names of its stages as it enters them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from litedetr import Detector
 
 
 @contextmanager
-def watch(detector: Detector, tell: Callable[[float, str], None]) -> Iterator[None]:
-    """Tell each stage before it begins, by hooks that are taken off again: the share of stages that are done, and its name
-    ("backbone", "B1 high", …, "decoder 1", …). What `tell` raises ends the detector's work."""
+def report_stages(detector: Detector, report: Callable[[float, str], None]) -> Iterator[None]:
+    """Report each stage before it begins, by hooks that are taken off again: the share of stages that are done, and its name
+    ("backbone", "B1 high", …, "decoder 1", …). What `report` raises ends the detector's work."""
     stages = [("backbone", detector.backbone)]
     stages += [(step.name, layer.attention) for step, layer in zip(detector.encoder.steps, detector.encoder.layers, strict=True)]
     stages += [(f"decoder {index + 1}", layer) for index, layer in enumerate(detector.decoder.layers)]
     shares = [index / len(stages) for index in range(len(stages))]
     hooks = [
-        module.register_forward_pre_hook(lambda *_, share=share, name=name: tell(share, name))
+        module.register_forward_pre_hook(lambda *_, share=share, name=name: report(share, name))
         for share, (name, module) in zip(shares, stages, strict=True)
     ]
     try:

@@ -1,0 +1,80 @@
+"""The jobs behind the page's two events, as what they yield: events, and at the end a result or a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+from app.engine.engine import Engine
+from app.engine.jobs import Event, Report, follow
+from app.engine.out_of_memory import NoMemory
+from app.engine.queue import QueueFull
+from app.engine.store import ExpiredRun
+from app.i18n import say
+from app.run.state import ViewState
+from app.server.uploads import arrived
+from litedetr.image import PhotoError
+from litedetr.weights import WeightsError
+
+
+def run_events(
+    engine: Engine, file: str | None, example: str, lang: str, model: str, cancelled: Callable[[], bool] = lambda: False
+) -> AsyncIterator[Event]:
+    """Run the model on a photo or an example, with an event as each stage begins.
+
+    Yields the events of `Engine.run`, and ``{"run": id}`` or ``{"error": sentence}`` at the end; ``{"refused": sentence}`` where
+    a model cannot be had, and the page's own goes on in its place.
+    """
+    refused: Event = {}  # goes with all later events, because the page sees only the newest of what comes fast
+
+    def run(source: str, report: Report) -> Event:
+        def progress(event: Event) -> None:
+            report(event | refused)
+
+        if file:
+            made = engine.run(arrived(file), Path(file).name, progress, source)
+        elif example:
+            made = engine.example(example, progress, source)
+        else:
+            raise PhotoError(say(lang, "error.no_photo"))
+        return {"run": made.id} | refused
+
+    def act(report: Report) -> Event:
+        try:
+            try:
+                return run(model, report)
+            except WeightsError as error:
+                if not model:
+                    raise
+                refused["refused"] = str(error)
+                return run("", report)
+        except (PhotoError, WeightsError) as error:
+            return {"error": str(error)} | refused
+        except NoMemory:
+            return {"error": say(lang, "error.memory")}
+        except QueueFull:
+            return {"error": say(lang, "error.queue")}
+
+    return follow(act, cancelled, say(lang, "error.inside"))
+
+
+def work_events(engine: Engine, run_id: Any, state: ViewState, cancelled: Callable[[], bool]) -> AsyncIterator[Event]:
+    """Compute what a view needs the model for again.
+
+    Yields the events of `Engine.compute`, and ``{"done": key}`` or ``{"error": sentence}`` at the end.
+    """
+
+    def act(report: Report) -> Event:
+        try:
+            return {"done": engine.compute(engine.store.get(run_id), state, report)}
+        except ExpiredRun:
+            return {"error": say(state.lang, "error.expired")}
+        except WeightsError as error:
+            return {"error": str(error)}
+        except NoMemory:
+            return {"error": say(state.lang, "error.memory")}
+        except QueueFull:
+            return {"error": say(state.lang, "error.queue")}
+
+    return follow(act, cancelled, say(state.lang, "error.inside"))

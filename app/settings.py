@@ -1,0 +1,27 @@
+"""The page's environment variables: those that the host sets are read here; those that PyTorch and Gradio read when they are
+imported are set here, before that."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+UPLOADS = Path(tempfile.gettempdir()) / f"litedetr-uploads-{os.getuid() if hasattr(os, 'getuid') else 'all'}"
+"""Where visitors' photos lie while they are needed (app/server/uploads.py), unless GRADIO_TEMP_DIR names another folder."""
+
+# Waiting OpenMP threads would spin and take the web server's share of a two-core host.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GRADIO_TEMP_DIR", str(UPLOADS))
+
+
+def number(name: str, default: float, former: str = "") -> float:
+    """The variable LITEDETR_<name>, or the one of its former name; the default where neither is a sensible number."""
+    for variable in (name, former):
+        try:
+            value = float(os.environ.get(f"LITEDETR_{variable}", ""))
+        except ValueError:
+            continue
+        if 0 <= value < 1e9:
+            return value
+    return default
