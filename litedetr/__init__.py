@@ -12,12 +12,20 @@ from litedetr.schedule import EncoderSchedule
 
 if TYPE_CHECKING:
     from litedetr.detector import Detector
+    from litedetr.guests.accelerate import accelerate
+    from litedetr.guests.watch import watch
     from litedetr.trace import AttentionStep, Trace
 
-__all__ = ["AttentionStep", "Detections", "Detector", "DetectorConfig", "EncoderSchedule", "Trace"]
+__all__ = ["AttentionStep", "Detections", "Detector", "DetectorConfig", "EncoderSchedule", "Trace", "accelerate", "watch"]
 __version__ = "0.2.0"
 
-_NEED_PYTORCH = {"Detector": "litedetr.detector", "AttentionStep": "litedetr.trace", "Trace": "litedetr.trace"}
+_NEED_PYTORCH = {
+    "Detector": "litedetr.detector",
+    "AttentionStep": "litedetr.trace",
+    "Trace": "litedetr.trace",
+    "accelerate": "litedetr.guests.accelerate",
+    "watch": "litedetr.guests.watch",
+}
 
 
 def __getattr__(name: str) -> Any:

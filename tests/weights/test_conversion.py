@@ -3,7 +3,6 @@
 import argparse
 import json
 import pickle
-import re
 from dataclasses import replace
 from pathlib import Path
 
