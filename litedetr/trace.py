@@ -232,6 +232,10 @@ class Trace:
         own = [value for value in vars(self).values() if isinstance(value, Tensor)]
         return bytes_of([*own, *(tensor for step in self.steps for tensor in step.tensors())])
 
+    def rebuild_error(self) -> float:
+        """Largest of all steps' `AttentionStep.rebuild_error`."""
+        return max((step.rebuild_error() for step in self.steps), default=0.0)
+
     def memory(self, step: int) -> Tensor:
         """(S, d): the tokens of all scales after encoder step `step`, counted from 0; -1 for before the encoder."""
         if self.replay is not None:
