@@ -15,7 +15,7 @@ from litedetr import image, ops
 from litedetr.backbones import build_backbone
 from litedetr.config import DetectorConfig, preset
 from litedetr.decoder import DeformableDecoder
-from litedetr.detections import Detections, check_threshold, distinct, select_best
+from litedetr.detections import Detections
 from litedetr.encoder import InterleavedEncoder
 from litedetr.families import build_selection
 from litedetr.families.heads import DenseHead, DetectionHeads
@@ -243,7 +243,8 @@ class Detector(nn.Module):
     def prepare(self, photo) -> Prepared:
         """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w), geometry, as the config asks for."""
         c = self.config
-        return image.prepare(photo, c.short_side, c.long_side, c.size_divisor, c.pixel_mean, c.pixel_std)
+        pixels, geometry = image.prepare(photo, c.short_side, c.long_side, c.size_divisor, c.pixel_mean, c.pixel_std)
+        return torch.from_numpy(pixels), torch.zeros(1, *geometry.padded, dtype=torch.bool), geometry
 
     def detections(
         self,
@@ -253,25 +254,11 @@ class Detector(nn.Module):
         trace: Trace | None = None,
     ) -> list[Detections]:
         """Forward output -> one `Detections` per photo, in the photo's pixels."""
-        threshold = self.config.threshold if threshold is None else check_threshold(threshold)
-        sizes = torch.tensor([geometry.photo for geometry in geometries], device=output.boxes.device)
-        best = select_best(output.logits, output.boxes, sizes, self.config.select)
-        found = []
-        for scores, labels, boxes, queries, geometry in zip(*(t.cpu() for t in best), geometries, strict=True):
-            height, width = geometry.photo
-            limit = torch.tensor([width, height, width, height])
-            result = Detections(
-                boxes=boxes.clamp(min=0).minimum(limit).numpy(),
-                scores=scores.numpy(),
-                labels=labels.numpy(),
-                queries=queries.numpy(),
-                class_names=self.config.names,
-                category_ids=self.config.ids,
-                photo_size=geometry.photo,
-                trace=trace,
-            )
-            found.append(result[distinct(boxes, labels, self.config.duplicates).numpy()].above(threshold))
-        return found
+        logits, boxes = (tensor.float().cpu().numpy() for tensor in (output.logits, output.boxes))
+        return [
+            Detections.from_outputs(logits[index], boxes[index], geometry.photo, self.config, threshold, trace)
+            for index, geometry in enumerate(geometries)
+        ]
 
 
 def _put_before(denoising: DenoisingQueries | None, selected: Selection) -> tuple[Tensor, Tensor, Tensor | None]:

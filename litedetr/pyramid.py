@@ -24,6 +24,7 @@ class FeaturePyramid:
         mask: (B, S) bool, True = padding.
         valid_ratios: (B, L, 2) share of each level that is not padding, as (w, h).
         reference_points: (B, S, L, 2) every token's centre on every level, x and y in [0, 1] of the padded image.
+        padded: False where it is known, without a look at the mask, that nothing is padding.
     """
 
     tokens: Tensor
@@ -32,11 +33,12 @@ class FeaturePyramid:
     mask: Tensor
     valid_ratios: Tensor
     reference_points: Tensor
+    padded: bool = True
 
     @property
     def padding(self) -> Tensor | None:
         """The mask if anything is padding, else None, so that unpadded photos skip the masking."""
-        return self.mask if bool(self.mask.any()) else None
+        return self.mask if self.padded and bool(self.mask.any()) else None
 
     def first_token(self, level: int) -> int:
         """Index of the first token of a level."""
@@ -65,7 +67,8 @@ class FeaturePyramid:
         """
         masks = [level_mask(mask, level.shape[2:], len(level), level.device) for level in maps]
         layout = cls.layout(masks, level_embed, temperature, shift)
-        return layout.with_tokens(torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1))
+        tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
+        return replace(layout, tokens=tokens, padded=mask is not None)
 
     @classmethod
     def layout(
