@@ -124,15 +124,24 @@ class InterleavedEncoder(nn.Module):
         """What the step's queries (B, Q, d) get from the whole memory."""
         first, _ = self.queries(step, pyramid)
         reference_points = pyramid.reference_points[:, first:]
+        sampled = trace is not None and trace.samples
         attended = layer.attention(
             memory[:, first:] + pyramid.positions[:, first:],
             reference_points,
             memory,
             pyramid.shapes,
             padding,
-            return_sampling=trace is not None,
+            return_sampling=sampled,
         )
+        attended, sampling = attended if sampled else (attended, None)
         if trace is not None:
-            attended, sampling = attended
             trace.add_encoder_step(step, first, reference_points, sampling, attended, layer.attention)
         return attended
+
+    def update_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid) -> Tensor:
+        """(S, d): the tokens after a step, from those (1, S, d) before it."""
+        return self.update(self.layers[index], self.steps[index], memory, pyramid, pyramid.padding)[0]
+
+    def attend_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid, trace: Trace) -> None:
+        """Record what a step's attention does with the tokens (1, S, d) before it."""
+        self.attend(self.layers[index], self.steps[index], memory, pyramid, pyramid.padding, trace)

@@ -13,9 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
-import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
-from torch import Tensor
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused by their header, before anything is decoded."""
@@ -31,6 +29,17 @@ class Readable(Protocol):
     """A file object opened for bytes, as web servers hand uploads over."""
 
     def read(self) -> bytes: ...
+
+
+@runtime_checkable
+class Tensor(Protocol):
+    """A tensor of PyTorch, which is not needed to know one."""
+
+    def detach(self) -> Tensor: ...
+    def cpu(self) -> Tensor: ...
+    def is_floating_point(self) -> bool: ...
+    def float(self) -> Tensor: ...
+    def numpy(self) -> np.ndarray: ...
 
 
 Photo = str | os.PathLike | bytes | bytearray | memoryview | Readable | Image.Image | np.ndarray | Tensor
@@ -69,7 +78,7 @@ class PhotoGeometry:
 
     def _scale(self, like: Tensor | np.ndarray) -> Tensor | np.ndarray:
         scale = [self.padded[axis] * self.photo[axis] / self.resized[axis] for axis in (1, 0)]
-        return torch.tensor(scale, dtype=like.dtype) if isinstance(like, Tensor) else np.asarray(scale, dtype=like.dtype)
+        return np.asarray(scale, dtype=like.dtype) if isinstance(like, np.ndarray) else like.new_tensor(scale)
 
 
 @dataclass(frozen=True)
@@ -188,7 +197,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _to_numpy(photo: Tensor) -> np.ndarray:
     photo = photo.detach().cpu()
-    return (photo.float() if photo.dtype in (torch.float16, torch.bfloat16) else photo).numpy()
+    return (photo.float() if photo.is_floating_point() else photo).numpy()  # NumPy has no bfloat16
 
 
 def _from_pixels(pixels: np.ndarray, channels_first: bool = False) -> np.ndarray:
@@ -291,12 +300,6 @@ def resize(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(photo, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(..., 3, H, W) RGB in 0..255 -> (x - mean) / std per channel, float32."""
-    shift, scale = (torch.tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (mean, std))
-    return (pixels.float() - shift) / scale
-
-
 def prepare(
     photo: np.ndarray,
     short_side: int,
@@ -304,10 +307,13 @@ def prepare(
     divisor: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-) -> tuple[Tensor, Tensor, PhotoGeometry]:
-    """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w) bool with True = padding, and the geometry."""
+) -> tuple[np.ndarray, PhotoGeometry]:
+    """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w) float32, (x - mean) / std per channel, and how the photo lies there."""
     size = resized_size(photo.shape[:2], short_side, long_side, divisor)
-    small = torch.from_numpy(np.ascontiguousarray(resize(photo, size))).permute(2, 0, 1)
-    pixels = normalise(small, mean, std)[None]
-    mask = torch.zeros(1, *size, dtype=torch.bool)
-    return pixels, mask, PhotoGeometry(tuple(photo.shape[:2]), size, size)
+    return normalise(resize(photo, size), mean, std), PhotoGeometry(tuple(photo.shape[:2]), size, size)
+
+
+def normalise(photo: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """(h, w, 3) uint8 RGB -> (1, 3, h, w) float32, (x - mean) / std per channel; in memory the channels stay last."""
+    pixels = (photo.astype(np.float32) - np.float32(mean)) / np.float32(std)
+    return pixels.transpose(2, 0, 1)[None]

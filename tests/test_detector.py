@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from litedetr import Detections, Detector, Trace, ops
-from litedetr.detections import distinct
+from litedetr.detections import class_nms
 from litedetr.image import PhotoError
 from litedetr.ops import reference
 from litedetr.weights import WeightsError
@@ -239,12 +239,12 @@ def test_missing_photo(detector, tmp_path):
 
 
 def test_near_duplicates_of_a_class_are_dropped_beside_the_best():
-    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [0, 0, 10, 10], [50, 50, 50, 50], [50, 50, 50, 50.0]])
-    labels = torch.tensor([1, 1, 1, 2, 1, 1])
-    assert distinct(boxes, labels, None).all()
-    assert distinct(boxes, labels, 0.85).tolist() == [True, False, True, True, True, True]  # a dropped one drops nobody
-    assert distinct(boxes, labels, 0.7).tolist() == [True, False, False, True, True, True]
-    assert distinct(boxes[:0], labels[:0], 0.5).shape == (0,)
+    boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [0, 0, 10, 10], [50, 50, 50, 50], [50, 50, 50, 50]])
+    labels = np.array([1, 1, 1, 2, 1, 1])
+    assert class_nms(boxes, labels, None).all()
+    assert class_nms(boxes, labels, 0.85).tolist() == [True, False, True, True, True, True]  # a dropped one drops nobody
+    assert class_nms(boxes, labels, 0.7).tolist() == [True, False, False, True, True, True]
+    assert class_nms(boxes[:0], labels[:0], 0.5).shape == (0,)
 
 
 def test_a_detector_drops_duplicates_where_its_config_says_so(detector, photo):

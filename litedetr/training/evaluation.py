@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from litedetr.batch.processes import ALONE, Processes
 from litedetr.batch.resume import fingerprint
-from litedetr.detections import distinct, select_best
+from litedetr.detections import class_nms, select_best
 from litedetr.image import resize, resized_size
 from litedetr.training.augment import Sample
 from litedetr.training.calibration import Calibration, calibrate
@@ -224,11 +224,13 @@ def _detect(
     mask = loaded.mask.to(device)
     with autocast(device, precision):
         output = detector(normalise(loaded.images.to(device), mask, detector.config), mask)
-    sizes = torch.tensor([(photos.photos[index].height, photos.photos[index].width) for index in batch], device=device)
-    best = select_best(output.logits, output.boxes, sizes, detector.config.select)
+    logits, all_boxes = (tensor.float().cpu().numpy() for tensor in (output.logits, output.boxes))
     results: Found = {}
-    for index, scores, labels, boxes, _ in zip(batch, *(t.cpu() for t in best), strict=True):
-        photo, kept = photos.photos[index], distinct(boxes, labels, detector.config.duplicates)
+    for place, index in enumerate(batch):
+        photo = photos.photos[index]
+        size = (photo.height, photo.width)
+        scores, labels, boxes, _ = select_best(logits[place], all_boxes[place], size, detector.config.select)
+        kept = class_nms(boxes, labels, detector.config.duplicates)
         results[photo.id] = [
             {
                 "image_id": photo.id,
