@@ -1,7 +1,7 @@
 """Names in any script, drawn into a picture by Pillow, with the fonts that this machine has.
 
-Pillow's own font has Latin, Greek and Cyrillic letters. For the others, fonts are looked for where systems keep them. A letter that
-no font has is left out; a name of which nothing is left is written as the fallback that the caller gives.
+Pillow's own font has Latin, Greek and Cyrillic letters. For the others, fonts are looked for where systems keep them. A letter
+that no font has is left out; a name of which nothing is left is written as the fallback that the caller gives.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ FOLDERS = (
     "/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts", "C:/Windows/Fonts",
 )  # fmt: skip
 WIDE = (
-    "notosanscjk-regular", "notosanskr-regular", "notosans-regular", "droidsansfallback", "nanumgothic", "wqy-zenhei", "wqy-microhei",
-    "applesdgothicneo", "hiragino", "pingfang", "arialunicode", "malgun", "msyh", "yugoth", "segoeui", "dejavusans", "notoemoji",
-    "seguisym", "symbola",
+    "notosanscjk-regular", "notosanskr-regular", "notosans-regular", "droidsansfallback", "nanumgothic", "wqy-zenhei",
+    "wqy-microhei", "applesdgothicneo", "hiragino", "pingfang", "arialunicode", "malgun", "msyh", "yugoth", "segoeui",
+    "dejavusans", "notoemoji", "seguisym", "symbola",
 )  # fmt: skip
 """How the names of fonts with many letters begin, best first."""
 NOWHERE = "\U0010ffff"

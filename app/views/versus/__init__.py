@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import chart, name_axis, value_axis
-from app.drawing.labels import label
+from app.drawing.marks import hoverlabel, tag
 from app.drawing.panels import Panel, panels
 from app.i18n import say
 from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
-from app.theme import CHANGED, NEUTRAL, NOTHING, OURS, class_colour, ink_on
+from app.theme import CHANGED, NEUTRAL, NOTHING, OURS, class_colour
 from app.views.versus.rivals import Rival, compare, every_scale, matched
 from app.views.view import View
 from litedetr import Detector
@@ -78,7 +79,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """The other side."""
     options = [["", say(state.lang, "versus.every")], *other_models(run, state)]
-    return [{"key": "other", "kind": "choice", "label": say(state.lang, "versus.with"), "value": state.other, "options": options}]
+    return [settings.choice("other", say(state.lang, "versus.with"), state.other, options)]
 
 
 def charts(run: Run, state: ViewState) -> list[Drawing]:
@@ -138,10 +139,13 @@ def _panel(run: Run, title: str, named: list[tuple[np.ndarray, str, float, bool]
     for number, (box, name, score, alone) in enumerate(named):
         colour = CHANGED if alone else class_colour(names.index(name) if name in names else 0)
         box = np.clip(box, 0, [width, height, width, height])
-        traces.append(_box(box, f"{escape(name)} {score:.2f}", colour, alone))
+        text = f"{escape(name)} {score:.2f}"
+        traces.append(_box(box, text, colour, alone))
         x1, y1, x2, y2 = (float(value) for value in box)
         rightmost, low = x1 > 0.5 * width, number % 2 == 1  # half a photo is room for any name; names of like boxes stay apart
-        labels.append(label(x2 if rightmost else x1, y2 if low else y1, f"{name} {score:.2f}", colour, rightmost, low, size=11))
+        place = {"x": x2 if rightmost else x1, "y": y2 if low else y1}
+        anchors = {"xanchor": "right" if rightmost else "left", "yanchor": "bottom" if low else "top"}
+        labels.append(tag(text, colour, **place, **anchors))
     return Panel(title, traces, labels[::-1])  # the best on top
 
 
@@ -156,7 +160,7 @@ def _box(box: np.ndarray, text: str, colour: str, alone: bool) -> dict[str, Any]
         "hoveron": "fills",
         "hoverinfo": "name",
         "name": text,
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+        "hoverlabel": hoverlabel(colour),
     }
 
 
