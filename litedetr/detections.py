@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from litedetr.boxes import pairwise_iou
+from litedetr.boxes import cxcywh_to_xyxy, pairwise_iou
 from litedetr.trace import Trace
 
 
@@ -100,42 +100,40 @@ def check_threshold(threshold: float) -> float:
     return threshold
 
 
-def select_best(logits: Tensor, boxes: Tensor, sizes: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def top_k(logits: Tensor, boxes: Tensor, sizes: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Post-processing of sigmoid detectors (Deformable DETR): the best (query, class) pairs of every photo.
 
     Args:
         logits: (B, Q, K); boxes: (B, Q, 4) cxcywh in [0, 1]; sizes: (B, 2) (height, width) that boxes are scaled to.
-        count: how many to keep, at most Q * K.
+        k: how many to keep, at most Q * K.
 
     Returns:
         scores (B, N), labels (B, N), boxes (B, N, 4) xyxy in pixels, queries (B, N); best first.
     """
     B, Q, K = logits.shape
-    scores, index = logits.float().sigmoid().flatten(1).topk(min(count, Q * K), dim=1)
+    scores, index = logits.float().sigmoid().flatten(1).topk(min(k, Q * K), dim=1)
     queries = torch.div(index, K, rounding_mode="floor")
-    centre, size = boxes.float().split(2, dim=-1)
-    corners = torch.cat((centre - size / 2, centre + size / 2), dim=-1)
-    chosen = corners.gather(1, queries[..., None].expand(-1, -1, 4))
+    chosen = cxcywh_to_xyxy(boxes.float()).gather(1, queries[..., None].expand(-1, -1, 4))
     height, width = sizes.to(chosen).unbind(-1)
     return scores, index % K, chosen * torch.stack((width, height, width, height), dim=-1)[:, None], queries
 
 
-def distinct(boxes: Tensor, labels: Tensor, overlap: float | None) -> Tensor:
-    """Which detections to keep, best first: those whose IoU with every better one kept of their class is below `overlap`.
+def class_nms(boxes: Tensor, labels: Tensor, nms_iou: float | None) -> Tensor:
+    """Non-maximum suppression within each class: those stay whose IoU with every better one that stays is below `nms_iou`.
 
     Few decoder layers, trained for a short time, leave an object to several queries now and then.
 
     Args:
-        boxes: (N, 4) xyxy, by falling score; labels: (N,); overlap: IoU in (0, 1], None to keep all.
+        boxes: (N, 4) xyxy, by falling score; labels: (N,); nms_iou: in (0, 1], None to keep all.
 
     Returns:
         (N,) bool.
     """
     keep = torch.ones(len(boxes), dtype=torch.bool)
-    if overlap is None or len(boxes) == 0:
+    if nms_iou is None or len(boxes) == 0:
         return keep
     boxes, labels = boxes.cpu(), labels.cpu()
-    clash = (pairwise_iou(boxes, boxes) >= overlap) & (labels[:, None] == labels)  # NaN of empty boxes is no clash
+    clash = (pairwise_iou(boxes, boxes) >= nms_iou) & (labels[:, None] == labels)  # NaN of empty boxes is no clash
     for place in clash.tril(-1).any(1).nonzero().flatten().tolist():  # few have a better one to clash with
         keep[place] = not (clash[place, :place] & keep[:place]).any()
     return keep

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from litedetr import Detector
-from litedetr.detections import select_best
-from litedetr.weights.conversion.reference import load_reference_state
+from litedetr.detections import top_k
 from tests import golden_data as golden
 from tests.golden_data import config_of
 
@@ -16,7 +15,7 @@ CASES = golden.cases("model", "lite_dino_", "dino", "ddetr", "hdetr")
 def run(request):
     case, arrays, parameters = golden.load("model", request.param)
     detector = Detector(config_of(case))
-    load_reference_state(detector, parameters)
+    golden.load_published(detector, parameters)
     many = [True] if case["family"] == "h_detr" and not case["eval_one2one"] else []
     with torch.inference_mode():
         features = detector.backbone(arrays["image"])
@@ -82,7 +81,7 @@ def test_every_stage(run):
 
 def test_post_processing(run):
     case, arrays, stages = run
-    scores, labels, boxes, _ = select_best(
+    scores, labels, boxes, _ = top_k(
         stages["out.pred_logits"], stages["out.pred_boxes"], arrays["post.target_sizes"], case["post_num_select"]
     )
     sure = case["post_unambiguous_prefix"]

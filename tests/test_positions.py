@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from litedetr.detections import select_best
+from litedetr.detections import top_k
 from litedetr.positions import (
     box_proposals,
     box_sine,
@@ -79,7 +79,7 @@ def test_box_proposals():
 @pytest.mark.parametrize("case", golden.cases("ops", "postprocess_"))
 def test_post_processing(case):
     config, arrays, _ = golden.load("ops", case)
-    scores, labels, boxes, queries = select_best(
+    scores, labels, boxes, queries = top_k(
         arrays["pred_logits"], arrays["pred_boxes"], arrays["target_sizes"], config["num_select"]
     )
     golden.assert_close(scores, arrays["scores"], 1e-6, "scores")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
-from litedetr.encoder import EncoderLayer, InterleavedEncoder
+from litedetr.encoder import EncoderLayer, InterleavedEncoder, step_queries
 from litedetr.fast.attention import FastAttention, Places
 from litedetr.fast.dense import AddNorm, DenseFeedForward, pieces
 from litedetr.pyramid import FeaturePyramid
+from litedetr.schedule import EncoderStep
 from litedetr.trace import Trace, stage
 
 
@@ -22,13 +26,38 @@ class FastEncoderLayer(nn.Module):
         self.ffn = DenseFeedForward(layer.ffn, dtype)
         self.low_ffn = None if layer.low_ffn is None else DenseFeedForward(layer.low_ffn, dtype)
 
-    def finish(self, queries: Tensor, attended: Tensor, low_tokens: int, positions: Tensor | None, asking: Tensor | None) -> None:
-        """What follows the attention: queries (Q, d) are overwritten, in pieces that stay in the cache.
+    def forward(
+        self,
+        memory: Tensor,
+        asking: Tensor,
+        first: int,
+        low_tokens: int,
+        layout: tuple[Tensor, Places, FeaturePyramid, Tensor | None],
+        last: bool,
+        trace: tuple[Trace, EncoderStep] | None = None,
+    ) -> None:
+        """The tokens from `first` on, of memory (S, d), are overwritten; what they have become, plus positions, goes to `asking`
+        (S, d), unless this is the last step.
 
         Args:
             low_tokens: how many of the queries, the first ones, are low-level.
-            positions, asking: (Q, d); what the queries have become, plus positions, is written to `asking`, if given.
+            layout: positions (S, d), places, the pyramid, and (S,) bool True = padding or None, of all tokens.
+            trace: where this step is recorded.
         """
+        positions, places, pyramid, padding = layout
+        attended, sampling = self.attention(
+            asking[first:], places[first:], memory, pyramid.shapes, padding, return_sampling=trace is not None
+        )
+        if trace is not None:
+            record, step = trace
+            reference_points = pyramid.reference_points[:, first:]
+            record.add_encoder_step(step, first, reference_points, sampling, attended[None], self.attention)
+        self._finish(memory[first:], attended, low_tokens, positions[first:], None if last else asking[first:])
+        if trace is not None:
+            record.end_step(memory[None, first:].clone())  # the next step overwrites them
+
+    def _finish(self, queries: Tensor, attended: Tensor, low_tokens: int, positions: Tensor, asking: Tensor | None) -> None:
+        """What follows the attention: queries (Q, d) are overwritten, in pieces that stay in the cache."""
         narrow = low_tokens if self.low_ffn is not None else 0
         for ffn, part in ((self.low_ffn, slice(narrow)), (self.ffn, slice(narrow, None))):
             tokens, found = queries[part], attended[part]
@@ -64,37 +93,18 @@ class FastEncoder(nn.Module):
         positions = pyramid.positions.to(self.dtype)
         padding = pyramid.padding
         for photo, tokens in enumerate(memory):
-            hidden = None if padding is None else padding[photo]
-            self._update(tokens, positions[photo], pyramid.reference_points[photo], pyramid, hidden, trace)
+            places = Places.of(pyramid.reference_points[photo], pyramid.shapes, self.layers[0].attention.points)
+            asking = tokens + positions[photo]  # of all tokens, kept up to date
+            layout = positions[photo], places, pyramid, None if padding is None else padding[photo]
+            for step in self.steps:
+                first, low_tokens = step_queries(self.schedule, step, pyramid)
+                with stage(trace, step.name):
+                    recording = None if trace is None else (trace, step)
+                    self.layers[step.index](tokens, asking, first, low_tokens, layout, step is self.steps[-1], recording)
         return memory
 
-    def _update(
-        self,
-        memory: Tensor,
-        positions: Tensor,
-        reference_points: Tensor,
-        pyramid: FeaturePyramid,
-        padding: Tensor | None,
-        trace: Trace | None,
-    ) -> None:
-        """All steps, on the tokens (S, d) of one photo."""
-        places = Places.of(reference_points, pyramid.shapes, self.layers[0].attention.points)
-        asking = memory + positions  # of all tokens, kept up to date
-        for step, layer in zip(self.steps, self.layers, strict=True):
-            with stage(trace, step.name):
-                first = pyramid.first_token(step.query_levels[0])
-                low_tokens = max(pyramid.first_token(self.schedule.low) - first, 0)
-                queries, rows = memory[first:], slice(first, None)
-                attended, sampling = layer.attention(
-                    asking[rows],
-                    places[rows],
-                    memory,
-                    pyramid.shapes,
-                    padding,
-                    return_sampling=trace is not None,
-                )
-                done = step is self.steps[-1]
-                layer.finish(queries, attended, low_tokens, positions[rows], None if done else asking[rows])
-                if trace is not None:
-                    trace.add_encoder_step(step, first, reference_points[None, rows], sampling, attended[None], layer.attention)
-                    trace.end_step(queries[None].clone())  # the next step overwrites them
+    def with_steps(self, steps: Iterable[EncoderStep]) -> FastEncoder:
+        """See `InterleavedEncoder.with_steps`."""
+        other = copy.copy(self)
+        other.steps = tuple(steps)
+        return other

@@ -14,10 +14,12 @@ from litedetr import Detector
 from litedetr.backbones.swin import relative_position_index
 from litedetr.cli import main
 from litedetr.config import preset
+from litedetr.cost import parameters
 from litedetr.weights import WeightsError
 from litedetr.weights.conversion.checkpoint import Checkpoint, read_checkpoint
-from litedetr.weights.conversion.convert import convert, from_checkpoint
+from litedetr.weights.conversion.convert import convert
 from litedetr.weights.conversion.infer import Known, infer_config
+from litedetr.weights.conversion.reference import from_checkpoint
 from tests import golden_data as golden
 from tests.golden_data import config_of
 
@@ -52,20 +54,20 @@ def full_size(name: str) -> tuple[dict, dict, dict]:
 @pytest.mark.parametrize("name", LISTS)
 def test_full_size_lists(name):
     state, args, listed = full_size(name)
-    detector = from_checkpoint(Checkpoint(state, args, f"{name}.pth", name))
+    config, converted = from_checkpoint(Checkpoint(state, args, f"{name}.pth", name))
     if name in PRESETS:
-        assert detector.config == PRESETS[name]
-    unused = sum(value.numel() for key, value in state.items() if ".query_proj." in key) if not detector.config.key_aware else 0
-    assert sum(p.numel() for p in detector.parameters()) == listed["parameters"] - unused
-    assert torch.equal(detector.neck.level_embed.detach(), state["transformer.level_embed"])
+        assert config == PRESETS[name]
+    unused = sum(value.numel() for key, value in state.items() if ".query_proj." in key) if not config.key_aware else 0
+    assert parameters(config) == listed["parameters"] - unused
+    assert torch.equal(converted["neck.level_embed"], state["transformer.level_embed"])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_small_models_are_recognised(case):
-    entry, arrays, parameters = golden.load("model", case)
-    config = infer_config(parameters, Known(entry["config"]))
+    entry, _, state = golden.load("model", case)
+    config = infer_config(state, Known(entry["config"]))
     expected = config_of(entry)
-    names = ("class_names", "select")
+    names = ("class_names", "top_k")
     ours = {key: value for key, value in config.to_dict().items() if key not in names}
     assert ours == {key: value for key, value in expected.to_dict().items() if key not in names}
 
@@ -188,7 +190,7 @@ def test_a_hub_id_is_downloaded(published, tmp_path, monkeypatch):
     """The card names the repository, not the folder of the cache."""
     entry, _, parameters = published
     torch.save({"model": parameters, "args": argparse.Namespace(**entry["config"])}, tmp_path / "snapshot.pth")
-    monkeypatch.setattr("litedetr.weights.find", lambda source: tmp_path / "snapshot.pth")
+    monkeypatch.setattr("litedetr.weights.conversion.convert.find", lambda source: tmp_path / "snapshot.pth")
     convert("owner/name", tmp_path / "out")
     assert "Converted from `owner/name`" in (tmp_path / "out" / "README.md").read_text()
 

@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from litedetr.weights import WeightsError
 from litedetr.weights.conversion import transformers
+from litedetr.weights.errors import WeightsError
 
 _PLAIN = [argparse.Namespace, collections.Counter, pathlib.PosixPath, pathlib.PurePosixPath]
 

@@ -14,7 +14,7 @@ from app.i18n import texts
 from app.run.run import Run
 from app.run.state import ViewState
 from app.views import missed
-from litedetr.detections import Detections, select_best
+from litedetr.detections import Detections, top_k
 from tests.app.views.small import overlap, small_run
 from tests.small_models import KINDS
 
@@ -150,7 +150,7 @@ def story(*, boxes, scores, others=None, kind="H3L1", keep=100, proposals=None) 
         for token, (box, score) in (proposals or {}).items():
             trace.proposal_boxes[token], trace.proposal_logits[token, 1] = torch.tensor(box), torch.tensor(score).logit()
     size = torch.tensor([run.size])
-    kept = [values[0].numpy() for values in select_best(trace.logits[-1:], trace.boxes[-1:], size, keep)]
+    kept = [values[0].numpy() for values in top_k(trace.logits[-1:], trace.boxes[-1:], size, keep)]
     found: Detections = replace(run.detections, scores=kept[0], labels=kept[1], boxes=kept[2], queries=kept[3], trace=trace)
     return replace(run, id=f"story-{kind}", detections=found)
 
