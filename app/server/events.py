@@ -62,14 +62,15 @@ def run_events(
 def work_events(engine: Engine, run_id: Any, state: ViewState, cancelled: Callable[[], bool]) -> AsyncIterator[Event]:
     """Compute what a view needs the model for again.
 
-    Yields the events of `Engine.compute`, and ``{"done": key}`` or ``{"error": sentence}`` at the end.
+    Yields the events of `Engine.compute`, and ``{"done": key}`` or ``{"error": sentence}`` at the end, with ``"expired"`` where
+    the run is gone: the page makes it again.
     """
 
     def act(report: Report) -> Event:
         try:
             return {"done": engine.compute(engine.store.get(run_id), state, report)}
         except ExpiredRun:
-            return {"error": say(state.lang, "error.expired")}
+            return {"error": say(state.lang, "error.expired"), "expired": True}
         except WeightsError as error:
             return {"error": str(error)}
         except NoMemory:
