@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from app.engine.engine import EXAMPLE_NAMES, EXAMPLES
-from tests.app import live
 from tests.browser.driver import assert_drawn, click, current, drawn, open_page, place, send, settle
 from tests.pictures import scene
 
