@@ -22,7 +22,7 @@ class ExpiredRun(KeyError):
 
 
 class RunStore:
-    """Runs by id. When their bytes pass the limit, whoever owns the most runs loses one first, the least recently used of them; so
+    """Runs by id. When their bytes pass the limit, who owns the most runs loses one first, the least recently used of them: so
     a crowd with one each keeps what was used last, and a visitor with many takes nobody's place.
 
     Args:
