@@ -17,7 +17,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, SpaceCard
 
-from app.engine.models import offered
+from app.run.model_list import offered
 from app.run.state import HUB_ID
 from litedetr.weights import WeightsError
 from litedetr.weights.hub import may_write

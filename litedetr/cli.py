@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -17,9 +18,21 @@ from litedetr.weights import WeightsError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 0 where all went well."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no name of a file or class ends a run
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        return 0
+    options = parser.parse_args(arguments)
     try:
-        return options.command(options)
+        status = options.command(options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (PhotoError, WeightsError, ValueError, FileNotFoundError) as error:
         print(f"litedetr: {error}", file=sys.stderr)
         return 2
@@ -122,10 +135,13 @@ def _detect(options: argparse.Namespace) -> int:
     from litedetr.batch.detect import detect_many, photo_files
     from litedetr.batch.processes import choose_device, join, leave
     from litedetr.batch.resume import fingerprint
+    from litedetr.detections import check_threshold
     from litedetr.detector import Detector
 
     if options.batch < 1:
         raise ValueError(f"expected at least one photo at once, got --batch {options.batch}")
+    if options.threshold is not None:
+        check_threshold(options.threshold)
     if options.out is None:
         return _detect_to_screen(options)
     processes = join(options.device)
@@ -157,7 +173,7 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
             found = detector.predict(file, options.threshold)
         except PhotoError as error:
             refused, found = True, error
-        sys.stdout.write(to_json(line_of(file, found)))
+        sys.stdout.write(to_json(line_of(file, found), sys.stdout.encoding or "utf-8"))
         sys.stdout.flush()
     return 1 if refused else 0
 

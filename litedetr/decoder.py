@@ -40,11 +40,10 @@ class DecoderLayer(nn.Module):
         query = content + positions
         attended = self.self_attention(query, query, content, attn_mask=attention_mask, need_weights=False)[0]
         content = self.self_norm(content + attended)
-        attended = self.attention(
-            content + positions, reference_points, memory, pyramid.shapes, padding, return_sampling=trace is not None
-        )
+        sampled = trace is not None and trace[0].samples
+        attended = self.attention(content + positions, reference_points, memory, pyramid.shapes, padding, return_sampling=sampled)
+        attended, sampling = attended if sampled else (attended, None)
         if trace is not None:
-            attended, sampling = attended
             record, index = trace
             record.add_decoder_layer(index, reference_points, sampling, attended, self.attention)
         return self.ffn(self.norm(content + attended))
@@ -118,7 +117,7 @@ class DeformableDecoder(nn.Module):
         for index, (layer, box_head) in enumerate(zip(self.layers[first:], box_heads, strict=True), first):
             level_boxes = boxes[:, :, None] * ratios[:, None, :, : boxes.shape[-1]]  # (B, Q, L, 2 or 4)
             if self.reference_head is not None:
-                positions = self.reference_head(box_sine(level_boxes[:, :, 0], self.width // 2))
+                positions = self._positions(level_boxes)
             recording = None if trace is None else (trace, index)
             with stage(trace, f"decoder {index + 1}"):
                 content = layer(content, positions, level_boxes, memory, pyramid, padding, attention_mask, recording)
@@ -129,3 +128,23 @@ class DeformableDecoder(nn.Module):
             boxes = moved.detach()
             refined.append(moved if self.look_forward_twice else boxes)
         return torch.stack(states), refined
+
+    def _positions(self, level_boxes: Tensor) -> Tensor:
+        """(B, Q, L, 4) the boxes on every level -> (B, Q, d)."""
+        return self.reference_head(box_sine(level_boxes[:, :, 0], self.width // 2))
+
+    def attend_again(
+        self,
+        index: int,
+        content: Tensor,
+        positions: Tensor | None,
+        level_boxes: Tensor,
+        memory: Tensor,
+        pyramid: FeaturePyramid,
+        trace: Trace,
+    ) -> None:
+        """Record what a layer does with the content (1, Q, d) before it and the boxes on every level (1, Q, L, 2 or 4); the rest
+        as in `forward`."""
+        if self.reference_head is not None:
+            positions = self._positions(level_boxes)
+        self.layers[index](content, positions, level_boxes, memory, pyramid, pyramid.padding, None, (trace, index))

@@ -1,16 +1,16 @@
-"""Detections: the one result type, with its exporters."""
+"""Detections: the one result type, how it is made from a model's outputs, and its exporters. Needs no PyTorch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from litedetr.boxes import cxcywh_to_xyxy, pairwise_iou
-from litedetr.trace import Trace
+from litedetr.config import DetectorConfig
+
+if TYPE_CHECKING:
+    from litedetr.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,39 @@ class Detections:
     category_ids: tuple[int, ...]
     photo_size: tuple[int, int]
     trace: Trace | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def from_outputs(
+        cls,
+        logits: np.ndarray,
+        boxes: np.ndarray,
+        photo_size: tuple[int, int],
+        config: DetectorConfig,
+        threshold: float | None = None,
+        trace: Trace | None = None,
+    ) -> Detections:
+        """What a model's outputs for one photo say.
+
+        Args:
+            logits: (Q, K) before the sigmoid; boxes: (Q, 4) cxcywh in [0, 1].
+            photo_size: (height, width) in pixels.
+            config: of the model, which says how many are kept, which of them are dropped as duplicates, and the names.
+            threshold: lowest score to keep; ``config.threshold`` if None.
+        """
+        threshold = config.threshold if threshold is None else check_threshold(threshold)
+        scores, labels, corners, queries = top_k(logits, boxes, photo_size, config.top_k)
+        height, width = photo_size
+        found = cls(
+            boxes=corners.clip(0, np.float32((width, height, width, height))),
+            scores=scores,
+            labels=labels,
+            queries=queries,
+            class_names=config.names,
+            category_ids=config.ids,
+            photo_size=photo_size,
+            trace=trace,
+        )
+        return found[class_nms(corners, labels, config.nms_iou)].above(threshold)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -100,25 +133,29 @@ def check_threshold(threshold: float) -> float:
     return threshold
 
 
-def top_k(logits: Tensor, boxes: Tensor, sizes: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Post-processing of sigmoid detectors (Deformable DETR): the best (query, class) pairs of every photo.
+def top_k(
+    logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int], k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Post-processing of sigmoid detectors (Deformable DETR): the best (query, class) pairs of a photo.
 
     Args:
-        logits: (B, Q, K); boxes: (B, Q, 4) cxcywh in [0, 1]; sizes: (B, 2) (height, width) that boxes are scaled to.
+        logits: (Q, K); boxes: (Q, 4) cxcywh in [0, 1]; size: (height, width) that boxes are scaled to.
         k: how many to keep, at most Q * K.
 
     Returns:
-        scores (B, N), labels (B, N), boxes (B, N, 4) xyxy in pixels, queries (B, N); best first.
+        scores (N,), labels (N,), boxes (N, 4) xyxy in pixels, queries (N,); best first. Scores and boxes are float32.
     """
-    B, Q, K = logits.shape
-    scores, index = logits.float().sigmoid().flatten(1).topk(min(k, Q * K), dim=1)
-    queries = torch.div(index, K, rounding_mode="floor")
-    chosen = cxcywh_to_xyxy(boxes.float()).gather(1, queries[..., None].expand(-1, -1, 4))
-    height, width = sizes.to(chosen).unbind(-1)
-    return scores, index % K, chosen * torch.stack((width, height, width, height), dim=-1)[:, None], queries
+    values = logits.astype(np.float32, copy=False).ravel()
+    best = np.argpartition(-values, min(k, len(values)) - 1)[:k]
+    best = best[np.lexsort((best, -values[best]))]
+    queries, labels = np.divmod(best, logits.shape[1])
+    scores = 0.5 + 0.5 * np.tanh(0.5 * values[best].astype(np.float64))  # the sigmoid, without overflow
+    centre, extent = np.split(boxes[queries].astype(np.float32, copy=False), 2, axis=1)
+    corners = np.concatenate((centre - extent / 2, centre + extent / 2), axis=1)
+    return scores.astype(np.float32), labels, corners * np.float32((*size[::-1], *size[::-1])), queries
 
 
-def class_nms(boxes: Tensor, labels: Tensor, nms_iou: float | None) -> Tensor:
+def class_nms(boxes: np.ndarray, labels: np.ndarray, nms_iou: float | None) -> np.ndarray:
     """Non-maximum suppression within each class: those stay whose IoU with every better one that stays is below `nms_iou`.
 
     Few decoder layers, trained for a short time, leave an object to several queries now and then.
@@ -129,11 +166,19 @@ def class_nms(boxes: Tensor, labels: Tensor, nms_iou: float | None) -> Tensor:
     Returns:
         (N,) bool.
     """
-    keep = torch.ones(len(boxes), dtype=torch.bool)
+    keep = np.ones(len(boxes), bool)
     if nms_iou is None or len(boxes) == 0:
         return keep
-    boxes, labels = boxes.cpu(), labels.cpu()
-    clash = (pairwise_iou(boxes, boxes) >= nms_iou) & (labels[:, None] == labels)  # NaN of empty boxes is no clash
-    for place in clash.tril(-1).any(1).nonzero().flatten().tolist():  # few have a better one to clash with
+    clash = (labels[:, None] == labels) & (pairwise_overlap(boxes) >= nms_iou)  # NaN of empty boxes is no clash
+    for place in np.flatnonzero(np.tril(clash, -1).any(1)):  # few have a better one to clash with
         keep[place] = not (clash[place, :place] & keep[:place]).any()
     return keep
+
+
+def pairwise_overlap(boxes: np.ndarray) -> np.ndarray:
+    """(N, 4) xyxy -> (N, N) intersection over union; NaN of two empty boxes."""
+    corner, opposite = np.split(boxes, 2, axis=1)
+    shared = (np.minimum(opposite[:, None], opposite) - np.maximum(corner[:, None], corner)).clip(min=0).prod(-1)
+    area = (opposite - corner).prod(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return shared / (area[:, None] + area - shared)

@@ -48,19 +48,29 @@ class EncoderLayer(nn.Module):
             pyramid: the memory's layout; padding: (B, S) bool, True = padding, None where nothing is.
             trace: where this step is recorded.
         """
-        queries, reference_points = memory[:, first:], pyramid.reference_points[:, first:]
-        attended = self.attention(
-            queries + pyramid.positions[:, first:], reference_points, memory, pyramid.shapes, padding,
-            return_sampling=trace is not None,
-        )  # fmt: skip
+        attended = self.attend(memory, first, pyramid, padding, trace)
+        updated = self.feed_forward(self.norm(memory[:, first:] + attended), low_tokens)
         if trace is not None:
-            attended, sampling = attended
+            trace[0].end_step(updated)
+        return torch.cat((memory[:, :first], updated), dim=1) if first else updated
+
+    def attend(
+        self,
+        memory: Tensor,
+        first: int,
+        pyramid: FeaturePyramid,
+        padding: Tensor | None,
+        trace: tuple[Trace, EncoderStep] | None = None,
+    ) -> Tensor:
+        """What the queries, the tokens from `first` on, get from the whole memory: (B, Q, d)."""
+        query, reference_points = memory[:, first:] + pyramid.positions[:, first:], pyramid.reference_points[:, first:]
+        sampled = trace is not None and trace[0].samples
+        attended = self.attention(query, reference_points, memory, pyramid.shapes, padding, return_sampling=sampled)
+        attended, sampling = attended if sampled else (attended, None)
+        if trace is not None:
             record, step = trace
             record.add_encoder_step(step, first, reference_points, sampling, attended, self.attention)
-        updated = self.feed_forward(self.norm(queries + attended), low_tokens)
-        if trace is not None:
-            record.end_step(updated)
-        return torch.cat((memory[:, :first], updated), dim=1) if first else updated
+        return attended
 
     def feed_forward(self, x: Tensor, low_tokens: int) -> Tensor:
         """(B, Q, d), of which the first `low_tokens` are low-level ones."""
@@ -130,6 +140,17 @@ class InterleavedEncoder(nn.Module):
         other = copy.copy(self)
         other.steps = tuple(steps)
         return other
+
+    def update_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid) -> Tensor:
+        """(S, d): the tokens after a step, from those (1, S, d) before it."""
+        step = self.steps[index]
+        return self.layers[step.index](memory, *step_queries(self.schedule, step, pyramid), pyramid, pyramid.padding)[0]
+
+    def attend_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid, trace: Trace) -> None:
+        """Record what a step's attention does with the tokens (1, S, d) before it."""
+        step = self.steps[index]
+        first, _ = step_queries(self.schedule, step, pyramid)
+        self.layers[step.index].attend(memory, first, pyramid, pyramid.padding, (trace, step))
 
 
 def step_queries(schedule: EncoderSchedule, step: EncoderStep, pyramid: FeaturePyramid) -> tuple[int, int]:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from litedetr import image
+from litedetr import image, ops
 from litedetr.backbones import build_backbone
 from litedetr.config import DetectorConfig
 from litedetr.decoder import DeformableDecoder
-from litedetr.detections import Detections, check_threshold, class_nms, top_k
+from litedetr.detections import Detections
 from litedetr.encoder import InterleavedEncoder
 from litedetr.families import build_selection
 from litedetr.families.heads import DenseHead, DetectionHeads
 from litedetr.families.selection import Selection, TokenHeads
+from litedetr.lru import ByteLRU
 from litedetr.output import DenoisingQueries, DetectorOutput, LayerOutput
-from litedetr.pyramid import FeaturePyramid, PyramidNeck
+from litedetr.pyramid import PyramidNeck
+from litedetr.replay import Replay
 from litedetr.trace import Trace, stage
 
 BATCH = 8
@@ -100,20 +102,22 @@ class Network(nn.Module):
         with stage(trace, "neck"):
             pyramid = self.neck(features, mask)
             if trace is not None:
-                trace.spatial_shapes, trace.padding = pyramid.shapes, pyramid.mask[0].cpu()
+                trace.begin(pyramid)
         with stage(trace, "encoder"):
             memory = self.encoder(pyramid, trace)
         with stage(trace, "selection"):
             selected = self.selection(memory, pyramid, one_to_many) if one_to_many else self.selection(memory, pyramid)
         with stage(trace, "decoder"):
             content, references, attention_mask = _put_before(denoising, selected)
+            if trace is not None:
+                trace.begin_decoder(selected.content, selected.positions)
             states, boxes = self.decoder(
                 content, references, memory, pyramid, self.heads.box_heads(), attention_mask, trace, selected.positions
             )
             layers = self.heads(states, boxes)
         if trace is not None:
             proposals = self.selection.every_token(memory, pyramid) if isinstance(self.selection, TokenHeads) else None
-            _record(trace, pyramid, selected, boxes[0], layers, proposals)
+            _record(trace, selected, boxes[0], layers, proposals)
         noisy, layers = _split(layers, 0 if denoising is None else denoising.content.shape[1])
         layers, many = (layers, []) if selected.one_to_one is None else _split(layers, selected.one_to_one)
         return DetectorOutput(
@@ -129,22 +133,37 @@ class Network(nn.Module):
         )
 
     @torch.inference_mode()
-    def predict(self, photo: image.Photo, threshold: float | None = None, trace: bool = False) -> Detections:
+    def predict(
+        self,
+        photo: image.Photo,
+        threshold: float | None = None,
+        trace: bool | Literal["light"] = False,
+        cache: ByteLRU | None = None,
+    ) -> Detections:
         """Find objects in one photo.
 
         Args:
             photo: a path, encoded bytes, a file object, a PIL image, an array or a tensor; see `litedetr.image.open_photo`.
             threshold: lowest score to keep, 0 to 1; ``config.threshold`` if None.
-            trace: record every attention step (`Detections.trace`).
+            trace: record every attention step (`Detections.trace`). "light": keep the tokens alone and make the rest again when
+                it is read, bit by bit the same: a seventh of the memory, as long as this detector stays as it is.
+            cache: of the steps that light traces made last, where several should share one (`litedetr.replay.step_cache`).
 
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
             ValueError: the threshold is no score.
         """
         pixels, _, geometry = self.prepare(image.open_photo(photo))  # one photo is never padded
-        record = Trace(geometry=geometry) if trace else None
+        record = Trace(geometry=geometry, replay=self.replay(cache) if trace == "light" else None) if trace else None
         output = self.infer(pixels, record)
         return self.detections(output, [geometry], threshold, record)[0]
+
+    def replay(self, cache: ByteLRU | None = None) -> Replay | None:
+        """What makes a light trace's steps again; None where they would not be those of the run, so that it must keep them."""
+        preliminary = ops.in_preparation()  # the run has the reference, and later there would be the kernel
+        if preliminary or self.neck.level_embed.dtype != torch.float32 or torch.is_autocast_enabled(self.device.type):
+            return None
+        return Replay(self.encoder, self.decoder, self.neck.layouts, **({} if cache is None else {"cache": cache}))
 
     @torch.inference_mode()
     def predict_batch(self, photos: Iterable[image.Photo], threshold: float | None = None) -> list[Detections]:
@@ -179,7 +198,8 @@ class Network(nn.Module):
     def prepare(self, photo) -> Prepared:
         """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w), geometry, as the config asks for."""
         c = self.config
-        return image.prepare(photo, c.short_side, c.long_side, c.size_divisor, c.pixel_mean, c.pixel_std)
+        pixels, geometry = image.prepare(photo, c.short_side, c.long_side, c.size_divisor, c.pixel_mean, c.pixel_std)
+        return torch.from_numpy(pixels), torch.zeros(1, *geometry.padded, dtype=torch.bool), geometry
 
     def detections(
         self,
@@ -189,25 +209,11 @@ class Network(nn.Module):
         trace: Trace | None = None,
     ) -> list[Detections]:
         """Forward output -> one `Detections` per photo, in the photo's pixels."""
-        threshold = self.config.threshold if threshold is None else check_threshold(threshold)
-        sizes = torch.tensor([geometry.photo for geometry in geometries], device=output.boxes.device)
-        best = top_k(output.logits, output.boxes, sizes, self.config.top_k)
-        found = []
-        for scores, labels, boxes, queries, geometry in zip(*(t.cpu() for t in best), geometries, strict=True):
-            height, width = geometry.photo
-            limit = torch.tensor([width, height, width, height])
-            result = Detections(
-                boxes=boxes.clamp(min=0).minimum(limit).numpy(),
-                scores=scores.numpy(),
-                labels=labels.numpy(),
-                queries=queries.numpy(),
-                class_names=self.config.names,
-                category_ids=self.config.ids,
-                photo_size=geometry.photo,
-                trace=trace,
-            )
-            found.append(result[class_nms(boxes, labels, self.config.nms_iou).numpy()].above(threshold))
-        return found
+        logits, boxes = (tensor.float().cpu().numpy() for tensor in (output.logits, output.boxes))
+        return [
+            Detections.from_outputs(logits[index], boxes[index], geometry.photo, self.config, threshold, trace)
+            for index, geometry in enumerate(geometries)
+        ]
 
 
 def _put_before(denoising: DenoisingQueries | None, selected: Selection) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -223,16 +229,12 @@ def _put_before(denoising: DenoisingQueries | None, selected: Selection) -> tupl
 
 def _record(
     trace: Trace,
-    pyramid: FeaturePyramid,
     selected: Selection,
     start: Tensor,
     layers: list[LayerOutput],
     proposals: LayerOutput | None,
 ) -> None:
-    """The tokens at first, what they proposed, and what the queries were at first and after each layer; a point is a box of no
-    size."""
-    trace.tokens, trace.queries = pyramid.tokens[0].detach().cpu(), selected.content[0].detach().cpu()
-    trace.query_positions = None if selected.positions is None else selected.positions[0].detach().cpu()
+    """What the tokens proposed, and what the queries were at first and after each layer; a point is a box of no size."""
     if proposals is not None:
         trace.proposal_logits, trace.proposal_boxes = proposals.logits[0].detach().cpu(), proposals.boxes[0].detach().cpu()
     trace.selected_tokens = None if selected.tokens is None else selected.tokens[0].cpu()

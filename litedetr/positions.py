@@ -103,6 +103,12 @@ def reference_points(shapes: Shapes, ratios: Tensor) -> Tensor:
     return token_centres(shapes, ratios)[:, :, None] * ratios[:, None]
 
 
+def pixel_size(shapes: Shapes, like: Tensor) -> Tensor:
+    """(L, 2) width and height of a pixel of every level, relative to the image; sizes that are traced stay variables."""
+    sides = torch.stack([like.new_full((), side) for H, W in shapes for side in (W, H)])
+    return 1 / sides.view(-1, 2)
+
+
 def box_proposals(
     shapes: Shapes, mask: Tensor, base_size: Tensor | float = 0.05, usable_only: bool = True
 ) -> tuple[Tensor, Tensor]:

@@ -239,8 +239,8 @@ def test_missing_photo(detector, tmp_path):
 
 
 def test_near_duplicates_of_a_class_are_dropped_beside_the_best():
-    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [0, 0, 10, 10], [50, 50, 50, 50], [50, 50, 50, 50.0]])
-    labels = torch.tensor([1, 1, 1, 2, 1, 1])
+    boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [0, 0, 10, 10], [50, 50, 50, 50], [50, 50, 50, 50]])
+    labels = np.array([1, 1, 1, 2, 1, 1])
     assert class_nms(boxes, labels, None).all()
     assert class_nms(boxes, labels, 0.85).tolist() == [True, False, True, True, True, True]  # a dropped one drops nobody
     assert class_nms(boxes, labels, 0.7).tolist() == [True, False, False, True, True, True]

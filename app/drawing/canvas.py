@@ -6,7 +6,7 @@ from typing import Any
 
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import FONT, NEUTRAL
+from app.theme import FONT, FRAME, NEUTRAL, NOTHING, thin, veiled
 
 GUTTER = 0.045
 """Room around the photo, relative to its longer side."""
@@ -36,7 +36,7 @@ def canvas(run: Run, traces: list[dict[str, Any]], veil: float = 0.0, **layout: 
         "layer": "below",
     }
     frame = {"type": "rect", "x0": 0, "y0": 0, "x1": width, "y1": height, "layer": "between"}
-    shapes = [{**frame, "fillcolor": f"rgba(8,11,18,{veil})", "line": {"width": 1, "color": "rgba(138,147,163,.7)"}}]
+    shapes = [{**frame, "fillcolor": veiled(veil), "line": {"width": 1, "color": FRAME}}]
     axis = {"visible": False, "zeroline": False, "showgrid": False, "fixedrange": False}
     return {
         "data": traces,
@@ -47,8 +47,8 @@ def canvas(run: Run, traces: list[dict[str, Any]], veil: float = 0.0, **layout: 
             "xaxis": {**axis, "range": [-gutter, width + gutter]},
             "yaxis": {**axis, "range": [height + gutter, -gutter], "scaleanchor": "x", "scaleratio": 1},
             "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
+            "paper_bgcolor": NOTHING,
+            "plot_bgcolor": NOTHING,
             "font": {"family": FONT, "size": 13, "color": NEUTRAL},
             "showlegend": False,
             "hovermode": "closest",
@@ -73,5 +73,5 @@ def outlines(run: Run, state: ViewState, opacity: float, width: float) -> dict[s
         path = outline(run.detections.boxes[index])
         x += [*path["x"], None]
         y += [*path["y"], None]
-    line = {"color": f"rgba(255,255,255,{opacity:g})", "width": width}
+    line = {"color": thin(opacity), "width": width}
     return {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip", "name": "detections"}

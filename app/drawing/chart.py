@@ -8,11 +8,8 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import Drawing
-from app.theme import FONT, NEUTRAL, ink_on, scale_colour
+from app.theme import FONT, GRID, LIT, NEUTRAL, NOTHING, ink_on, scale_colour
 
-LIT = "rgba(127,143,166,.18)"
-"""The band behind the stage that is shown."""
-GRID = "rgba(127,143,166,.25)"
 ROW = 23
 """Pixels per row of bars."""
 _TOP_LEFT = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"l": 2, "t": 4}}
@@ -25,10 +22,6 @@ _LEGEND = {
     "traceorder": "normal",
     "font": {"size": 11},
 }
-LIGHT_HALF = [[0.0, "#7d7c78"], [0.33, "#a69d75"], [0.67, "#d3c164"], [1.0, "#fee838"]]
-"""Of Cividis, for cells with numbers."""
-NUMBERS = "#12161f"
-"""Can be read on every one of these cells."""
 HEADS = 54
 """Pixels for the names of heads; the plot is then wide enough for a legend of four scales in one row."""
 TITLE, LEGEND = 26, 20
@@ -46,8 +39,8 @@ def small_chart(traces: list[dict[str, Any]], height: int, **layout: Any) -> Dra
             "template": "none",
             "height": height,
             "margin": {"l": 44, "r": 8, "t": 28, "b": 28},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
+            "paper_bgcolor": NOTHING,
+            "plot_bgcolor": NOTHING,
             "font": {"family": FONT, "size": 12, "color": NEUTRAL},
             "hovermode": "closest",
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}},

@@ -1,7 +1,7 @@
 """Which models the page offers, which ones a visitor may have loaded, and the few that are in memory.
 
 Environment variables of the host:
-    LITEDETR_MODELS: more models for the page's list, "owner/name=A name,owner/other"; these and those of models.json are trusted.
+    LITEDETR_MODELS: more models for the page's list, "owner/name=A name,owner/other"; these and the list's are trusted.
     LITEDETR_HUB: "off" takes away the box for any other model on the Hub.
     LITEDETR_OWNERS: "owner,other": the box takes models of these owners alone.
     LITEDETR_LARGEST_MB: of a model from the box, as a file and in memory (1000).
@@ -11,7 +11,6 @@ Environment variables of the host:
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections import OrderedDict
@@ -22,31 +21,17 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from app.engine.loading import Loading
+from app.run.model_list import offered
 from app.run.state import HUB_ID
 from app.settings import number
-from litedetr import Detector, DetectorConfig
+from litedetr import Detector
 from litedetr.weights import Progress, WeightsError
 from litedetr.weights.limits import Limits
 
-LIST = Path(__file__).with_suffix(".json")
 IN_MEMORY = 2
 _NUMBERS = {"LARGEST_MB": 1000.0, "LARGEST_GMACS": 1000.0, "CACHE_MB": 5000.0}
 AT_ONCE = 2
 """So many models come from the Hub at a time: one that is slow does not keep the next."""
-
-_FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
-_BACKBONES = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50", "swin_tiny": "Swin-T"}
-
-
-def offered() -> list[dict[str, str]]:
-    """``{"id", "name"}`` of the models in models.json, then those of the environment variable LITEDETR_MODELS:
-    Hub ids divided by commas, each with ``=a name`` behind it or none."""
-    entries = json.loads(LIST.read_text(encoding="utf-8"))
-    for text in os.environ.get("LITEDETR_MODELS", "").split(","):
-        name, _, title = (part.strip() for part in text.partition("="))
-        if HUB_ID.match(name):
-            entries.append({"id": name, "name": title})
-    return list({entry["id"]: entry for entry in entries}.values())
 
 
 def hub_is_open() -> bool:
@@ -80,14 +65,6 @@ def admit(source: str) -> None:
     owners = [owner.strip() for owner in os.environ.get("LITEDETR_OWNERS", "").split(",") if owner.strip()]
     if owners and source.split("/")[0].lower() not in map(str.lower, owners):
         raise WeightsError(f"This page loads models of {', '.join(owners)} alone, and those of its list: choose one of them.")
-
-
-def describe(config: DetectorConfig) -> str:
-    """How the page calls a model."""
-    lite = not config.encoder_schedule.is_full
-    family = ("Lite-" if lite else "") + _FAMILIES[config.family]
-    backbone = _BACKBONES.get(config.backbone, config.backbone)
-    return " · ".join([family, backbone, *([config.schedule] if lite else [])])
 
 
 class Models:

@@ -7,14 +7,16 @@ from functools import cached_property
 
 import numpy as np
 
+from app.i18n import say
 from app.run.run import Run
 from app.run.state import AUTO, ViewState
+from app.run.token_place import level_slices, token_place
 from litedetr import AttentionStep
 from litedetr.schedule import scale_name
 
 
 @dataclass(frozen=True)
-class Selection:
+class QueryChoice:
     """One query of one step.
 
     Attributes:
@@ -39,6 +41,10 @@ class Selection:
     box: tuple[float, float, float, float]
     notes: tuple[tuple[str, dict[str, str]], ...] = field(default=())
 
+    def sentences(self, lang: str) -> list[str]:
+        """The notes, written out."""
+        return [say(lang, f"note.{key}", **values) for key, values in self.notes]
+
     @cached_property
     def locations(self) -> np.ndarray:
         """(M, L, P, 2) in [0, 1] of the padded image."""
@@ -50,7 +56,7 @@ class Selection:
         return self.step.weights[self.row].float().numpy()
 
 
-def select(run: Run, state: ViewState) -> Selection:
+def choose(run: Run, state: ViewState) -> QueryChoice:
     """The query that the state means in this run. There always is one: notes say where it is the nearest sensible one."""
     state = _with_choice(run, state)
     step = _step(run, state)
@@ -68,13 +74,13 @@ def pick(run: Run, state: ViewState, x: float, y: float) -> ViewState:
     if chosen is None or chosen.kind == "decoder":
         hit = detection_at(run, state, _within(x, y))
         if hit is not None:
-            return _leave_overview(state).with_(query=int(run.detections.queries[hit]), point=None)
+            return state.with_(query=int(run.detections.queries[hit]), point=None)
     return pick_point(run, state, x, y)
 
 
 def pick_point(run: Run, state: ViewState, x: float, y: float) -> ViewState:
     """A click that always means the point itself."""
-    return _leave_overview(state).with_(query=None, point=_within(x, y))
+    return state.with_(query=None, point=_within(x, y))
 
 
 def pick_object(run: Run, state: ViewState, x: float, y: float) -> ViewState:
@@ -88,39 +94,35 @@ def pick_object(run: Run, state: ViewState, x: float, y: float) -> ViewState:
         hit = int(shown[np.linalg.norm(centres - np.array([point[0] * width, point[1] * height]), axis=1).argmin()])
     if hit is None:
         return pick_point(run, state, x, y)
-    return _leave_overview(state).with_(query=int(run.detections.queries[hit]), point=None)
+    return state.with_(query=int(run.detections.queries[hit]), point=None)
 
 
 def _within(x: float, y: float) -> tuple[float, float]:
     return float(np.clip(x, 0.0, 1.0)), float(np.clip(y, 0.0, 1.0))
 
 
-def _leave_overview(state: ViewState) -> ViewState:
-    """From the detections a choice leads to where its query looked; every other view shows it itself."""
-    return state.with_(view="points") if state.view == "detections" else state
-
-
 def move(run: Run, state: ViewState, dx: int, dy: int) -> ViewState:
     """An arrow key: the next token of the scale, or the next detection."""
-    chosen = select(run, state)
-    if chosen.kind == "object" or state.view == "detections":
-        shown = run.shown(state.threshold, state.classes)
-        if len(shown) == 0:
-            return state
-        queries = [int(run.detections.queries[i]) for i in shown]
-        ordered = list(dict.fromkeys(queries))
-        if state.query in ordered:
-            place = (ordered.index(state.query) + (1 if dx + dy > 0 else -1)) % len(ordered)
-        else:
-            place = 0
-        return state.with_(query=ordered[place], point=None)
+    chosen = choose(run, state)
+    if chosen.kind == "object":
+        return move_object(run, state, dx, dy)
     height, width = _shapes(run)[chosen.scale]
     column = min(max(chosen.cell[0] + dx, 0), width - 1)
     row = min(max(chosen.cell[1] + dy, 0), height - 1)
     centre = run.to_photo(np.array([(column + 0.5) / width, (row + 0.5) / height]))
     photo_height, photo_width = run.size
     point = (float(np.clip(centre[0] / photo_width, 0, 1)), float(np.clip(centre[1] / photo_height, 0, 1)))
-    return _leave_overview(state).with_(query=None, point=point, scale=chosen.scale)
+    return state.with_(query=None, point=point, scale=chosen.scale)
+
+
+def move_object(run: Run, state: ViewState, dx: int, dy: int) -> ViewState:
+    """An arrow key that always means a detection: the next one, or the one before; the first where none is chosen."""
+    shown = run.shown(state.threshold, state.classes)
+    if len(shown) == 0:
+        return state
+    ordered = list(dict.fromkeys(int(run.detections.queries[i]) for i in shown))
+    place = (ordered.index(state.query) + (1 if dx + dy > 0 else -1)) % len(ordered) if state.query in ordered else 0
+    return state.with_(query=ordered[place], point=None)
 
 
 def detection_at(run: Run, state: ViewState, point: tuple[float, float]) -> int | None:
@@ -173,7 +175,7 @@ def _shapes(run: Run) -> dict[str, tuple[int, int]]:
     return {scale_name(level, len(shapes)): shape for level, shape in enumerate(shapes)}
 
 
-def _object(run: Run, state: ViewState, step: AttentionStep) -> Selection:
+def _object(run: Run, state: ViewState, step: AttentionStep) -> QueryChoice:
     layer = run.trace.decoder_steps.index(step)
     height, width = run.size
     # What each query asked with: its box before this layer, relative to the photo.
@@ -186,7 +188,7 @@ def _object(run: Run, state: ViewState, step: AttentionStep) -> Selection:
         notes.append(("scale_in_decoder", {"scale": state.scale}))
     centre, size = boxes[query, :2], boxes[query, 2:]
     reference = run.to_photo(step.reference_points[query, 0, :2].numpy())  # on the finest scale
-    return Selection(
+    return QueryChoice(
         step=step,
         index=run.trace.steps.index(step),
         row=query,
@@ -212,7 +214,7 @@ def _nearest_object(run: Run, state: ViewState, boxes: np.ndarray) -> tuple[int,
     return query, ("point_near_object", {"query": str(query), "distance": f"{distances[query]:.0f}"})
 
 
-def _token(run: Run, state: ViewState, step: AttentionStep) -> Selection:
+def _token(run: Run, state: ViewState, step: AttentionStep) -> QueryChoice:
     shapes, scales = _shapes(run), step.query_scales  # of the step's queries, finest first
     selected, notes = run.trace.selected_tokens, []
     height, width = run.size
@@ -222,7 +224,8 @@ def _token(run: Run, state: ViewState, step: AttentionStep) -> Selection:
         position = tuple(run.trace.geometry.from_photo(centre * (width, height)))
         wanted = scales[0] if state.scale == AUTO else state.scale
     elif state.query is not None:
-        scale, column, row = _cell_of(run, int(selected[state.query]))
+        place = token_place(run, int(selected[state.query]))
+        scale, column, row = place.scale, place.column, place.row
         notes.append(("token_of_object", {"scale": scale}))
         position = ((column + 0.5) / shapes[scale][1], (row + 0.5) / shapes[scale][0])
         wanted = scale if state.scale == AUTO else state.scale
@@ -237,15 +240,16 @@ def _token(run: Run, state: ViewState, step: AttentionStep) -> Selection:
     height, width = shapes[scale]
     column = min(max(int(position[0] * width), 0), width - 1)
     row = min(max(int(position[1] * height), 0), height - 1)
-    token = _first_token(run, scale) + row * width + column
+    level = list(shapes).index(scale)
+    token = level_slices(run.trace.spatial_shapes)[level].start + row * width + column
     became = [] if selected is None else np.flatnonzero(selected.numpy() == token)
     corners = run.to_photo(np.array([[column / width, row / height], [(column + 1) / width, (row + 1) / height]]))
-    place = token - step.first_query
-    reference = run.to_photo(step.reference_points[place, list(shapes).index(scale), :2].numpy())
-    return Selection(
+    asking = token - step.first_query
+    reference = run.to_photo(step.reference_points[asking, level, :2].numpy())
+    return QueryChoice(
         step=step,
         index=run.trace.steps.index(step),
-        row=place,
+        row=asking,
         kind="token",
         scale=scale,
         cell=(column, row),
@@ -254,21 +258,3 @@ def _token(run: Run, state: ViewState, step: AttentionStep) -> Selection:
         box=tuple(corners.flatten().tolist()),
         notes=tuple(notes),
     )
-
-
-def _first_token(run: Run, scale: str) -> int:
-    count = 0
-    for name, (height, width) in _shapes(run).items():
-        if name == scale:
-            return count
-        count += height * width
-    raise KeyError(scale)
-
-
-def _cell_of(run: Run, token: int) -> tuple[str, int, int]:
-    """Token index -> its scale, column and row."""
-    for name, (height, width) in _shapes(run).items():
-        if token < height * width:
-            return name, token % width, token // width
-        token -= height * width
-    raise IndexError(token)

@@ -2,72 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from litedetr import Detections, DetectorConfig, Trace
 from litedetr.cost import Cost
+from litedetr.lru import ByteLRU
+from litedetr.trace import LightStep
 
-T = TypeVar("T")
 EXTRAS_BYTES = 192 * 1024**2
-
-
-class Extras:
-    """What views computed from a run and keep with it, the least recently used dropped first when the bytes pass the limit."""
-
-    def __init__(self, limit: int = EXTRAS_BYTES):
-        self.limit = limit
-        self._held: OrderedDict[str, tuple[Any, int]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: str | None) -> Any:
-        """The value, or None."""
-        with self._lock:
-            if key not in self._held:
-                return None
-            self._held.move_to_end(key)
-            return self._held[key][0]
-
-    def put(self, key: str, value: T) -> T:
-        """Keep a value; one that is larger than the limit is kept alone."""
-        size = bytes_of(value)
-        with self._lock:
-            self._held[key] = value, size
-            self._held.move_to_end(key)
-            while len(self._held) > 1 and self._bytes() > self.limit:
-                self._held.popitem(last=False)
-        return value
-
-    def memo(self, key: str, make: Callable[[], T]) -> T:
-        """The value, made where it is not there."""
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key][0]
-        return self.put(key, make())
-
-    def __contains__(self, key: object) -> bool:
-        with self._lock:
-            return key in self._held
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held now."""
-        with self._lock:
-            return self._bytes()
-
-    def _bytes(self) -> int:
-        return sum(size for _, size in self._held.values())
 
 
 def bytes_of(value: Any) -> int:
@@ -76,6 +23,8 @@ def bytes_of(value: Any) -> int:
         return value.untyped_storage().nbytes()
     if isinstance(value, np.ndarray | Trace):
         return value.nbytes
+    if isinstance(value, LightStep):  # the run's own
+        return 32
     if isinstance(value, bytes | str):
         return len(value)
     if isinstance(value, dict):
@@ -85,6 +34,13 @@ def bytes_of(value: Any) -> int:
     if is_dataclass(value) and not isinstance(value, type):
         return 64 + sum(bytes_of(getattr(value, each.name)) for each in fields(value))
     return 32
+
+
+class Extras(ByteLRU):
+    """What views computed from a run and keep with it."""
+
+    def __init__(self, limit: int = EXTRAS_BYTES):
+        super().__init__(limit, bytes_of)
 
 
 @dataclass(frozen=True)
@@ -139,6 +95,12 @@ class Run:
     @cached_property
     def _own_bytes(self) -> int:
         return len(self.picture) + bytes_of(self.photo) + self.trace.nbytes
+
+    @cached_property
+    def layers(self) -> tuple[int, int]:
+        """Which layers its light trace needs, and their bytes; runs of one model share them."""
+        replay = self.trace.replay
+        return (0, 0) if replay is None else (id(replay.encoder), replay.layer_bytes)
 
     @property
     def step_names(self) -> tuple[str, ...]:

@@ -9,9 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-VIEWS = (
-    "detections", "points", "attended", "desire", "lookers", "film", "onion", "mattered", "missed", "leak", "schedule", "versus",
-)  # fmt: skip
 LANGUAGES = ("en", "ko")
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}\Z", re.ASCII)
 AUTO = "auto"
@@ -19,6 +16,7 @@ FILMS = ("colour", "change")
 TOP = 200
 """How many of all sampling points are shown where nobody chose."""
 
+_VIEW = re.compile(r"^[a-z_]{1,30}\Z", re.ASCII)
 _SCALE = re.compile(r"^S[1-9]$")
 _NAME = re.compile(r"^[\w .+-]{1,40}$")
 _PLAN = re.compile(r"^H[1-9]L\d-\([1-9]\d?\+1\)x[1-9]\d?\Z", re.ASCII)
@@ -30,7 +28,7 @@ class ViewState:
     """What is looked at, how. Frozen: a selection makes a new state.
 
     Attributes:
-        view: one of `VIEWS`.
+        view: name of a view.
         threshold: lowest score shown; None for the model's own.
         query: index of a decoder query (an object), None where a point of the photo is selected, or nothing.
         point: x, y in [0, 1] of the photo.
@@ -79,8 +77,10 @@ class ViewState:
 
     def to_query(self) -> dict[str, str]:
         """Short text parameters; what has its default is left out."""
-        default = ViewState()
-        texts = {
+        return {key: text for key, text in self._texts().items() if text is not None and text != _DEFAULTS.get(key)}
+
+    def _texts(self) -> dict[str, str | None]:
+        return {
             "view": self.view,
             "t": None if self.threshold is None else f"{self.threshold:.3g}",
             "q": None if self.query is None else str(self.query),
@@ -102,11 +102,6 @@ class ViewState:
             "other": self.other or None,
             "tour": str(self.tour) if self.tour else None,
         }
-        plain = {
-            "view": default.view, "scale": default.scale, "step": default.step, "lang": default.lang, "n": str(default.top),
-            "film": default.film,
-        }  # fmt: skip
-        return {key: text for key, text in texts.items() if text is not None and text != plain.get(key)}
 
     def to_url(self) -> str:
         """`to_query` as the part of a link after the question mark."""
@@ -120,7 +115,7 @@ class ViewState:
             return cls()
         text = {key: value for key, value in values.items() if isinstance(key, str) and isinstance(value, str)}
         return cls(
-            view=_one_of(text.get("view"), VIEWS, "detections"),
+            view=text["view"] if _VIEW.match(text.get("view", "")) else "detections",
             threshold=_number(text.get("t"), 0.0, 1.0),
             query=_integer(text.get("q"), 0, 100_000),
             point=_point(text.get("at")),
@@ -179,3 +174,10 @@ def _box(text: str | None) -> tuple[float, float, float, float] | None:
 def _point(text: str | None) -> tuple[float, float] | None:
     parts = [_number(part, 0.0, 1.0) for part in (text or "").split(",")]
     return tuple(parts) if len(parts) == 2 and None not in parts else None
+
+
+_DEFAULTS = ViewState()._texts()
+KEYS = tuple(_DEFAULTS)
+"""Everything that a link may hold."""
+KEYS_OF_OWN_PHOTO = ("t", "scale", "step", "head", "hide", "lang", "model")
+"""What it may hold where the photo is somebody's own."""

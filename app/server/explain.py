@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from app.i18n import say
-from app.run.choice import detection_of, select
+from app.run.choice import choose, detection_of
 from app.run.run import Run
 from app.run.state import AUTO, ViewState
 
@@ -45,7 +44,7 @@ def explain(
         ExplainError: there is no such detection, step or scale, or the point is not in the photo.
     """
     state = _state(run, x, y, detection, step or AUTO, scale or AUTO)
-    chosen = select(run, state)
+    chosen = choose(run, state)
     points = run.to_photo(chosen.locations)  # (M, L, P, 2)
     weights = chosen.weights.astype(np.float64)  # (M, L, P)
     height, width = run.size
@@ -71,7 +70,7 @@ def explain(
         "box": [round(value, 2) for value in chosen.box],
         "scales": found,
         "rebuild_error": chosen.step.rebuild_error([chosen.row]),
-        "notes": [say("en", f"note.{key}", **values) for key, values in chosen.notes],
+        "notes": chosen.sentences("en"),
     }
 
 

@@ -12,13 +12,11 @@ import orjson
 from app.drawing.canvas import Drawing
 from app.engine.store import ExpiredRun, RunStore
 from app.i18n import say
-from app.run.choice import move, pick
 from app.run.rail import stops
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import class_colour
-from app.views import VIEWS, points, view_of
-from app.views.points import shares
+from app.views import VIEWS, view_of
 
 log = logging.getLogger(__name__)
 
@@ -94,26 +92,23 @@ class Lookups:
         where, step = _pair(request.get("pick")), _pair(request.get("move"))
         asked = view_of(state.view)
         if where is not None:
-            state = getattr(asked, "pick", pick)(run, state, *where)
+            state = asked.pick(run, state.with_(view=asked.leads or asked.name), *where)
         elif step is not None:
-            state = getattr(asked, "move", move)(run, state, int(step[0]), int(step[1]))
-        if state.view not in VIEWS:
-            state = state.with_(view="detections")
-        state = ViewState.from_query(state.to_query())  # what is drawn is what the link says, to the last digit
+            state = asked.move(run, state, int(step[0]), int(step[1]))
         view = view_of(state.view)
-        job = view.job(run, state) if hasattr(view, "job") else None
-        answer = {
+        # What is drawn is what the link says, to the last digit.
+        state = ViewState.from_query(state.with_(view=view.name).to_query())
+        job = view.job(run, state)
+        return {
             "state": state.to_query(),
             "view": state.view,
             "figure": _json(view.drawing(run, state)),
             "summary": _plain(view.summary(run, state)),
-            "controls": _plain(view.controls(run, state)) if hasattr(view, "controls") else [],
-            "charts": [_json(chart) for chart in view.charts(run, state)] if hasattr(view, "charts") else [],
+            "controls": _plain(view.controls(run, state)),
+            "charts": [_json(chart) for chart in view.charts(run, state)],
             "job": None if job is None else {"key": job, "done": job in run.extras},
+            "needs": {each.name: why for each in VIEWS.values() if (why := each.needs(run, state)) is not None},
         }
-        if view is points:
-            answer["shares"] = _json(shares.drawing(run, state))
-        return answer
 
 
 def _json(drawing: Drawing) -> str:

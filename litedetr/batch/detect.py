@@ -53,14 +53,26 @@ class BulkReport:
 
 
 def photo_files(paths: Iterable[Path]) -> list[Path]:
-    """Files as they are, folders as the pictures in them (sorted, with subfolders); none twice."""
+    """Files as they are, folders as the pictures in them (sorted, with subfolders, linked ones too); none twice."""
     files: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            files += sorted(file for file in path.rglob("*") if file.suffix.lower() in PHOTO_ENDINGS and file.is_file())
-        else:
-            files.append(path)
+        files += _pictures_in(path) if path.is_dir() else [path]
     return list(dict.fromkeys(files))
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    """Sorted; a folder that links lead to more than once, or around in a circle, is entered once."""
+    found, entered = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort()
+        files = (Path(place, name) for name in names if Path(name).suffix.lower() in PHOTO_ENDINGS)
+        found += [file for file in files if file.is_file()]
+    return sorted(found)
 
 
 def line_of(file: Path, found: Any) -> Line:
@@ -68,9 +80,14 @@ def line_of(file: Path, found: Any) -> Line:
     return {"file": str(file), **({"error": str(found)} if isinstance(found, PhotoError) else found.to_dict())}
 
 
-def to_json(line: Line) -> str:
-    """The line as text that any encoding of a file's name survives."""
-    return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace").decode() + "\n"
+def to_json(line: Line, encoding: str = "utf-8") -> str:
+    """The line as text that this encoding can take, whatever a file's or a class' name; else with JSON's own escapes."""
+    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        text = json.dumps(line)
+    return text + "\n"
 
 
 def printable(text: str) -> str:
@@ -90,7 +107,8 @@ def detect_many(
     processes: Processes = ALONE,
     report: Callable[[str], None] | None = None,
 ) -> BulkReport:
-    """Detect in all ``files`` and write a line for each to ``out``, in no order; files that have a line are left out.
+    """Detect in all ``files`` and write a line for each to ``out``, in no order; files that have a line are left out, unless it
+    says that they could not be used: those are tried again, and their line is replaced.
 
     Photos of one size in the network run together. Whole batches are written at once: a kill costs the batches in hand, which
     the next run does again. Each process but the first has a file of its own beside ``out`` until all are done.
@@ -106,7 +124,7 @@ def detect_many(
     Raises:
         ValueError: ``out`` is of something else, or is not seen by all processes.
     """
-    known = processes.from_first(lambda: _begin(out, about, restart))
+    known = processes.from_first(lambda: _begin(out, about, restart, files))
     own = _part(out, processes.rank)
     _together(out, processes)
     rest = [file for file in files if str(file) not in known]
@@ -141,8 +159,8 @@ def _part(out: Path, rank: int) -> Path:
     return out if rank == 0 else out.with_name(f"{out.name}.part-{rank}")
 
 
-def _begin(out: Path, about: dict[str, Any], restart: bool) -> dict[str, str]:
-    """What an earlier run found, of whatever number of processes: file -> its error, "" for none."""
+def _begin(out: Path, about: dict[str, Any], restart: bool, files: Sequence[Path]) -> dict[str, str]:
+    """What an earlier run found, of whatever number of processes: file -> its error, "" for none; without errors of ``files``."""
     note, parts = out.with_name(f"{out.name}.about"), list(_parts(out))
     out.parent.mkdir(parents=True, exist_ok=True)
     if restart or (not parts and (not out.exists() or out.stat().st_size == 0)):
@@ -156,7 +174,14 @@ def _begin(out: Path, about: dict[str, Any], restart: bool) -> dict[str, str]:
             f"expected the run that {out} was begun with, got another one: {'; '.join(changed)}. Give another --out, or "
             "--restart to do it all again"
         )
-    return _absorb(out)
+    known, asked = _absorb(out), set(map(str, files))
+    again = {file for file, error in known.items() if error and file in asked}
+    if again:
+        kept = out.with_name(f"{out.name}.tmp")
+        with kept.open("w", encoding="utf-8") as lines:
+            lines.writelines(to_json(line) for file, line in _lines(out) if file not in again)
+        kept.replace(out)
+    return {file: error for file, error in known.items() if file not in again}
 
 
 def _absorb(out: Path) -> dict[str, str]:

@@ -14,8 +14,10 @@ from litedetr.fast.encoder import FastEncoder
 from litedetr.fast.memory import keep_freed_memory
 from litedetr.fast.parts import fast_heads
 from litedetr.fast.selection import fast_selection
+from litedetr.lru import ByteLRU
 from litedetr.network import Network
 from litedetr.output import DenoisingQueries, DetectorOutput
+from litedetr.replay import Replay
 from litedetr.trace import Trace
 
 __all__ = ["FastDetector", "optimize"]
@@ -62,6 +64,10 @@ class FastDetector(Network):
         if denoising is not None or one_to_many or dense:
             self._refuse("trained")
         return super().forward(pixels, mask, trace=trace)
+
+    def replay(self, cache: ByteLRU | None = None) -> Replay | None:
+        # What asks for attention is rounded to bfloat16 once in the run, and would be rounded twice.
+        return super().replay(cache) if self.dtype == torch.float32 else None
 
     def infer(self, pixels: Tensor, trace: Trace | None = None) -> DetectorOutput:
         """`forward`: photos stay float32 here, whatever the layers' dtype."""

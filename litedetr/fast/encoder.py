@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -26,38 +27,13 @@ class FastEncoderLayer(nn.Module):
         self.ffn = DenseFeedForward(layer.ffn, dtype)
         self.low_ffn = None if layer.low_ffn is None else DenseFeedForward(layer.low_ffn, dtype)
 
-    def forward(
-        self,
-        memory: Tensor,
-        asking: Tensor,
-        first: int,
-        low_tokens: int,
-        layout: tuple[Tensor, Places, FeaturePyramid, Tensor | None],
-        last: bool,
-        trace: tuple[Trace, EncoderStep] | None = None,
-    ) -> None:
-        """The tokens from `first` on, of memory (S, d), are overwritten; what they have become, plus positions, goes to `asking`
-        (S, d), unless this is the last step.
+    def finish(self, queries: Tensor, attended: Tensor, low_tokens: int, positions: Tensor | None, asking: Tensor | None) -> None:
+        """What follows the attention: queries (Q, d) are overwritten, in pieces that stay in the cache.
 
         Args:
             low_tokens: how many of the queries, the first ones, are low-level.
-            layout: positions (S, d), places, the pyramid, and (S,) bool True = padding or None, of all tokens.
-            trace: where this step is recorded.
+            positions, asking: (Q, d); what the queries have become, plus positions, is written to `asking`, if given.
         """
-        positions, places, pyramid, padding = layout
-        attended, sampling = self.attention(
-            asking[first:], places[first:], memory, pyramid.shapes, padding, return_sampling=trace is not None
-        )
-        if trace is not None:
-            record, step = trace
-            reference_points = pyramid.reference_points[:, first:]
-            record.add_encoder_step(step, first, reference_points, sampling, attended[None], self.attention)
-        self._finish(memory[first:], attended, low_tokens, positions[first:], None if last else asking[first:])
-        if trace is not None:
-            record.end_step(memory[None, first:].clone())  # the next step overwrites them
-
-    def _finish(self, queries: Tensor, attended: Tensor, low_tokens: int, positions: Tensor, asking: Tensor | None) -> None:
-        """What follows the attention: queries (Q, d) are overwritten, in pieces that stay in the cache."""
         narrow = low_tokens if self.low_ffn is not None else 0
         for ffn, part in ((self.low_ffn, slice(narrow)), (self.ffn, slice(narrow, None))):
             tokens, found = queries[part], attended[part]
@@ -90,21 +66,90 @@ class FastEncoder(nn.Module):
     def forward(self, pyramid: FeaturePyramid, trace: Trace | None = None) -> Tensor:
         """Pyramid -> memory (B, S, d) in the encoder's dtype."""
         memory = pyramid.tokens.to(self.dtype, copy=True)
-        positions = pyramid.positions.to(self.dtype)
-        padding = pyramid.padding
-        for photo, tokens in enumerate(memory):
-            places = Places.of(pyramid.reference_points[photo], pyramid.shapes, self.layers[0].attention.points)
-            asking = tokens + positions[photo]  # of all tokens, kept up to date
-            layout = positions[photo], places, pyramid, None if padding is None else padding[photo]
-            for step in self.steps:
-                first, low_tokens = step_queries(self.schedule, step, pyramid)
+        for photo in range(len(memory)):
+            walk = self._walk(memory, pyramid, photo)
+            for index, step in enumerate(self.steps):
                 with stage(trace, step.name):
-                    recording = None if trace is None else (trace, step)
-                    self.layers[step.index](tokens, asking, first, low_tokens, layout, step is self.steps[-1], recording)
+                    self._update(index, walk, trace)
         return memory
 
+    def _walk(self, memory: Tensor, pyramid: FeaturePyramid, photo: int) -> _Walk:
+        """One photo of a batch before its first step."""
+        return _Walk(
+            memory[photo],
+            pyramid.positions[photo].to(self.dtype),
+            pyramid.reference_points[photo],
+            Places.of(pyramid.reference_points[photo], pyramid.shapes, self.layers[0].attention.points),
+            pyramid,
+            None if pyramid.padding is None else pyramid.padding[photo],
+        )
+
+    def _update(self, index: int, walk: _Walk, trace: Trace | None = None) -> None:
+        """One step: the tokens of its scales are written anew."""
+        step = self.steps[index]
+        first, low_tokens = step_queries(self.schedule, step, walk.pyramid)
+        attended = self._attend(index, first, walk, trace)
+        queries, rows = walk.memory[first:], slice(first, None)
+        done = index == len(self.steps) - 1
+        self.layers[step.index].finish(queries, attended, low_tokens, walk.positions[rows], None if done else walk.asking[rows])
+        if trace is not None:
+            trace.end_step(queries[None], overwritten=True)
+
+    def _attend(self, index: int, first: int, walk: _Walk, trace: Trace | None = None) -> Tensor:
+        """What the step's queries, the tokens from `first` on, get from the whole memory: (Q, d)."""
+        rows, attention = slice(first, None), self.layers[self.steps[index].index].attention
+        attended, sampling = attention(
+            walk.asking[rows],
+            walk.places[rows],
+            walk.memory,
+            walk.pyramid.shapes,
+            walk.padding,
+            return_sampling=trace is not None and trace.samples,
+        )
+        if trace is not None:
+            references = walk.reference_points[None, rows]
+            trace.add_encoder_step(self.steps[index], first, references, sampling, attended[None], attention)
+        return attended
+
     def with_steps(self, steps: Iterable[EncoderStep]) -> FastEncoder:
-        """See `InterleavedEncoder.with_steps`."""
+        """As `InterleavedEncoder.with_steps`."""
         other = copy.copy(self)
         other.steps = tuple(steps)
         return other
+
+    @torch.inference_mode()
+    def update_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid) -> Tensor:
+        """As `InterleavedEncoder.update_again`."""
+        walk = self._walk(memory.to(self.dtype, copy=True), pyramid, 0)
+        self._update(index, walk)
+        return walk.memory
+
+    @torch.inference_mode()
+    def attend_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid, trace: Trace) -> None:
+        """As `InterleavedEncoder.attend_again`."""
+        walk = self._walk(memory, pyramid, 0)
+        self._attend(index, pyramid.first_token(self.steps[index].query_levels[0]), walk, trace)
+
+
+@dataclass
+class _Walk:
+    """One photo on its way through the encoder.
+
+    Attributes:
+        memory: (S, d) the tokens, written anew step by step.
+        positions: (S, d) of the encoder's dtype.
+        asking: (S, d) memory + positions, kept up to date.
+        reference_points: (S, L, 2), and places: the same as the attention reads them.
+        padding: (S,) bool, None where nothing is padding.
+    """
+
+    memory: Tensor
+    positions: Tensor
+    reference_points: Tensor
+    places: Places
+    pyramid: FeaturePyramid
+    padding: Tensor | None
+    asking: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.asking = self.memory + self.positions

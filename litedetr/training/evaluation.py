@@ -224,11 +224,13 @@ def _detect(
     mask = loaded.mask.to(device)
     with autocast(device, precision):
         output = detector(normalise(loaded.images.to(device), mask, detector.config), mask)
-    sizes = torch.tensor([(photos.photos[index].height, photos.photos[index].width) for index in batch], device=device)
-    best = top_k(output.logits, output.boxes, sizes, detector.config.top_k)
+    logits, all_boxes = (tensor.float().cpu().numpy() for tensor in (output.logits, output.boxes))
     results: Found = {}
-    for index, scores, labels, boxes, _ in zip(batch, *(t.cpu() for t in best), strict=True):
-        photo, kept = photos.photos[index], class_nms(boxes, labels, detector.config.nms_iou)
+    for place, index in enumerate(batch):
+        photo = photos.photos[index]
+        size = (photo.height, photo.width)
+        scores, labels, boxes, _ = top_k(logits[place], all_boxes[place], size, detector.config.top_k)
+        kept = class_nms(boxes, labels, detector.config.nms_iou)
         results[photo.id] = [
             {
                 "image_id": photo.id,

@@ -5,6 +5,9 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,17 +105,19 @@ def test_killed_in_a_line_it_goes_on(whole, folder, model, tmp_path, capsys, mon
     monkeypatch.setattr(bulk, "open_photo", lambda file: opened.append(str(file)) or open_photo(file))
     assert main(command(folder, model, out)) == 1
     same(read(out), read(whole))
-    done = {json.loads(lines[index])["file"] for index in (*range(9), 11, 14)}
+    refused = {file for file, line in read(whole).items() if "error" in line}
+    done = {json.loads(lines[index])["file"] for index in (*range(9), 11, 14)} - refused
     assert sorted(opened) == sorted(read(whole).keys() - done)
-    assert capsys.readouterr().out.startswith("23 photos, 11 of them before in ")
+    assert capsys.readouterr().out.startswith(f"23 photos, {len(done)} of them before in ")
     assert not list(tmp_path.glob("*.part-*"))
 
-    monkeypatch.setattr(bulk, "open_photo", None)  # a finished one opens nothing
-    before = out.read_bytes()
+    opened.clear()  # a finished one tries again what could not be used, and that alone
     assert main(command(folder, model, out)) == 1
-    assert out.read_bytes() == before
+    assert sorted(opened) == sorted(refused)
+    same(read(out), read(whole))
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "23 photos, 23 of them before; 3 could not be used"
+    assert said[0].startswith("23 photos, 20 of them before in ")
+    assert said[0].endswith("; 3 could not be used")
     assert [line.split(": This")[0].rsplit("/")[-1] for line in said[1:]] == ["cut.jpg", "empty.jpg", "web.png"]
 
 
@@ -181,6 +186,49 @@ def test_names_that_no_encoding_likes(detector, photo, tmp_path):
     assert detect_many(detector, photo_files([tmp_path]), out, about={}).known == 4
     assert printable(names[3]) == r"'\x1b[31mred.png'"
     assert json.loads(to_json({"file": names[0]})) == {"file": names[0]}
+
+
+def test_what_failed_once_is_tried_again(detector, photo, tmp_path):
+    photos, out = tmp_path / "photos", tmp_path / "found.jsonl"
+    photos.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(photo).save(photos / name)
+    whole = (photos / "b.png").read_bytes()
+    (photos / "b.png").write_bytes(whole[:99])  # while it was copied, say
+    assert list(detect_many(detector, photo_files([photos]), out, about={}).refused) == [str(photos / "b.png")]
+    report = detect_many(detector, photo_files([photos / "a.png"]), out, about={})
+    assert (report.known, report.refused) == (1, {})
+    assert "error" in read(out)[str(photos / "b.png")]  # nobody asked for it
+    (photos / "b.png").write_bytes(whole)
+    report = detect_many(detector, photo_files([photos]), out, about={})
+    assert (report.known, report.refused) == (2, {})
+    one, other = (read(out)[str(photos / name)] for name in ("a.png", "b.png"))
+    same({"": one}, {"": other})
+
+
+def test_linked_folders_are_entered_once(photo, tmp_path):
+    root, other = tmp_path / "root", tmp_path / "other"
+    (other / "deeper").mkdir(parents=True)
+    root.mkdir()
+    Image.fromarray(photo).save(other / "deeper" / "a.png")
+    (root / "link").symlink_to(other)
+    (root / "once more").symlink_to(other)
+    (other / "circle").symlink_to(root)
+    assert photo_files([root]) == [root / "link" / "deeper" / "a.png"]
+
+
+def test_a_console_that_cannot_take_a_name(model, photo, tmp_path):
+    for name in ("a.png", "사진.png", "😀.png"):
+        Image.fromarray(photo).save(tmp_path / name)
+    command = [sys.executable, "-m", "litedetr", "detect", str(tmp_path), "--model", str(model), "--device", "cpu"]
+    run = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "cp1252"}, capture_output=True, timeout=120)
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert {Path(json.loads(line)["file"]).name for line in run.stdout.splitlines()} == {"a.png", "사진.png", "😀.png"}
+    reader, writer = os.pipe()
+    os.close(reader)  # `| head -1` has gone
+    with os.fdopen(writer, "wb") as gone:
+        run = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, timeout=120)
+    assert (run.returncode, run.stderr) == (0, b"")
 
 
 def test_nothing_at_all(detector, tmp_path):

@@ -87,7 +87,7 @@ def test_levels_without_pixels():
 
 def test_unknown_backend():
     assert message(ValueError, lambda: ops.use("fast").__enter__()) == (
-        "expected a backend out of auto, reference, native, cuda; got 'fast'"
+        "expected a backend out of auto, reference, gather, native, cuda; got 'fast'"
     )
 
 

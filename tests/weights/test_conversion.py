@@ -143,6 +143,54 @@ def test_what_is_unknown_is_asked_for(published):
     )
 
 
+@pytest.mark.parametrize("classes", [1, 3, 80, 91, 365])
+@pytest.mark.parametrize("book", [92, 4, None])
+def test_fine_tuned_with_any_classes(published, classes, book, caplog):
+    """Class heads of the new classes, and a label book of the old ones, a small one, or none."""
+    entry, _, parameters = published
+    state, args = dict(parameters), entry["config"] | {"num_classes": classes}
+    heads = {part: torch.rand(classes, *parameters[f"class_embed.0.{part}"].shape[1:]) for part in ("weight", "bias")}
+    for name in (name for name in parameters if "class_embed" in name):  # those that layers share are one
+        part = heads[name.rsplit(".")[-1]]
+        state[name] = part.clone() if "enc_out" in name else part
+    del state["label_enc.weight"]
+    if book is not None:
+        state["label_enc.weight"] = torch.rand(book, parameters["label_enc.weight"].shape[1])
+    config, converted = from_checkpoint(Checkpoint(state, args, "r50_s3ex3.pth", "r50_s3ex3.pth"))
+    assert config.num_classes == classes
+    assert converted["label_embed.weight"].shape[0] == classes + 1
+    said = [record.getMessage() for record in caplog.records]
+    if book == classes + 1:
+        assert said == []
+        assert torch.equal(converted["label_embed.weight"], state["label_enc.weight"])
+    else:
+        rows = min(book or 0, classes + 1)
+        assert said == [f"denoising label book: {rows} of {classes + 1} rows are taken (training alone uses it)"]
+
+
+@pytest.mark.parametrize("tool", ["doubles", "criterion", "lightning", "compiled", "ema alone"])
+def test_what_only_training_uses_stops_nothing(published, tool, tmp_path, caplog):
+    entry, _, parameters = published
+    args = argparse.Namespace(**entry["config"])
+    extra = {"criterion.empty_weight": torch.ones(92), "aux_head.conv.weight": torch.ones(3), "dn_embed.weight": torch.ones(3)}
+    saved = {
+        "doubles": {"model": {**parameters, **{f"ema.{name}": value + 1 for name, value in parameters.items()}}, "args": args},
+        "criterion": {"model": {**parameters, **extra}, "args": args, "optimizer": {"state": {}, "param_groups": []}},
+        "lightning": {"state_dict": {f"model.{name}": value for name, value in parameters.items()} | extra, "args": args},
+        "compiled": {"model": {f"module._orig_mod.{name}": value for name, value in parameters.items()}, "args": args},
+        "ema alone": {"ema": {"module": parameters, "updates": 7}, "args": args, "epoch": 3},
+    }[tool]
+    torch.save(saved, tmp_path / "r50_s3ex3_50.4.pth")
+    _, state = from_checkpoint(read_checkpoint(tmp_path / "r50_s3ex3_50.4.pth"))
+    assert torch.equal(state["neck.level_embed"], parameters["transformer.level_embed"])
+    said = [record.getMessage() for record in caplog.records]
+    assert said == {
+        "doubles": [f"r50_s3ex3_50.4.pth: {len(parameters)} weights of a second copy of the model are left out (ema.…)"],
+        "criterion": [f"3 weights that only training uses are left out ({', '.join(extra)})"],
+        "lightning": [f"3 weights that only training uses are left out ({', '.join(extra)})"],
+    }.get(tool, [])
+
+
 class _Command:
     def __reduce__(self):
         return (print, ("this must not be printed",))

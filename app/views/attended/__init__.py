@@ -12,20 +12,23 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline, outlines
-from app.drawing.chart import GRID, chart, value_axis
+from app.drawing.chart import chart, value_axis
+from app.drawing.marks import diameters, hoverlabel, sampling_points
 from app.drawing.panels import Panel, panels
-from app.engine.models import describe
-from app.engine.second_model import OWN, other_models
 from app.i18n import say
-from app.run import choice as selection
+from app.run import choice
+from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import AUTO, HUB_ID, ViewState
 from app.run.step_queries import Askers, askers
-from app.theme import ink_on, scale_colour, scale_symbol
+from app.theme import GRID, NEUTRAL, RIM, WHITE, scale_colour
+from app.theme import ink_on as ink_on
+from app.theme import scale_symbol as scale_symbol
 from app.views.attended.heaviest import MOST, OtherModel, Samples, heaviest, other_model
+from app.views.view import View
 from litedetr import AttentionStep, Detector
 
 VEIL = 0.5
@@ -33,11 +36,6 @@ SMALLEST, LARGEST = 3.5, 11.0
 """Diameter in screen pixels of a point without weight and of the heaviest in both panels; area grows with weight."""
 NEAR = 0.03
 """A click takes the drawn sample that is nearest, at most this far, relative to the photo's longer side."""
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -96,14 +94,13 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """The scale, how many points, and the second model."""
     shown, lang = _Shown(run, state), state.lang
-    scales = [[scale, scale] for scale in sorted(shown.step.scales)]
     others = [["", say(lang, "attended.equal")], *other_models(run, state)]
     most = min(MOST, shown.samples[0].count)
     top = {"key": "n", "kind": "range", "label": say(lang, "attended.top"), "value": min(state.top, most)}
     return [
-        {"key": "scale", "kind": "choice", "label": say(lang, "attended.on"), "value": shown.scale, "options": scales},
+        settings.scale(say(lang, "attended.on"), shown.scale, shown.step.scales),
         {**top, "min": 1, "max": most, "step": 1},
-        {"key": "other", "kind": "choice", "label": say(lang, "attended.other"), "value": state.other, "options": others},
+        settings.choice("other", say(lang, "attended.other"), state.other, others),
     ]
 
 
@@ -132,7 +129,7 @@ def pick(run: Run, state: ViewState, x: float, y: float) -> ViewState:
     distances = np.hypot(own.x - x * width, own.y - y * height)
     nearest = int(distances.argmin())
     if distances[nearest] > NEAR * max(run.size):
-        return selection.pick_point(run, state.with_(step=shown.step.name), x, y)
+        return choice.pick_point(run, state.with_(step=shown.step.name), x, y)
     row = int(own.rows[nearest])
     if who.levels is None:
         return state.with_(query=row, point=None, step=shown.step.name)
@@ -237,31 +234,23 @@ def _points(shown: _Shown, samples: Samples, heaviest_: float, named: bool) -> d
     """The samples; light ones on top. `named`: whose query is in this run, so that its row can be told."""
     order = np.arange(len(samples.weights))
     relative = samples.weights / max(heaviest_, 1e-12)
-    colour, lang = scale_colour(shown.scale), shown.state.lang
+    lang = shown.state.lang
     rows = samples.rows if named else np.full(len(order), -1)
     details = np.stack((order + 1, samples.weights, rows, samples.heads + 1, samples.points + 1), axis=1)
     words = {key: say(lang, key) for key in ("head", "point", "weight")} | {"rank": say(lang, "attended.rank")}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": shown.scale,
-        "meta": shown.scale,
-        "x": samples.x.astype(np.float32),
-        "y": samples.y.astype(np.float32),
-        "customdata": details.astype(np.float32),
-        "hovertemplate": (
+    size, opacity = diameters(relative, SMALLEST, LARGEST), (0.55 + 0.35 * relative).astype(np.float32)
+    return sampling_points(
+        shown.scale,
+        samples.x,
+        samples.y,
+        {"size": size, "opacity": opacity, "line": {"width": 0.75, "color": RIM}},
+        customdata=details.astype(np.float32),
+        hovertemplate=(
             f"{words['rank']} %{{customdata[0]}} · {words['weight']} %{{customdata[1]:.4f}}<br>"
             f"{words['head']} %{{customdata[3]}} · {words['point']} %{{customdata[4]}}<extra></extra>"
         ),
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
-        "marker": {
-            "symbol": scale_symbol(shown.scale),
-            "color": colour,
-            "size": (SMALLEST + (LARGEST - SMALLEST) * np.sqrt(relative)).astype(np.float32),
-            "opacity": (0.55 + 0.35 * relative).astype(np.float32),
-            "line": {"width": 0.75, "color": "rgba(6,9,15,.85)"},
-        },
-    }
+        hoverlabel=hoverlabel(scale_colour(shown.scale)),
+    )
 
 
 def _asked_here(shown: _Shown, place: int) -> list[dict[str, Any]]:
@@ -273,12 +262,12 @@ def _asked_here(shown: _Shown, place: int) -> list[dict[str, Any]]:
         mark = {
             "mode": "lines",
             **outline(tuple(who.boxes[state.query])),
-            "line": {"color": "#ffffff", "width": 2, "dash": "dash"},
+            "line": {"color": WHITE, "width": 2, "dash": "dash"},
         }
     elif state.point is not None and state.query is None:
         x, y = state.point[0] * width, state.point[1] * height
         asked = who.holding(x, y) if who.levels is not None else np.zeros(len(who.boxes), dtype=bool)
-        cross = {"symbol": "cross-thin", "size": 20, "line": {"width": 2.5, "color": "#ffffff"}}
+        cross = {"symbol": "cross-thin", "size": 20, "line": {"width": 2.5, "color": WHITE}}
         mark = {"mode": "markers", "x": [x], "y": [y], "marker": cross}
     else:
         return []
@@ -286,7 +275,7 @@ def _asked_here(shown: _Shown, place: int) -> list[dict[str, Any]]:
     if place == 0 or shown.other is None:
         samples = shown.samples[place]
         ringed = asked[samples.rows]
-        ring = {"symbol": "circle-open", "size": LARGEST + 4, "color": "#ffffff", "line": {"width": 2}}
+        ring = {"symbol": "circle-open", "size": LARGEST + 4, "color": WHITE, "line": {"width": 2}}
         points = {"mode": "markers", "x": samples.x[ringed].astype(np.float32), "y": samples.y[ringed].astype(np.float32)}
         found.append({"type": "scatter", **points, "marker": ring, "hoverinfo": "skip", "name": "asked"})
     return found
@@ -296,7 +285,7 @@ def _curves(shown: _Shown) -> Drawing:
     """Attention held by the n heaviest samples, both panels; n on a logarithmic axis."""
     lang, n = shown.state.lang, len(shown.samples[0].weights)
     pair = (shown._ranked(False), shown._ranked(True) if shown.standin is None else shown.standin[2])
-    styles = ({"color": scale_colour(shown.scale), "width": 2.5}, {"color": "#8a93a3", "width": 2, "dash": "dash"})
+    styles = ({"color": scale_colour(shown.scale), "width": 2.5}, {"color": NEUTRAL, "width": 2, "dash": "dash"})
     traces = []
     for place, (samples, line) in enumerate(zip(pair, styles, strict=True)):
         steps = np.unique(np.geomspace(1, len(samples.weights), 80).astype(int))
@@ -317,3 +306,6 @@ def _curves(shown: _Shown) -> Drawing:
     drawing = chart(traces, say(lang, "attended.curve", scale=shown.scale), 150, legend=True, shapes=shapes, **axes)
     drawing["layout"]["margin"]["l"] = 46
     return drawing
+
+
+VIEW = View("attended", drawing, summary, controls=controls, charts=charts, pick=pick, job=job, work=work)

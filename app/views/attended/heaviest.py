@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from app.engine.progress import report_stages
+from app.run.progress import report_stages
 from app.run.run import Run
 from litedetr import AttentionStep, Detector
 

@@ -7,13 +7,12 @@ from itertools import accumulate
 from typing import Any
 
 from app.drawing.canvas import Drawing
-from app.drawing.chart import GRID, band, small_chart
+from app.drawing.chart import band, small_chart
 from app.i18n import say
 from app.run.run import Run
+from app.theme import FULL, GRID, OURS, TIME
 from litedetr.cost import Cost, full_encoder, gmacs
 
-OURS, FULL, TIME = "#0072b2", "#d55e00", "#7f8fa6"
-"""This model, the full encoder, milliseconds."""
 HEIGHT = 300
 
 

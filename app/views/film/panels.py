@@ -13,7 +13,8 @@ from app.i18n import say
 from app.run.choice import detection_of
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import NEUTRAL, ink_on, scale_colour
+from app.run.token_place import level_slices
+from app.theme import HALO, NEUTRAL, NOTHING, RIM, WHITE, ink_on, scale_colour
 from app.views.film.reel import Frame, Reel, reel
 from litedetr.schedule import scale_name
 
@@ -31,7 +32,7 @@ def drawing(run: Run, state: ViewState, frame: Frame) -> Drawing:
     contents = [Panel(_title(state, len(shapes), level, shapes[level], frame), _chosen(run, state)) for level in levels]
     drawn = panels(run, [*contents, *[Panel(say(state.lang, "photo"), _chosen(run, state))] * spare])
     layout = drawn["layout"]
-    ends = np.cumsum([0, *[height * width for height, width in shapes]])
+    slices = level_slices(shapes)
     extent = tuple(float(value) for value in run.to_photo(np.ones(2)))
     heats = []
     for place, level in enumerate(levels):
@@ -39,7 +40,7 @@ def drawing(run: Run, state: ViewState, frame: Frame) -> Drawing:
         updated = scale in frame.updated
         axes = layout["images"][place]["xref"], layout["images"][place]["yref"]
         opacity = 1.0 if updated or frame.step is None else KEPT
-        tokens = slice(ends[level], ends[level + 1])
+        tokens = slices[level]
         if state.film == "change":
             change = film.change[frame.memory, tokens].reshape(shapes[level])
             heats.append(_heat(state, scale, change, extent, axes, opacity))
@@ -116,7 +117,7 @@ def _title(state: ViewState, scales: int, level: int, shape: tuple[int, int], fr
 def _tag(colour: str, lit: bool) -> dict[str, Any]:
     """A panel's title above its corner, on its scale's colour where the scale is lit."""
     font = {"size": 11, "color": ink_on(colour)} if lit else {"size": 11}
-    fill = {"bgcolor": colour if lit else "rgba(0,0,0,0)", "font": font}
+    fill = {"bgcolor": colour if lit else NOTHING, "font": font}
     return {**fill, "yanchor": "bottom", "borderpad": 2, "xshift": -2, "yshift": 3}
 
 
@@ -126,11 +127,11 @@ def _chosen(run: Run, state: ViewState) -> list[dict[str, Any]]:
     hit = detection_of(run, state.query)
     if hit is not None:
         path = outline(run.detections.boxes[hit])
-        lines = ({"color": "rgba(6,9,15,.8)", "width": 3.5}, {"color": "#ffffff", "width": 1.5})
+        lines = ({"color": HALO, "width": 3.5}, {"color": WHITE, "width": 1.5})
         return [{**common, "mode": "lines", **path, "line": line} for line in lines]
     if state.query is not None or state.point is None:
         return []
     height, width = run.size
     place = {**common, "mode": "markers", "x": [state.point[0] * width], "y": [state.point[1] * height]}
-    marks = ((16, 5, "rgba(6,9,15,.85)"), (14, 2, "#ffffff"))
+    marks = ((16, 5, RIM), (14, 2, WHITE))
     return [{**place, "marker": {"symbol": "cross-thin", "size": s, "line": {"width": w, "color": c}}} for s, w, c in marks]

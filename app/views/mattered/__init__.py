@@ -7,45 +7,41 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import chart, name_axis, value_axis
+from app.drawing.marks import diameters, hoverlabel, sampling_points
 from app.i18n import say
-from app.run.choice import Selection, select
+from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import ink_on, scale_colour, scale_symbol
+from app.theme import CHANGED, NEUTRAL, RIM, RIM_OF_SMALL, WHITE, scale_colour, scale_symbol
+from app.theme import ink_on as ink_on
 from app.views.mattered.muting import Effects, all_effects, as_it_is, followed, muted, named
+from app.views.view import View
 from litedetr import Detector
 
 VEIL = 0.45
-AFTER = "#d55e00"
-SMALLEST, LARGEST = 6.0, 26.0
 _MUTED = "x-thin-open"
 ROWS = 12
 """Points listed beside the figure."""
 
 
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
-
-
 def drawing(run: Run, state: ViewState) -> Drawing:
     """The query's points, as large as their effect on the score (by weight before it is computed): filled where muting takes from
     the score, hollow where it adds; the object's box as it is, and dashed as it would be without what is muted."""
-    chosen, effects = select(run, state), _effects(run, state)
-    traces = [_path(as_it_is(run, state).box, "#ffffff", "solid", say(state.lang, "mattered.before"))]
+    chosen, effects = choose(run, state), _effects(run, state)
+    traces = [_path(as_it_is(run, state).box, WHITE, "solid", say(state.lang, "mattered.before"))]
     if effects is not None and effects.muted is not None:
-        traces.append(_path(effects.muted.box, AFTER, "dash", say(state.lang, "mattered.after")))
+        traces.append(_path(effects.muted.box, CHANGED, "dash", say(state.lang, "mattered.after")))
     traces += [_points(run, state, chosen, effects, scale) for scale in chosen.step.scales if scale not in state.hidden]
     return canvas(run, traces, veil=VEIL)
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
     """Effects of the points, heads and scales, by weight and by effect."""
-    lang, chosen, effects = state.lang, select(run, state), _effects(run, state)
+    lang, chosen, effects = state.lang, choose(run, state), _effects(run, state)
     query, label, notes = followed(run, state)
     name = run.config.names[label]
     notes = [say(lang, f"mattered.note.{key}") for key in notes] + [say(lang, "mattered.note.muted")]
@@ -93,14 +89,14 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """What is muted: nothing, the whole step, a head or a scale; single points by the table."""
-    step, lang = select(run, state).step, state.lang
+    step, lang = choose(run, state).step, state.lang
     options = [["", say(lang, "mattered.nothing")], ["step", say(lang, "mattered.step")]]
     options += [[f"h{head + 1}", f"{say(lang, 'head')} {head + 1}"] for head in range(step.weights.shape[1])]
     options += [[scale, scale] for scale in sorted(step.scales)]
     value = ",".join(state.mute)
     if value not in (option[0] for option in options):
         options.append([value, value])
-    return [{"key": "mute", "kind": "choice", "label": say(lang, "mattered.mute"), "value": value, "options": options}]
+    return [settings.choice("mute", say(lang, "mattered.mute"), value, options)]
 
 
 def charts(run: Run, state: ViewState) -> list[Drawing]:
@@ -126,7 +122,7 @@ def work(run: Run, state: ViewState, detectors: Callable[..., Detector], tell: C
 
 
 def _key(run: Run, state: ViewState) -> str:
-    chosen = select(run, state)
+    chosen = choose(run, state)
     return f"mattered {chosen.index} {chosen.row} of {followed(run, state)[:2]}"
 
 
@@ -158,7 +154,7 @@ def _path(box, colour: str, dash: str, name: str) -> dict[str, Any]:
     return {"type": "scatter", "mode": "lines", **outline(box), "line": line, "hoverinfo": "name", "name": name}
 
 
-def _points(run: Run, state: ViewState, chosen: Selection, effects: Effects | None, scale: str) -> dict[str, Any]:
+def _points(run: Run, state: ViewState, chosen: QueryChoice, effects: Effects | None, scale: str) -> dict[str, Any]:
     level, colour = chosen.step.scales.index(scale), scale_colour(scale)
     M, L, P = chosen.weights.shape
     size = chosen.weights if effects is None else np.abs(effects.points.change).reshape(M, L, P)
@@ -175,27 +171,16 @@ def _points(run: Run, state: ViewState, chosen: Selection, effects: Effects | No
     adds = np.zeros(len(names), bool) if change is None else change > 0
     symbol = scale_symbol(scale)
     open_ = [gone or plus for gone, plus in zip(off, adds, strict=True)]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": scale,
-        "meta": scale,
-        "x": x.astype(np.float32),
-        "y": y.astype(np.float32),
-        "text": words,
-        "hovertemplate": "%{text}<extra></extra>",
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
-        "marker": {
-            "symbol": [_MUTED if gone else f"{symbol}-open" if plus else symbol for gone, plus in zip(off, adds, strict=True)],
-            "color": colour,
-            "size": (SMALLEST + (LARGEST - SMALLEST) * np.sqrt(relative)).astype(np.float32),
-            "line": {
-                "width": [2.5 if hollow else 1 for hollow in open_],
-                "color": [colour if hollow else "rgba(6,9,15,.85)" for hollow in open_],
-            },
+    marker = {
+        "symbol": [_MUTED if gone else f"{symbol}-open" if plus else symbol for gone, plus in zip(off, adds, strict=True)],
+        "size": diameters(relative),
+        "line": {
+            "width": [2.5 if hollow else 1 for hollow in open_],
+            "color": [colour if hollow else RIM for hollow in open_],
         },
-        "cliponaxis": False,
-    }  # fmt: skip
+    }
+    common = {"text": words, "hovertemplate": "%{text}<extra></extra>", "hoverlabel": hoverlabel(colour), "cliponaxis": False}
+    return sampling_points(scale, x, y, marker, **common)
 
 
 def _is_muted(name: str, mute: tuple[str, ...]) -> bool:
@@ -216,7 +201,7 @@ def _rank_chart(effects: Effects, lang: str) -> Drawing:
             "text": [name for name in effects.points.names if name.split(".")[1] == scale],
             "customdata": [{"set": {"mute": name}} for name in effects.points.names if name.split(".")[1] == scale],
             "marker": {"symbol": scale_symbol(scale), "color": scale_colour(scale), "size": 7,
-                       "line": {"width": 0.5, "color": "rgba(6,9,15,.6)"}},
+                       "line": {"width": 0.5, "color": RIM_OF_SMALL}},
             "hovertemplate": "<b>%{text}</b><br>%{x} → %{y}<extra></extra>",
         }
         for scale in sorted(set(scales))
@@ -233,7 +218,7 @@ def _rank_chart(effects: Effects, lang: str) -> Drawing:
 
 def _part_chart(effects: Effects, lang: str) -> Drawing:
     names = [*effects.parts.names]
-    colours = [scale_colour(name) if name.startswith("S") else "#8a93a3" for name in names]
+    colours = [scale_colour(name) if name.startswith("S") else NEUTRAL for name in names]
     bars = {
         "type": "bar",
         "orientation": "h",
@@ -244,3 +229,6 @@ def _part_chart(effects: Effects, lang: str) -> Drawing:
         "hovertemplate": "<b>%{y}</b> %{x:+.4f}<extra></extra>",
     }
     return chart([bars], say(lang, "mattered.chart.parts"), 19 * len(names), xaxis=value_axis(), yaxis=name_axis(), bargap=0.3)
+
+
+VIEW = View("mattered", drawing, summary, controls=controls, charts=charts, job=job, work=work)

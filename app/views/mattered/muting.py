@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.run.choice import Selection, select
+from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
 from litedetr import Detector
@@ -66,7 +66,7 @@ def named(head: int, scale: str, point: int) -> str:
 def followed(run: Run, state: ViewState) -> tuple[int, int, list[str]]:
     """The decoder query whose score and box are watched, its class, and keys of notes: the query that asks, the one that the
     token became, or the best detection where it became none."""
-    chosen, notes = select(run, state), []
+    chosen, notes = choose(run, state), []
     query = chosen.query
     if query is None:
         shown = run.shown(state.threshold)
@@ -79,7 +79,7 @@ def followed(run: Run, state: ViewState) -> tuple[int, int, list[str]]:
 
 def all_effects(run: Run, state: ViewState, detector: Detector, tell: Callable[[float], None]) -> Effects:
     """Every point, head and scale, and the whole step, muted in turn."""
-    chosen = select(run, state)
+    chosen = choose(run, state)
     parts = contributions(chosen.step, chosen.row)  # (M, L, P, d)
     M, L, P, _ = parts.shape
     scales = chosen.step.scales
@@ -104,13 +104,13 @@ def all_effects(run: Run, state: ViewState, detector: Detector, tell: Callable[[
 
 def muted(run: Run, state: ViewState, detector: Detector, effects: Effects) -> Effects:
     """The same with the outcome of all that the visitor muted together."""
-    chosen = select(run, state)
+    chosen = choose(run, state)
     removed = (contributions(chosen.step, chosen.row) * mask(chosen, state.mute)[..., None]).sum((0, 1, 2))[None]
     (outcome,) = _outcomes(run, state, rerun(detector, run.trace, chosen.index, chosen.row, removed))
     return replace(effects, muted=outcome)
 
 
-def mask(chosen: Selection, mute: tuple[str, ...]) -> Tensor:
+def mask(chosen: QueryChoice, mute: tuple[str, ...]) -> Tensor:
     """(M, L, P): 1 where a point is muted."""
     scales = chosen.step.scales
     M, L, P = chosen.weights.shape
@@ -157,7 +157,7 @@ def _outcomes(run: Run, state: ViewState, output: LayerOutput) -> list[Outcome]:
     before = torch.tensor(as_it_is(run, state).box)
     boxes = _pixels(run, output.boxes)  # (V, Q, 4)
     scores, overlaps = output.logits[..., label].sigmoid(), iou(boxes, before, eps=1e-9)  # (V, Q)
-    if select(run, state).kind == "token":
+    if choose(run, state).kind == "token":
         places = (overlaps * scores).argmax(1)
     else:
         places = torch.full((len(boxes),), query)

@@ -6,27 +6,22 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from app.drawing.canvas import Drawing, canvas, outline, outlines
+from app.drawing.marks import hoverlabel
 from app.i18n import say
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import ink_on
+from app.theme import BLACK, CUT, FOLLOWED, RIM, WHITE
+from app.theme import ink_on as ink_on
 from app.views.missed import chart as missed_chart
 from app.views.missed import words as missed_words
-from app.views.missed.chart import CUT, QUERY_COLOURS
 from app.views.missed.fate import NEAR, Fate, Proposal, fate, nearest
+from app.views.view import View
 
 VEIL = 0.4
-DARK, LIGHT = "rgba(6,9,15,.85)", "#ffffff"
 STEP = 0.062
 """Between the ranks written beside the box, relative to the photo's longer side."""
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -104,13 +99,13 @@ def _numbers(found: Fate, query: int) -> dict[str, Any]:
 
 def _drawn(state: ViewState, found: Fate) -> list[dict[str, Any]]:
     path = {"type": "scatter", "mode": "lines", **outline(found.drawn), "hoverinfo": "skip", "name": "drawn"}
-    return [{**path, "line": {"color": DARK, "width": 6}}, {**path, "line": {"color": LIGHT, "width": 3, "dash": "dash"}}]
+    return [{**path, "line": {"color": RIM, "width": 6}}, {**path, "line": {"color": WHITE, "width": 3, "dash": "dash"}}]
 
 
 def _proposal(run: Run, state: ViewState, proposal: Proposal) -> list[dict[str, Any]]:
     """The proposed box, thin, and its token's place."""
     chosen = proposal.query is not None
-    colour = LIGHT if chosen else CUT
+    colour = WHITE if chosen else CUT
     key = "missed.hover.chosen" if chosen else "missed.hover.cut"
     values = {
         "rank": f"{proposal.rank:,}",
@@ -120,23 +115,23 @@ def _proposal(run: Run, state: ViewState, proposal: Proposal) -> list[dict[str, 
     }
     text = say(state.lang, key, **values, score=f"{proposal.score:.3f}")
     meta = {"set": missed_words.link(run, proposal), "token": proposal.token}
-    hover = {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}}
+    hover = hoverlabel(colour)
     common = {"type": "scatter", "hoverinfo": "text", "text": text, "meta": meta, "hoverlabel": hover}
     box = {**common, "mode": "lines", **outline(proposal.box), "line": {"color": colour, "width": 1, "dash": "dot"}}
     mark = {"symbol": "square" if chosen else "x-thin", "size": 8, "color": colour, "line": {"width": 2, "color": colour}}
     if chosen:
-        mark["line"] = {"width": 1, "color": DARK}
+        mark["line"] = {"width": 1, "color": RIM}
     place = {"x": [proposal.centre[0]], "y": [proposal.centre[1]]}
     return [{**box, "name": "proposal"}, {**common, "mode": "markers", **place, "marker": mark, "name": "token"}]
 
 
 def _query(state: ViewState, found: Fate, query: int, stage: int, place: int) -> list[dict[str, Any]]:
-    colour = QUERY_COLOURS[place % len(QUERY_COLOURS)]
+    colour = FOLLOWED[place % len(FOLLOWED)]
     text = missed_words.life(state, found, query, stage)
     path = {"type": "scatter", "mode": "lines", **outline(found.boxes[stage, query])}
     width = 4 if query == state.query or (place == 0 and state.query is None) else 2.5
     seen = {"line": {"color": colour, "width": width}, "hoverinfo": "text", "text": text, "name": text}
-    halo = {"line": {"color": DARK, "width": width + 2}, "hoverinfo": "skip", "name": "halo"}
+    halo = {"line": {"color": RIM, "width": width + 2}, "hoverinfo": "skip", "name": "halo"}
     return [{**path, **seen, "meta": {"set": {"q": str(query)}, "query": query}}, {**path, **halo}]
 
 
@@ -153,9 +148,9 @@ def _ranks(run: Run, state: ViewState, found: Fate, proposals: list[Proposal]) -
     for place, proposal in enumerate(sorted(proposals, key=lambda proposal: proposal.centre[1])):
         chosen = proposal.query is not None
         word = "" if chosen else f" · {say(state.lang, 'missed.cut')}"
-        colours = {"bgcolor": LIGHT if chosen else DARK, "font": {"size": 11, "color": "#0b0e14" if chosen else LIGHT}}
+        colours = {"bgcolor": WHITE if chosen else RIM, "font": {"size": 11, "color": BLACK if chosen else WHITE}}
         tail = {"axref": "x", "ayref": "y", "ax": x, "ay": top + place * step, "xanchor": "left" if right else "right"}
-        arrow = {"showarrow": True, "arrowhead": 0, "arrowwidth": 1, "arrowcolor": LIGHT if chosen else CUT}
+        arrow = {"showarrow": True, "arrowhead": 0, "arrowwidth": 1, "arrowcolor": WHITE if chosen else CUT}
         text = f"#{proposal.rank:,} {proposal.scale}{word}"
         centre = {"x": proposal.centre[0], "y": proposal.centre[1]}
         labels.append({**centre, **tail, **arrow, **colours, "text": text, "borderpad": 1, "captureevents": False})
@@ -176,6 +171,9 @@ def _names(run: Run, found: Fate, queries: list[int], stage: int) -> list[dict[s
             anchors["yanchor"] = "top"
         if not above and y2 > 0.95 * run.size[0]:
             anchors["yanchor"] = "bottom"
-        look = {"bgcolor": QUERY_COLOURS[place], "font": {"size": 11, "color": "#0b0e14", "weight": 600}, "borderpad": 1}
+        look = {"bgcolor": FOLLOWED[place], "font": {"size": 11, "color": BLACK, "weight": 600}, "borderpad": 1}
         labels.append({**corner, **anchors, **look, "text": text, "showarrow": False, "captureevents": False})
     return labels
+
+
+VIEW = View("missed", drawing, summary, controls=controls, charts=charts, box=True)

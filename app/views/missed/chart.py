@@ -7,16 +7,13 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import Drawing
-from app.drawing.chart import GRID, line_at, name_at, small_chart
+from app.drawing.chart import line_at, name_at, small_chart
 from app.i18n import say
 from app.run.run import Run
 from app.run.state import ViewState
+from app.theme import CUT, FOLLOWED, GRID
 from app.views.missed import words as missed_words
 from app.views.missed.fate import NEAR, Fate, Proposal, nearest
-
-QUERY_COLOURS = ("#e69f00", "#2fbf8f", "#5b9dff", "#ff8fc7")
-"""One per query, alike on the photo and in the chart; none of them a scale's."""
-CUT = "#9aa3b2"
 
 
 def lives(run: Run, state: ViewState, found: Fate) -> Drawing:
@@ -26,7 +23,7 @@ def lives(run: Run, state: ViewState, found: Fate) -> Drawing:
     names = [say(state.lang, "missed.start"), *[step.name.replace("decoder ", "") for step in run.trace.decoder_steps]]
     traces = []
     for place, query in enumerate(queries):
-        colour = QUERY_COLOURS[place % len(QUERY_COLOURS)]
+        colour = FOLLOWED[place % len(FOLLOWED)]
         rows = (
             found.scores[:, query],
             found.overlaps[:, query],

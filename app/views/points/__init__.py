@@ -6,46 +6,40 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
-from app.drawing.canvas import GUTTER, Drawing, canvas, outline, outlines
+from app.drawing.canvas import GUTTER, Drawing, canvas, outlines
+from app.drawing.canvas import outline as outline
+from app.drawing.marks import diameters, hoverlabel, query_box, sampling_points
 from app.i18n import say
-from app.run.choice import Selection, select
+from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import FONT, class_colour, ink_on, scale_colour, scale_symbol
+from app.theme import FONT, GROUND, HEAT, RIM, WHITE, class_colour, scale_colour
+from app.theme import HALO as HALO
+from app.theme import ink_on as ink_on
+from app.theme import scale_symbol as scale_symbol
 from app.views.points.footprints import footprint, kept_heads
+from app.views.points.shares import shares_chart
+from app.views.view import View
 
 VEIL = 0.42
 HEAT_VEIL = 0.55
-HEAT = [
-    [0.0, "rgba(0,32,76,0)"], [0.04, "rgba(0,50,112,.45)"], [0.2, "rgba(65,77,107,.8)"], [0.45, "rgba(124,123,120,.9)"],
-    [0.7, "rgba(188,174,108,.95)"], [1.0, "rgb(255,234,70)"],
-]  # fmt: skip
-"""Cividis, clear at its lower end."""
-SMALLEST, LARGEST = 6.0, 26.0
-"""Diameter in screen pixels of a point without weight and of the query's heaviest point; area grows with weight."""
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
     """Points where they are, also outside the photo; one colour and mark per scale, the same measure of size for all."""
-    chosen = select(run, state)
-    around = [outlines(run, state, 0.45, 1), *_query_box(chosen)]
+    chosen = choose(run, state)
+    around = [outlines(run, state, 0.45, 1), *query_box(chosen)]
     if state.heat:
         return canvas(run, [_heat(run, state, chosen), *around, *_cross(chosen, state)], veil=HEAT_VEIL)
     shown = [scale for scale in chosen.step.scales if scale not in state.hidden]
     traces = [*around, *(_points(run, state, chosen, scale) for scale in shown), *_cross(chosen, state)]
-    return canvas(run, traces, veil=VEIL, annotations=_beyond(run, state, chosen, shown))
+    return canvas(run, traces, veil=VEIL, annotations=_beyond(run, state, chosen, shown), meta={"beyond": True})
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
     """The query in numbers: attention per scale and head, what lies outside, and the output rebuilt from the points."""
-    chosen = select(run, state)
+    chosen = choose(run, state)
     weights = chosen.weights.astype(np.float64)  # (M, L, P)
     shares = weights.sum(axis=2)  # (M, L), finest scale first
     height, width = run.size
@@ -54,10 +48,15 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     heads, levels, points = weights.shape
     order = list(reversed(range(levels)))  # S1 first, as names count
     numbers = _footprint_numbers(chosen, state) if state.heat else {"facts": [], "about": []}
+    caption, notes = _caption(chosen, state), chosen.sentences(state.lang)
     return {
         "step": chosen.step.name,
         "kind": chosen.kind,
-        "caption": _caption(chosen, state),
+        "caption": caption,
+        "line": {
+            "mouse": f"{caption}. {notes[0] if notes else say(state.lang, 'hint.keys')}",
+            "touch": f"{caption}. {notes[0]}" if notes else caption,
+        },
         "facts": numbers["facts"],
         "about": numbers["about"],
         "query": chosen.query,
@@ -75,7 +74,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         "outside": {"points": int(outside.sum()), "weight": float(weights[outside].sum() / heads)},
         "heaviest": float(weights.max()),
         "error": chosen.step.rebuild_error([chosen.row]),
-        "notes": [say(state.lang, f"note.{key}", **values) for key, values in chosen.notes],
+        "notes": notes,
     }
 
 
@@ -84,14 +83,19 @@ def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     return [{"key": "heat", "kind": "toggle", "label": say(state.lang, "heat"), "value": state.heat}]
 
 
-def _caption(chosen: Selection, state: ViewState) -> str:
+def charts(run: Run, state: ViewState) -> list[Drawing]:
+    """Attention per scale and head, beside the query."""
+    return [shares_chart(summary(run, state), state)]
+
+
+def _caption(chosen: QueryChoice, state: ViewState) -> str:
     if chosen.kind == "object":
         return f"{chosen.step.name} · {say(state.lang, 'query.object', query=chosen.query)}"
     column, row = chosen.cell
     return f"{chosen.step.name} · {say(state.lang, 'query.token', scale=chosen.scale, column=column + 1, row=row + 1)}"
 
 
-def _footprint_numbers(chosen: Selection, state: ViewState) -> dict[str, Any]:
+def _footprint_numbers(chosen: QueryChoice, state: ViewState) -> dict[str, Any]:
     """Σ in words: nothing is lost and nothing is rescaled."""
     found = footprint(chosen, state)
     inside = sum(found.inside.values())
@@ -102,7 +106,7 @@ def _footprint_numbers(chosen: Selection, state: ViewState) -> dict[str, Any]:
     return {"facts": facts, "about": [say(state.lang, "heat.note")]}
 
 
-def _heat(run: Run, state: ViewState, chosen: Selection) -> dict[str, Any]:
+def _heat(run: Run, state: ViewState, chosen: QueryChoice) -> dict[str, Any]:
     """The footprint in percent per cell of the finest level; colours begin clear, so that the photo stays in sight."""
     grid = 100 * footprint(chosen, state).grid
     height, width = grid.shape
@@ -111,8 +115,8 @@ def _heat(run: Run, state: ViewState, chosen: Selection) -> dict[str, Any]:
     unit = say(state.lang, "heat.bar", stride=f"{dx:.0f}")
     bar = {
         "orientation": "h", "thickness": 10, "len": 0.46, "x": 0.985, "xanchor": "right", "y": 0.015, "yanchor": "bottom",
-        "title": {"text": unit, "side": "top", "font": {"size": 12, "color": "#ffffff"}}, "nticks": 5,
-        "tickfont": {"size": 11, "color": "#ffffff"}, "bgcolor": "rgba(8,11,18,.78)", "outlinewidth": 0, "xpad": 10, "ypad": 6,
+        "title": {"text": unit, "side": "top", "font": {"size": 12, "color": WHITE}}, "nticks": 5,
+        "tickfont": {"size": 11, "color": WHITE}, "bgcolor": GROUND, "outlinewidth": 0, "xpad": 10, "ypad": 6,
     }  # fmt: skip
     return {
         "type": "heatmap",
@@ -132,7 +136,7 @@ def _heat(run: Run, state: ViewState, chosen: Selection) -> dict[str, Any]:
     }
 
 
-def _beyond(run: Run, state: ViewState, chosen: Selection, shown: list[str]) -> list[dict[str, Any]]:
+def _beyond(run: Run, state: ViewState, chosen: QueryChoice, shown: list[str]) -> list[dict[str, Any]]:
     """A count at each border behind whose gutter points lie, so that none is lost from sight: where, how many, how heavy."""
     height, width = run.size
     gutter = GUTTER * max(height, width)
@@ -164,15 +168,15 @@ def _beyond(run: Run, state: ViewState, chosen: Selection, shown: list[str]) -> 
                 "text": text.format(count),
                 "hovertext": words,
                 "showarrow": False,
-                "bgcolor": "rgba(8,11,18,.78)",
-                "font": {"color": "#ffffff", "size": 12, "family": FONT, "weight": 600},
+                "bgcolor": GROUND,
+                "font": {"color": WHITE, "size": 12, "family": FONT, "weight": 600},
                 "borderpad": 3,
             }
         )
     return marks
 
 
-def _detection(run: Run, chosen: Selection) -> dict[str, Any] | None:
+def _detection(run: Run, chosen: QueryChoice) -> dict[str, Any] | None:
     """The best class of the query at the step (an object) or at the end (a token's later object)."""
     if chosen.query is None:
         return None
@@ -182,7 +186,7 @@ def _detection(run: Run, chosen: Selection) -> dict[str, Any] | None:
     return {"name": run.config.names[label], "score": float(logits[label].sigmoid()), "colour": class_colour(label)}
 
 
-def _points(run: Run, state: ViewState, chosen: Selection, scale: str) -> dict[str, Any]:
+def _points(run: Run, state: ViewState, chosen: QueryChoice, scale: str) -> dict[str, Any]:
     level = chosen.step.scales.index(scale)
     weights = chosen.weights[:, level]  # (M, P)
     heads, points = np.indices(weights.shape)
@@ -191,48 +195,30 @@ def _points(run: Run, state: ViewState, chosen: Selection, scale: str) -> dict[s
     x, y = np.moveaxis(run.to_photo(chosen.locations[kept, level]).reshape(-1, 2), -1, 0)
     order = np.argsort(-weights, kind="stable")  # heavy ones below, so that light ones stay visible
     relative = weights[order] / max(float(chosen.weights.max()), 1e-12)
-    colour = scale_colour(scale)
     details = np.stack((heads[order] + 1, points[order] + 1, weights[order]), axis=1).astype(np.float32)
     words = {key: say(state.lang, key) for key in ("head", "point", "weight")}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": scale,
-        "x": x[order].astype(np.float32),
-        "y": y[order].astype(np.float32),
-        "customdata": details,
-        "hovertemplate": (
+    return sampling_points(
+        scale,
+        x[order],
+        y[order],
+        {"size": diameters(relative), "opacity": (0.42 + 0.53 * relative).astype(np.float32)},
+        customdata=details,
+        hovertemplate=(
             f"<b>{scale}</b> · {words['head']} %{{customdata[0]}} · {words['point']} %{{customdata[1]}}<br>"
             f"{words['weight']} %{{customdata[2]:.4f}}<extra></extra>"
         ),
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
-        "marker": {
-            "symbol": scale_symbol(scale),
-            "color": colour,
-            "size": (SMALLEST + (LARGEST - SMALLEST) * np.sqrt(relative)).astype(np.float32),
-            "opacity": (0.42 + 0.53 * relative).astype(np.float32),
-            "line": {"width": 1, "color": "rgba(6,9,15,.85)"},
-        },
-        "meta": scale,
-        "cliponaxis": False,
-    }
+        hoverlabel=hoverlabel(scale_colour(scale)),
+        cliponaxis=False,
+    )
 
 
-def _query_box(chosen: Selection) -> list[dict[str, Any]]:
-    """The token's cell or the object's box."""
-    path = outline(chosen.box)
-    common = {"type": "scatter", "mode": "lines", **path, "hoverinfo": "skip", "name": "query"}
-    dash = "dot" if chosen.kind == "token" else "dash"
-    return [
-        {**common, "line": {"color": "rgba(6,9,15,.8)", "width": 4}},
-        {**common, "line": {"color": "#ffffff", "width": 2, "dash": dash}},
-    ]
-
-
-def _cross(chosen: Selection, state: ViewState) -> list[dict[str, Any]]:
+def _cross(chosen: QueryChoice, state: ViewState) -> list[dict[str, Any]]:
     x, y = chosen.reference
     common = {"type": "scatter", "mode": "markers", "x": [x], "y": [y], "name": "reference"}
     words = f"<b>{say(state.lang, 'reference')}</b><br>x %{{x:.1f}}, y %{{y:.1f}}<extra></extra>"
-    halo = {"symbol": "cross-thin", "size": 24, "line": {"width": 6, "color": "rgba(6,9,15,.85)"}}
-    mark = {"symbol": "cross-thin", "size": 22, "line": {"width": 2.5, "color": "#ffffff"}}
+    halo = {"symbol": "cross-thin", "size": 24, "line": {"width": 6, "color": RIM}}
+    mark = {"symbol": "cross-thin", "size": 22, "line": {"width": 2.5, "color": WHITE}}
     return [{**common, "marker": halo, "hoverinfo": "skip"}, {**common, "marker": mark, "hovertemplate": words}]
+
+
+VIEW = View("points", drawing, summary, controls=controls, charts=charts, cards=("query",))

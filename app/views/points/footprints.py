@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.run.choice import Selection
+from app.run.choice import QueryChoice
 from app.run.state import ViewState
 
 Shape = tuple[int, int]
@@ -40,7 +40,7 @@ class Footprint:
         return sum(self.inside.values()) + self.outside + self.hidden
 
 
-def footprint(chosen: Selection, state: ViewState) -> Footprint:
+def footprint(chosen: QueryChoice, state: ViewState) -> Footprint:
     """The footprint of a query in a state: of one head or the mean of all, without hidden scales."""
     heads = kept_heads(chosen, state)
     weights = chosen.weights[heads].astype(np.float64) / heads.sum()
@@ -60,7 +60,7 @@ def footprint(chosen: Selection, state: ViewState) -> Footprint:
     return Footprint(grid, inside, outside, hidden)
 
 
-def kept_heads(chosen: Selection, state: ViewState) -> np.ndarray:
+def kept_heads(chosen: QueryChoice, state: ViewState) -> np.ndarray:
     """(M,) which heads are shown: all where the state names none, or one that is not there."""
     heads = np.arange(len(chosen.weights))
     kept = heads == (state.head or 0) - 1

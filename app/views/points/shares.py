@@ -5,27 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
 from app.drawing.canvas import Drawing
+from app.drawing.marks import hoverlabel
 from app.i18n import say
-from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import FONT, NEUTRAL, ink_on, scale_colour
-from app.views import points
+from app.theme import FONT, NEUTRAL, NOTHING, ink_on, scale_colour
 
 ROW = 23
 """Pixels per bar."""
 
 
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
+def shares_chart(numbers: dict[str, Any], state: ViewState) -> Drawing:
+    """Stacked bars, S1 first; hidden scales are pale, and heads that are not shown too. A click on a bar chooses its head.
 
-
-def drawing(run: Run, state: ViewState) -> Drawing:
-    """Stacked bars, S1 first; hidden scales are pale, and heads that are not shown too."""
-    numbers = points.summary(run, state)
+    Args:
+        numbers: the view's summary.
+    """
     rows = np.array([numbers["mean"], *numbers["shares"]])  # (M + 1, L)
     mean, head = say(state.lang, "mean"), say(state.lang, "head")
     names = [f"{head} {index + 1}" for index in range(numbers["heads"])]
@@ -42,6 +38,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
                 "name": scale,
                 "y": labels,
                 "x": rows[:, place],
+                "customdata": [{"set": {"head": ""}}, *({"set": {"head": str(index + 1)}} for index in range(numbers["heads"]))],
                 "marker": {"color": colour, "opacity": opacity, "line": {"width": 0}},
                 "text": [f"{100 * share:.0f}" if share >= 0.095 else "" for share in rows[:, place]],
                 "textposition": "inside",
@@ -49,7 +46,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
                 "textangle": 0,
                 "textfont": {"color": ink_on(colour), "size": 11},
                 "hovertemplate": f"<b>{scale}</b> · %{{y}}<br>%{{x:.4f}}<extra></extra>",
-                "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+                "hoverlabel": hoverlabel(colour),
             }
         )
     sums = [float(np.mean(numbers["sums"])), *numbers["sums"]]
@@ -65,8 +62,8 @@ def _layout(labels: list[str], sums: list[float]) -> dict[str, Any]:
         "bargap": 0.22,
         "height": ROW * len(labels) + 6,
         "margin": {"l": 58, "r": 58, "t": 2, "b": 2},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
+        "paper_bgcolor": NOTHING,
+        "plot_bgcolor": NOTHING,
         "font": {"family": FONT, "size": 12, "color": NEUTRAL},
         "showlegend": False,
         "hovermode": "closest",
@@ -74,4 +71,5 @@ def _layout(labels: list[str], sums: list[float]) -> dict[str, Any]:
         "yaxis": {"autorange": "reversed", "fixedrange": True, "ticks": "", "showgrid": False, "zeroline": False},
         "annotations": notes,
         "uirevision": "shares",
+        "meta": {"card": "query", "panels": []},
     }

@@ -10,10 +10,11 @@ from app.drawing.canvas import Drawing
 from app.i18n import say
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import FONT, NEUTRAL, scale_colour
+from app.theme import DIVIDER, FONT, NEUTRAL, NOTHING, READ, READ_EDGE, scale_colour
 from app.views.schedule.charts import gmacs_chart, shares_chart
 from app.views.schedule.stopwatch import milliseconds
 from app.views.schedule.trained import study, study_chart
+from app.views.view import View
 from litedetr import DetectorConfig, EncoderSchedule
 from litedetr.config import preset
 from litedetr.cost import full_encoder, gmacs
@@ -58,8 +59,8 @@ def drawing(run: Run, state: ViewState) -> Drawing:
             "barmode": "overlay",
             "bargap": 0.14,
             "margin": {"l": 96, "r": 16, "t": 44, "b": 56},
-            "paper_bgcolor": "rgba(0,0,0,0)",
-            "plot_bgcolor": "rgba(0,0,0,0)",
+            "paper_bgcolor": NOTHING,
+            "plot_bgcolor": NOTHING,
             "font": {"family": FONT, "size": 13, "color": NEUTRAL},
             "showlegend": False,
             "hovermode": "closest",
@@ -68,13 +69,6 @@ def drawing(run: Run, state: ViewState) -> Drawing:
             "meta": {"panels": []},
         },
     }
-
-
-def figure(run: Run, state: ViewState):
-    """`drawing` as a checked figure."""
-    import plotly.graph_objects as go
-
-    return go.Figure(drawing(run, state))
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
@@ -220,7 +214,7 @@ def published(plan: EncoderSchedule) -> list[dict[str, Any]]:
     return found
 
 
-_EDGE = {"color": "rgba(138,147,163,.7)", "width": 1, "dash": "dot"}
+_EDGE = {"color": DIVIDER, "width": 1, "dash": "dot"}
 
 
 def _row(plan: EncoderSchedule, level: int, name: str, tokens: int, lang: str) -> dict[str, Any]:
@@ -236,8 +230,8 @@ def _row(plan: EncoderSchedule, level: int, name: str, tokens: int, lang: str) -
         "y": [0.76] * len(steps),
         "base": [level - 0.38] * len(steps),
         "marker": {
-            "color": [colour if ask else "rgba(138,147,163,.10)" for ask in asks],
-            "line": {"color": [colour if ask else "rgba(138,147,163,.55)" for ask in asks], "width": 1},
+            "color": [colour if ask else READ for ask in asks],
+            "line": {"color": [colour if ask else READ_EDGE for ask in asks], "width": 1},
         },
         "customdata": [step.name for step in steps],
         "text": words,
@@ -259,3 +253,6 @@ def _size(run: Run) -> tuple[int, int]:
 def _count(number: int) -> str:
     """With a space between thousands."""
     return f"{number:,}".replace(",", " ")
+
+
+VIEW = View("schedule", drawing, summary, controls=controls, charts=charts, job=job, work=work, rail=False)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from app.drawing.canvas import Drawing
-from app.drawing.chart import LIGHT_HALF, NUMBERS, chart, name_axis, value_axis
+from app.drawing.chart import chart, name_axis, value_axis
 from app.i18n import say
+from app.theme import CHANGED, FULL, LIGHT_HALF, NUMBERS, OURS
 from litedetr import EncoderSchedule
 from litedetr.cost import Cost
-
-OURS, FULL = "#0072b2", "#d55e00"
-"""This schedule, the full encoder: as in the film's ledger."""
 
 
 def gmacs_chart(plan: EncoderSchedule, cost: Cost, full: Cost, lang: str) -> Drawing:
@@ -74,5 +72,5 @@ def shares_chart(plans: list[list[EncoderSchedule]], shares: list[list[float]], 
     if plan.high <= len(rows) and f"A{plan.updates}" in columns:
         x, y = columns.index(f"A{plan.updates}"), plan.high - 1
         frame = {"type": "rect", "x0": x - 0.5, "x1": x + 0.5, "y0": y - 0.5, "y1": y + 0.5}
-        drawing["layout"]["shapes"] = [{**frame, "line": {"color": "#d55e00", "width": 3}}]
+        drawing["layout"]["shapes"] = [{**frame, "line": {"color": CHANGED, "width": 3}}]
     return drawing

@@ -11,10 +11,10 @@ from typing import Any
 from app.drawing.canvas import Drawing
 from app.drawing.chart import chart, line_at, name_axis, value_axis
 from app.i18n import say
+from app.theme import STUDY_MARKS, WHITE
 from litedetr import EncoderSchedule
 
 STUDY = Path(__file__).parents[3] / "assets" / "study.json"
-FIGURES = {"AP": ("#0072b2", "circle"), "AP_small": ("#d55e00", "diamond")}
 ROW = 30
 
 
@@ -31,7 +31,7 @@ def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Draw
     base = mean(run["AP"] for run in rows[0]["runs"])
     sure = [(name, row["difference"]) for name, row in list(zip(names, rows, strict=True))[1:] if "difference" in row]
     traces = [_interval(name, less, base) for name, less in sure]
-    for figure, (colour, symbol) in FIGURES.items():
+    for figure, (colour, symbol) in STUDY_MARKS.items():
         marks = [(name, row, run) for name, row in zip(names, rows, strict=True) for run in row["runs"]]
         traces.append(
             {
@@ -40,7 +40,7 @@ def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Draw
                 "name": say(lang, f"schedule.study.{figure}"),
                 "x": [run[figure] for _, _, run in marks],
                 "y": [name for name, _, _ in marks],
-                "marker": {"size": 11, "color": colour, "symbol": symbol, "opacity": 0.85, "line": {"color": "#fff", "width": 1}},
+                "marker": {"size": 11, "color": colour, "symbol": symbol, "opacity": 0.85, "line": {"color": WHITE, "width": 1}},
                 "customdata": [{"set": {"plan": row["schedule"]}} for _, row, _ in marks],
                 "hovertext": [_words(row, run, lang) for _, row, run in marks],
                 "hoverinfo": "text",
@@ -67,7 +67,7 @@ def _interval(name: str, less: dict[str, float], base: float) -> dict[str, Any]:
         "showlegend": False,
         "x": [base + less["low"], base + less["high"]],
         "y": [name, name],
-        "line": {"color": FIGURES["AP"][0], "width": 2},
+        "line": {"color": STUDY_MARKS["AP"][0], "width": 2},
         "opacity": 0.5,
         "hoverinfo": "skip",
     }

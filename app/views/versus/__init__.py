@@ -7,48 +7,38 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import chart, name_axis, value_axis
+from app.drawing.marks import hoverlabel, tag
 from app.drawing.panels import Panel, panels
-from app.engine.models import describe
-from app.engine.second_model import OWN, other_models
 from app.i18n import say
+from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
-from app.theme import FONT, class_colour, ink_on
+from app.theme import CHANGED, NEUTRAL, NOTHING, OURS, class_colour
 from app.views.versus.rivals import Rival, compare, every_scale, matched
+from app.views.view import View
 from litedetr import Detector
 
-ALONE = "#d55e00"
-"""Detections that one side has alone."""
 SIDES = ("left", "right")
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
     """Both photos with their detections: thin where both have them, thick and dashed where one has them alone."""
     rivals = _rivals(run, state)
     if rivals is None:
-        found = run.detections
-        shown = [_box(run, found.boxes[i], found.names[i], float(found.scores[i]), False, place % 4)
-                 for place, i in enumerate(run.shown(state.threshold))]  # fmt: skip
-        return panels(run, [Panel(run.config.schedule, shown), Panel(_short(state))], veil=0.25)
+        found, shown = run.detections, run.shown(state.threshold)
+        named = [(found.boxes[i], found.names[i], float(found.scores[i]), False) for i in shown]
+        return panels(run, [_panel(run, run.config.schedule, named), Panel(_short(state))], veil=0.25)
     pairs = matched(rivals["left"], rivals["right"], state.threshold)
     contents = []
     for place, side in enumerate(SIDES):
         rival = rivals[side]
         kept = [(pair[place], None in pair) for pair in pairs if pair[place] is not None]
-        traces = [
-            _box(run, rival.boxes[i], rival.names[i], float(rival.scores[i]), alone, number % 4)  # names of like boxes stay apart
-            for number, (i, alone) in enumerate(kept)
-        ]
-        contents.append(Panel(f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", traces))
+        named = [(rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
+        contents.append(_panel(run, f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", named))
     return panels(run, contents, veil=0.25)
 
 
@@ -89,7 +79,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """The other side."""
     options = [["", say(state.lang, "versus.every")], *other_models(run, state)]
-    return [{"key": "other", "kind": "choice", "label": say(state.lang, "versus.with"), "value": state.other, "options": options}]
+    return [settings.choice("other", say(state.lang, "versus.with"), state.other, options)]
 
 
 def charts(run: Run, state: ViewState) -> list[Drawing]:
@@ -101,8 +91,8 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
     encoder = [rivals[side].encoder_ms for side in SIDES]
     rest = [rivals[side].milliseconds - rivals[side].encoder_ms for side in SIDES]
     bars = [
-        _bars(say(state.lang, "versus.bar.encoder"), names, encoder, "#0072b2"),
-        _bars(say(state.lang, "versus.bar.rest"), names, rest, "#8a93a3"),
+        _bars(say(state.lang, "versus.bar.encoder"), names, encoder, OURS),
+        _bars(say(state.lang, "versus.bar.rest"), names, rest, NEUTRAL),
     ]
     axes = {"xaxis": value_axis(ticksuffix=" ms", rangemode="tozero"), "yaxis": name_axis()}
     return [chart(bars, say(state.lang, "versus.time"), 64, legend=True, barmode="stack", bargap=0.25, **axes)]
@@ -141,30 +131,36 @@ def _short(state: ViewState, rival: Rival | None = None, side: str = "right") ->
     return say(state.lang, "models.own") if rival is None else rival.schedule
 
 
-_INWARD = ("bottom right", "bottom left", "top left", "top right")
-"""Where a name goes from each corner of its box, clockwise from the upper left."""
-
-
-def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool, corner: int) -> dict[str, Any]:
-    """A box, cut at the photo's edge, so that its name (at a `corner`, 0 to 3) stays off the panel's title."""
+def _panel(run: Run, title: str, named: list[tuple[np.ndarray, str, float, bool]]) -> Panel:
+    """A photo with boxes (box, name, score, whether this side alone has it), all cut at the photo's edge."""
     height, width = run.size
     names = run.config.names
-    colour = ALONE if alone else class_colour(names.index(name) if name in names else 0)
-    text = f"{escape(name)} {score:.2f}"
+    traces, labels = [], []
+    for number, (box, name, score, alone) in enumerate(named):
+        colour = CHANGED if alone else class_colour(names.index(name) if name in names else 0)
+        box = np.clip(box, 0, [width, height, width, height])
+        text = f"{escape(name)} {score:.2f}"
+        traces.append(_box(box, text, colour, alone))
+        x1, y1, x2, y2 = (float(value) for value in box)
+        rightmost, low = x1 > 0.5 * width, number % 2 == 1  # half a photo is room for any name; names of like boxes stay apart
+        place = {"x": x2 if rightmost else x1, "y": y2 if low else y1}
+        anchors = {"xanchor": "right" if rightmost else "left", "yanchor": "bottom" if low else "top"}
+        labels.append(tag(text, colour, **place, **anchors))
+    return Panel(title, traces, labels[::-1])  # the best on top
+
+
+def _box(box: np.ndarray, text: str, colour: str, alone: bool) -> dict[str, Any]:
     return {
         "type": "scatter",
-        **outline(np.clip(box, 0, [width, height, width, height])),
-        "mode": "lines+text",
-        "text": [text if place == corner else "" for place in range(5)],
-        "textposition": _INWARD[corner],
-        "textfont": {"size": 11, "color": "#ffffff", "family": FONT, "shadow": "0 0 3px #000, 0 0 3px #000"},
+        **outline(box),
+        "mode": "lines",
         "line": {"color": colour, "width": 3.5 if alone else 2, "dash": "dash" if alone else "solid"},
         "fill": "toself",
-        "fillcolor": "rgba(0,0,0,0)",
+        "fillcolor": NOTHING,
         "hoveron": "fills",
         "hoverinfo": "name",
         "name": text,
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+        "hoverlabel": hoverlabel(colour),
     }
 
 
@@ -189,3 +185,6 @@ def _cells(left: Rival, right: Rival, pair: tuple[int | None, int | None, float]
         "–" if j is None else f"{right.scores[j]:.2f}",
         "–" if None in pair else f"{overlap:.2f}",
     ]
+
+
+VIEW = View("versus", drawing, summary, controls=controls, charts=charts, job=job, work=work, rail=False)

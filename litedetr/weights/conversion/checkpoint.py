@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import json
+import logging
 import pathlib
 import pickle
 from collections.abc import Mapping
@@ -20,6 +21,12 @@ from torch import Tensor
 from litedetr.weights.conversion import transformers
 from litedetr.weights.errors import WeightsError
 
+log = logging.getLogger(__name__)
+_TRAINED = ("model", "state_dict", "model_state_dict", "module")
+_AVERAGED = ("ema_model", "model_ema", "ema_state_dict", "ema")
+"""Where training tools keep the state dict in a checkpoint."""
+_MARK = "transformer.level_embed"
+"""A weight that every model here has once."""
 _PLAIN = [argparse.Namespace, collections.Counter, pathlib.PosixPath, pathlib.PurePosixPath]
 
 
@@ -101,20 +108,35 @@ def _pickle(file: Path) -> Any:
 
 
 def _state_and_args(saved: Any, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """``ema_model`` where the model was trained to be used so, else ``model``, else the whole file."""
+    """The averaged weights where the model was trained to be used so, else the model's, else the whole file."""
     if not isinstance(saved, Mapping):
         raise WeightsError(f"expected a dict of tensors in {name}, got {type(saved).__name__}")
     args = saved.get("args", {})
     args = vars(args) if isinstance(args, argparse.Namespace) else dict(args) if isinstance(args, Mapping) else {}
-    order = ("ema_model", "model") if args.get("use_ema") else ("model", "ema_model")
-    inner = next((saved[key] for key in order if isinstance(saved.get(key), Mapping)), saved)
-    state = {key.removeprefix("module."): value for key, value in inner.items() if isinstance(value, Tensor)}
-    others = [key for key, value in inner.items() if not isinstance(value, Tensor)]
+    order = (*_AVERAGED, *_TRAINED) if args.get("use_ema") else (*_TRAINED, *_AVERAGED)
+    inner = saved
+    while (key := next((key for key in order if isinstance(inner.get(key), Mapping)), None)) is not None:
+        inner = inner[key]
+    state = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+    others = [key for key, value in inner.items() if not isinstance(value, Tensor | int | float)]
     if not state or others:
         raise WeightsError(
             f"expected only tensors in the state dict of {name}, got {', '.join(map(str, others[:3])) or 'nothing'}"
         )
-    return state, args
+    return _one_model(state, name), args
+
+
+def _one_model(state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The model's own weights without what wrappers put before their names, and without averaged or teacher's doubles."""
+    found = [key.removesuffix(_MARK) for key in state if key.endswith(_MARK)]
+    if not found:
+        return {key.removeprefix("module."): value for key, value in state.items()}
+    own, *doubles = sorted(found, key=lambda prefix: (any(word in prefix for word in ("ema", "teacher")), len(prefix)))
+    kept = {key: value for key, value in state.items() if not key.startswith(tuple(doubles))}
+    if doubles:
+        text = "%s: %d weights of a second copy of the model are left out (%s…)"
+        log.warning(text, name, len(state) - len(kept), doubles[0])
+    return {key.removeprefix(own): value for key, value in kept.items()}
 
 
 def _line(error: Exception) -> str:

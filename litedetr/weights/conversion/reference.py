@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 
@@ -15,6 +16,13 @@ from litedetr.weights.conversion.checkpoint import Checkpoint
 from litedetr.weights.conversion.infer import Known, infer_config
 from litedetr.weights.errors import WeightsError, check_state
 
+log = logging.getLogger(__name__)
+LABEL_BOOK = "label_embed.weight"
+_TRAINING_ALONE = re.compile(
+    r"^(criterion|loss|matcher|optimi[sz]er|teacher|ema|model_ema|aux(iliary)?_heads?|dense_head|mask_head|bbox_attention|dn_\w+|"
+    r"one2many_\w+|o2m_\w+|(class|bbox)_embed_(one2many|o2m|aux))\."
+)
+"""Losses, auxiliary and one-to-many heads, masks, doubles, as training tools name them."""
 # First match wins.
 _ENCODER_LAYER = (
     (r"^self_attn\.", "attention."),
@@ -83,11 +91,16 @@ def convert_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
 
     Every key is accounted for: aliases of one tensor must be equal and become one; what takes no part in the computation is
     dropped (the ``query_proj`` of the published plain attention, counters of frozen batch norms), and so are tables that
-    follow from the window size (Swin's ``relative_position_index``), if they hold what they must.
+    follow from the window size (Swin's ``relative_position_index``), if they hold what they must. What only training uses is
+    dropped or cut with a line in the log: losses, auxiliary heads, doubles, denoising label books of any size.
 
     Raises:
         WeightsError: two aliases differ, or a key is left over, missing or misshaped.
     """
+    training = [name for name in state if _TRAINING_ALONE.match(name)]
+    if training:
+        log.warning("%d weights that only training uses are left out (%s)", len(training), ", ".join(training[:3]))
+        state = {name: value for name, value in state.items() if name not in training}
     first_stage = _first_stage_head(state, expected)
     single_stage = "transformer.reference_points.weight" in state
     converted: dict[str, Tensor] = {}
@@ -108,8 +121,25 @@ def convert_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
                 "build the model with shared_heads=False"
             )
         converted[target] = value
+    if (wanted := expected.get(LABEL_BOOK)) is not None:
+        converted[LABEL_BOOK] = _label_book(converted.get(LABEL_BOOK), wanted)
     check_state(dict(expected), converted)
     return converted
+
+
+def _label_book(book: Tensor | None, wanted: Tensor) -> Tensor:
+    """The contents of denoising queries, (K + 1, d): the first rows of a larger book; zeros where a smaller one, or none, ends.
+
+    Fine-tuned checkpoints keep the book of the classes that they began with. Detecting never reads it.
+    """
+    if book is not None and (book.shape == wanted.shape or book.ndim != 2 or book.shape[1] != wanted.shape[1]):
+        return book
+    rows = 0 if book is None else min(len(book), len(wanted))
+    log.warning("denoising label book: %d of %d rows are taken (training alone uses it)", rows, len(wanted))
+    made = torch.zeros(wanted.shape)
+    if book is not None:
+        made[:rows] = book[:rows]
+    return made
 
 
 def _first_stage_head(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:

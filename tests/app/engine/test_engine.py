@@ -1,5 +1,4 @@
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ def copies(run, count):
 
 
 def test_the_store_drops_the_least_recently_used(run):
-    store = RunStore(limit=3 * run.nbytes)
+    store = RunStore(limit=3 * run.nbytes + run.layers[1])
     first, second, third, fourth = copies(run, 4)
     for each in (first, second, third):
         store.put(each)
@@ -29,6 +28,16 @@ def test_the_store_drops_the_least_recently_used(run):
     assert "run 1" not in store
     assert all(name in store for name in ("run 0", "run 2", "run 3"))
     assert store.nbytes <= store.limit
+
+
+def test_a_visitor_with_many_runs_gives_way_first(run):
+    store = RunStore(limit=4 * run.nbytes + run.layers[1])
+    mine, example, *yours = copies(run, 5)
+    store.put(mine, "me")
+    store.put(example)
+    for each in yours:
+        store.put(each, "you")
+    assert [name in store for name in ("run 0", "run 1", "run 2", "run 3", "run 4")] == [True, True, False, True, True]
 
 
 def test_a_run_larger_than_the_store_is_kept_alone(run):
@@ -133,7 +142,7 @@ def test_work_is_done_once_kept_and_can_be_cancelled(engine, run, monkeypatch):
         done.append(detectors().config.family)
         return np.ones(7)
 
-    monkeypatch.setitem(VIEWS, "mattered", SimpleNamespace(job=lambda *_: "mattered 1", work=work))
+    monkeypatch.setitem(VIEWS, "mattered", replace(VIEWS["mattered"], job=lambda *_: "mattered 1", work=work))
 
     def refuse(event):
         if event["share"]:

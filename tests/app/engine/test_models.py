@@ -3,7 +3,8 @@
 import pytest
 
 from app.engine import models as models_module
-from app.engine.models import Models, describe, hub_is_open, limits, offered
+from app.engine.models import Models, hub_is_open, limits
+from app.run.model_list import describe, offered
 from app.run.state import HUB_ID, ViewState
 from app.server.events import run_events
 from litedetr.config import preset

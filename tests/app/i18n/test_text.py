@@ -1,10 +1,8 @@
-import inspect
 import re
 
 import pytest
 
 from app.i18n import say, texts
-from app.run.choice import select
 from app.run.state import LANGUAGES
 from app.stage.component import FOLDER
 
@@ -29,13 +27,6 @@ def test_every_text_that_the_page_asks_for_exists(path):
     source = path.read_text(encoding="utf-8")
     keys = re.findall(r"say\('([\w.]+)'", source) + re.findall(r'data-(?:text|label)="([\w.]+)"', source)
     assert [key for key in keys if key not in ENGLISH] == []
-
-
-def test_every_note_has_its_text():
-    source = inspect.getsource(inspect.getmodule(select))
-    keys = [*re.findall(r'\("(\w+)", \{', source), "scale_waits", "scale_unknown"]
-    assert len(keys) >= 5
-    assert [key for key in keys if f"note.{key}" not in ENGLISH] == []
 
 
 def test_the_template_is_no_program():

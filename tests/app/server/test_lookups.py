@@ -7,7 +7,7 @@ import pytest
 from app.engine.store import RunStore
 from app.run.state import ViewState
 from app.server.lookups import Lookups
-from app.views import points
+from app.views import VIEWS, points
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +38,11 @@ def test_look_answers_a_click(lookups, run):
     state = ViewState.from_query(answer["state"])
     assert state.point == (0.5, 0.5)
     figure = json.loads(answer["figure"])
-    expected = {trace.meta: trace for trace in points.figure(run, state).data if trace.meta}
+    expected = {trace.meta: trace for trace in points.VIEW.figure(run, state).data if trace.meta}
     for trace in figure["data"]:
         if trace.get("meta"):
             np.testing.assert_allclose(trace["x"], expected[trace["meta"]].x, rtol=1e-5)
-    assert json.loads(answer["shares"])["data"]
+    assert json.loads(answer["charts"][0])["layout"]["meta"]["card"] == "query"
 
 
 def test_an_expired_run_is_a_sentence_in_the_visitors_language():
@@ -86,7 +86,7 @@ def test_a_failure_inside_is_a_sentence_without_details(lookups, run, monkeypatc
     def broken(*_):
         raise RuntimeError("/secret/path")
 
-    monkeypatch.setattr("app.server.lookups.pick", broken)
-    answer = lookups.look({"run": run.id, "pick": [0.5, 0.5]})
+    monkeypatch.setitem(VIEWS, "points", replace(VIEWS["points"], drawing=broken))
+    answer = lookups.look({"run": run.id, "state": {"view": "points"}})
     assert "secret" not in json.dumps(answer)
     assert answer["error"].endswith(".")

@@ -10,12 +10,12 @@ import pytest
 from app.i18n import texts
 from app.run.state import ViewState
 from app.theme import NEUTRAL
-from app.views import attended, desire, leak, lookers
+from app.views import view_of
 from tests.app.views.padded import padded_run
 from tests.app.views.small import small_run
 from tests.small_models import KINDS
 
-VIEWS = {"attended": attended, "desire": desire, "lookers": lookers, "leak": leak}
+VIEWS = {name: view_of(name) for name in ("attended", "desire", "lookers", "leak")}
 STATES = [
     {},
     {"query": 3},

@@ -48,7 +48,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         sent = [drawn, film.charts(run, state), film.controls(run, state), film.summary(run, state)]
         orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
         if number % 5 == 0:
-            assert len(film.figure(run, state).data) == len(drawn["data"])
+            assert len(film.VIEW.figure(run, state).data) == len(drawn["data"])
             go.Figure(film.charts(run, state)[0])
 
 

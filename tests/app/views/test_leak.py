@@ -89,7 +89,7 @@ def test_the_worst_are_those_that_lose_most_and_lead_to_themselves(kind):
         np.testing.assert_allclose(lost[numbers["worst"]], np.sort(lost)[::-1][: leak.WORST], atol=1e-5)
         for row, line in zip(numbers["worst"], numbers["table"]["rows"], strict=True):
             assert line["cells"][1] == f"{lost[row]:.1%}"
-            chosen = leak.select(run, ViewState.from_query(state.to_query() | line["set"]))
+            chosen = leak.choose(run, ViewState.from_query(state.to_query() | line["set"]))
             assert (chosen.step.name, chosen.row) == (step.name, row)
 
 

@@ -92,7 +92,7 @@ def test_every_reader_leads_to_itself(kind):
         assert numbers["rows"]
         for row, line in zip(numbers["rows"], numbers["table"]["rows"], strict=True):
             after = ViewState.from_query(state.to_query() | line["set"])
-            chosen = lookers.selection.select(run, after)
+            chosen = lookers.choice.choose(run, after)
             assert (chosen.step.name, chosen.row) == (step.name, row)
             if step.kind == "decoder":
                 assert lookers.summary(run, after)["point"] == pytest.approx(numbers["point"], abs=0.1)  # the place stays

@@ -56,7 +56,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
         assert len(missed.charts(run, state)) == (box is not None)
         if number < 2:
-            assert len(missed.figure(run, state).data) == len(drawn["data"])
+            assert len(missed.VIEW.figure(run, state).data) == len(drawn["data"])
             assert [len(go.Figure(chart).data) for chart in missed.charts(run, state)] == [
                 len(chart["data"]) for chart in sent[1]
             ]
@@ -149,8 +149,7 @@ def story(*, boxes, scores, others=None, kind="H3L1", keep=100, proposals=None) 
         trace.proposal_logits[trace.selected_tokens[0], 1] = torch.tensor(scores[0]).logit()
         for token, (box, score) in (proposals or {}).items():
             trace.proposal_boxes[token], trace.proposal_logits[token, 1] = torch.tensor(box), torch.tensor(score).logit()
-    size = torch.tensor([run.size])
-    kept = [values[0].numpy() for values in top_k(trace.logits[-1:], trace.boxes[-1:], size, keep)]
+    kept = top_k(trace.logits[-1].numpy(), trace.boxes[-1].numpy(), run.size, keep)
     found: Detections = replace(run.detections, scores=kept[0], labels=kept[1], boxes=kept[2], queries=kept[3], trace=trace)
     return replace(run, id=f"story-{kind}", detections=found)
 

@@ -38,7 +38,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         sent = [drawn, onion.charts(run, state), onion.summary(run, state)]
         orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
         if number % 3 == 0:
-            assert len(onion.figure(run, state).data) == len(drawn["data"])
+            assert len(onion.VIEW.figure(run, state).data) == len(drawn["data"])
             go.Figure(onion.charts(run, state)[0])
 
 

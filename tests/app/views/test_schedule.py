@@ -24,7 +24,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         state = ViewState(view="schedule", plan=plan, lang=["en", "ko"][number % 2])
         drawn = [schedule.drawing(run, state), schedule.summary(run, state), schedule.controls(run, state)]
         orjson.dumps([*drawn, schedule.charts(run, state)], default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
-    schedule.figure(run, state)
+    schedule.VIEW.figure(run, state)
     for chart in schedule.charts(run, state):
         go.Figure(chart)
 

@@ -52,7 +52,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
                 versus.charts(run, state),
             ]
             orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
-            versus.figure(run, state)
+            versus.VIEW.figure(run, state)
     assert len(told) == 4
 
 

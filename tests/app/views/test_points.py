@@ -1,14 +1,14 @@
 """What is drawn is what the trace holds."""
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
-from app.run.choice import select
-from app.run.rail import stops
+from app.drawing.marks import LARGEST
+from app.run.choice import choose
 from app.run.state import ViewState
-from app.theme import SCALE_COLOURS, class_colour, scale_colour
-from app.views import detections, points
-from app.views.points import shares
+from app.theme import scale_colour
+from app.views import points
 from app.views.points.footprints import footprint, regrid
 
 STEPS = ["B1 high", "B1 all", "B3 all", "decoder 1", "decoder 3"]
@@ -25,8 +25,8 @@ def drawn(figure):
 @pytest.mark.parametrize("step", STEPS)
 def test_points_are_the_traces_locations_in_the_photos_pixels(run, step):
     state = state_at(step)
-    chosen = select(run, state)
-    traces = drawn(points.figure(run, state))
+    chosen = choose(run, state)
+    traces = drawn(points.VIEW.figure(run, state))
     assert set(traces) == {"S1", "S2", "S3", "S4"}
     for scale, trace in traces.items():
         level = chosen.step.scales.index(scale)
@@ -41,19 +41,19 @@ def test_points_are_the_traces_locations_in_the_photos_pixels(run, step):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_size_and_shade_follow_the_weight_with_one_measure_for_all_scales(run, step):
-    traces = drawn(points.figure(run, state_at(step))).values()
+    traces = drawn(points.VIEW.figure(run, state_at(step))).values()
     weights = np.concatenate([np.asarray(trace.customdata)[:, 2] for trace in traces])
     sizes = np.concatenate([np.asarray(trace.marker.size) for trace in traces])
     shades = np.concatenate([np.asarray(trace.marker.opacity) for trace in traces])
     order = np.argsort(weights)
     assert (np.diff(sizes[order]) >= -1e-4).all()
     assert (np.diff(shades[order]) >= -1e-6).all()
-    assert sizes.max() == pytest.approx(points.LARGEST)
+    assert sizes.max() == pytest.approx(LARGEST)
 
 
 def test_one_head_and_hidden_scales(run):
-    whole = drawn(points.figure(run, state_at("B2 all")))
-    one = drawn(points.figure(run, state_at("B2 all", head=3, hidden=("S1", "S4"))))
+    whole = drawn(points.VIEW.figure(run, state_at("B2 all")))
+    one = drawn(points.VIEW.figure(run, state_at("B2 all", head=3, hidden=("S1", "S4"))))
     assert set(one) == {"S2", "S3"}
     for scale, trace in one.items():
         details = np.asarray(trace.customdata)
@@ -64,14 +64,14 @@ def test_one_head_and_hidden_scales(run):
 
 def test_points_outside_the_photo_stay_outside(run):
     state = ViewState(view="points", point=(0.0, 0.0), scale="S1", step="B1 all")
-    chosen = select(run, state)
+    chosen = choose(run, state)
     places = run.to_photo(chosen.locations)
     outside = ((places < 0) | (places > np.array(run.size[::-1]))).any(-1)
     assert outside.any()
     numbers = points.summary(run, state)
     assert numbers["outside"]["points"] == outside.sum()
     assert numbers["outside"]["weight"] == pytest.approx(chosen.weights[outside].sum() / 8)
-    x = np.concatenate([np.asarray(trace.x) for trace in drawn(points.figure(run, state)).values()])
+    x = np.concatenate([np.asarray(trace.x) for trace in drawn(points.VIEW.figure(run, state)).values()])
     assert x.min() == pytest.approx(places[..., 0].min(), abs=1e-2)
     assert x.min() < 0
 
@@ -79,7 +79,7 @@ def test_points_outside_the_photo_stay_outside(run):
 @pytest.mark.parametrize("step", STEPS)
 def test_attention_sums_to_one_and_the_output_is_rebuilt(run, step):
     numbers = points.summary(run, state_at(step))
-    chosen = select(run, state_at(step))
+    chosen = choose(run, state_at(step))
     np.testing.assert_allclose(numbers["sums"], 1.0, atol=1e-5)
     assert sum(numbers["mean"]) == pytest.approx(1.0, abs=1e-5)
     assert numbers["scales"] == ["S1", "S2", "S3", "S4"]
@@ -89,9 +89,9 @@ def test_attention_sums_to_one_and_the_output_is_rebuilt(run, step):
 
 
 def test_the_cross_is_at_the_reference_point(run):
-    figure = points.figure(run, state_at("decoder 2"))
+    figure = points.VIEW.figure(run, state_at("decoder 2"))
     crosses = [trace for trace in figure.data if trace.name == "reference"]
-    query = select(run, state_at("decoder 2")).row
+    query = choose(run, state_at("decoder 2")).row
     expected = run.to_photo(run.trace.step("decoder 2").reference_points[query, 0, :2].numpy())
     for cross in crosses:
         np.testing.assert_allclose([cross.x[0], cross.y[0]], expected, rtol=1e-5)
@@ -99,7 +99,7 @@ def test_the_cross_is_at_the_reference_point(run):
 
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_an_objects_box_is_the_one_it_asked_with(run, layer):
-    chosen = select(run, state_at(f"decoder {layer}"))
+    chosen = choose(run, state_at(f"decoder {layer}"))
     cx, cy, width, height = run.trace.boxes[layer - 1][chosen.row].numpy() * np.array([330, 210, 330, 210])
     expected = [cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2]
     np.testing.assert_allclose(chosen.box, expected, rtol=1e-4, atol=1e-2)
@@ -110,57 +110,13 @@ def test_an_objects_box_is_the_one_it_asked_with(run, layer):
 def test_bars_are_the_shares(run):
     state = state_at("B1 all", hidden=("S2",))
     numbers = points.summary(run, state)
-    figure = shares.figure(run, state)
+    figure = go.Figure(points.charts(run, state)[0])
     assert [bar.name for bar in figure.data] == numbers["scales"]
     for place, bar in enumerate(figure.data):
         expected = [numbers["mean"][place], *(row[place] for row in numbers["shares"])]
         np.testing.assert_allclose(bar.x, expected)
     assert all(note.text == "Σ 1.000" for note in figure.layout.annotations)
     assert len(figure.layout.annotations) == 9
-
-
-@pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5, 1.0])
-def test_boxes_are_the_detections_above_the_threshold(run, threshold):
-    state = ViewState(threshold=threshold)
-    figure = detections.figure(run, state)
-    shown = np.flatnonzero(run.detections.scores >= threshold)
-    boxes = {trace.meta: trace for trace in figure.data}
-    assert set(boxes) == set(shown.tolist())
-    for index, trace in boxes.items():
-        x1, y1, x2, y2 = run.detections.boxes[index]
-        assert (min(trace.x), max(trace.x)) == (pytest.approx(x1), pytest.approx(x2))
-        assert (min(trace.y), max(trace.y)) == (pytest.approx(y1), pytest.approx(y2))
-        assert run.detections.names[index] in trace.text
-        assert f"{run.detections.scores[index]:.2f}" in trace.text
-        assert trace.line.color == class_colour(int(run.detections.labels[index]))
-    assert detections.summary(run, state)["shown"] == len(shown)
-
-
-def test_drawing_is_the_figure_and_leaves_the_run_alone(run, everything):
-    before = run.trace.steps[0].locations.clone()
-    for name, view in (("detections", detections), ("points", points)):
-        state = everything.with_(view=name, query=3)
-        figure = view.figure(run, state)
-        assert len(figure.data) == len(view.drawing(run, state)["data"])
-        assert figure.layout.images[0].source == run.picture_url
-        assert figure.to_json() == view.figure(run, state).to_json()
-    assert (run.trace.steps[0].locations == before).all()
-
-
-def test_the_rail_is_the_model(run):
-    rail = stops(run)
-    assert [stop["name"] for stop in rail] == ["backbone", *run.step_names, "boxes"]
-    by_name = {stop["name"]: stop for stop in rail}
-    assert by_name["B1 high"]["updates"] == ["S1", "S2", "S3"]
-    assert by_name["B1 all"]["updates"] == ["S1", "S2", "S3", "S4"]
-    assert by_name["B1 high"]["gmacs"] < by_name["B1 all"]["gmacs"]
-    total = run.cost.total - run.cost.selection
-    assert sum(stop["gmacs"] for stop in rail) == pytest.approx(total)
-
-
-def test_colours():
-    assert len(set(SCALE_COLOURS[:4])) == 4
-    assert len({class_colour(label) for label in range(80)}) == 80
 
 
 def bilinear_cells(points, weights, shape):
@@ -178,7 +134,7 @@ def bilinear_cells(points, weights, shape):
 @pytest.mark.parametrize("changes", [{}, {"head": 3}, {"hidden": ("S1", "S3")}])
 def test_footprints_sum_to_one_with_what_is_outside(run, changes):
     state = ViewState(view="points", point=(0.0, 0.02), step="B1 all", heat=True, **changes)
-    chosen = select(run, state)
+    chosen = choose(run, state)
     found = footprint(chosen, state)
     heads = slice(None) if state.head is None else slice(state.head - 1, state.head)
     for scale, share in found.inside.items():
@@ -191,7 +147,7 @@ def test_footprints_sum_to_one_with_what_is_outside(run, changes):
     assert found.total == pytest.approx(1.0, abs=1e-5)
     assert found.outside > 0.001
     assert bool(found.hidden) == bool(state.hidden)
-    figure = points.figure(run, state)
+    figure = points.VIEW.figure(run, state)
     heat = next(trace for trace in figure.data if trace.type == "heatmap")
     np.testing.assert_allclose(heat.z, 100 * found.grid, rtol=1e-5, atol=1e-6)
     words = dict(points.summary(run, state)["facts"])
@@ -201,7 +157,7 @@ def test_footprints_sum_to_one_with_what_is_outside(run, changes):
 
 def test_a_footprint_lies_where_its_points_read(run):
     state = ViewState(view="points", point=(0.6, 0.5), step="B1 all", heat=True, hidden=("S1", "S2", "S3"))
-    chosen = select(run, state)
+    chosen = choose(run, state)
     cells = bilinear_cells(chosen.locations[:, 0].reshape(-1, 2), chosen.weights[:, 0].ravel() / 8, run.trace.spatial_shapes[0])
     np.testing.assert_allclose(footprint(chosen, state).grid, cells, atol=1e-7)
 
@@ -216,8 +172,8 @@ def test_a_coarse_cell_keeps_its_amount_on_the_fine_grid():
 
 def test_points_beyond_the_gutter_are_counted_at_their_border(run):
     state = ViewState(view="points", point=(0.0, 0.0), scale="S1", step="B1 all")
-    chosen = select(run, state)
-    figure = points.figure(run, state)
+    chosen = choose(run, state)
+    figure = points.VIEW.figure(run, state)
     x0, x1 = figure.layout.xaxis.range
     y1, y0 = figure.layout.yaxis.range
     x, y = np.moveaxis(run.to_photo(chosen.locations).reshape(-1, 2), -1, 0)
@@ -231,21 +187,16 @@ def test_points_beyond_the_gutter_are_counted_at_their_border(run):
         assert (int("".join(filter(str.isdigit, mark.text))) if mark else 0) <= there.sum()
     drawn_x = np.concatenate([np.asarray(trace.x) for trace in drawn(figure).values()])
     assert len(drawn_x) == 128  # all are drawn where they are: the count is no substitute
-    one = points.figure(run, ViewState(view="points", point=(0.5, 0.5), step="B1 all", head=1, hidden=("S1", "S2")))
-    inner = points.figure(run, ViewState(view="points", point=(0.5, 0.5), step="B1 all", heat=True))
+    one = points.VIEW.figure(run, ViewState(view="points", point=(0.5, 0.5), step="B1 all", head=1, hidden=("S1", "S2")))
+    inner = points.VIEW.figure(run, ViewState(view="points", point=(0.5, 0.5), step="B1 all", heat=True))
     assert all(int("".join(filter(str.isdigit, mark.text))) <= 8 for mark in one.layout.annotations)
     assert not inner.layout.annotations
 
 
-def test_classes_filter_boxes_and_are_counted(run):
-    labels = run.detections.labels
-    some = tuple(sorted({int(label) for label in labels[:4]}))
-    state = ViewState(threshold=0.0, classes=some)
-    shown = {trace.meta for trace in detections.figure(run, state).data}
-    assert shown == set(np.flatnonzero(np.isin(labels, some)).tolist())
-    numbers = detections.summary(run, state)
-    assert numbers["shown"] == len(shown)
-    counted = {entry["label"]: entry["count"] for entry in numbers["classes"]}
-    assert counted == {int(label): int((labels == label).sum()) for label in set(labels.tolist())}
-    none = detections.summary(run, ViewState(threshold=1.0, classes=some))
-    assert {entry["label"]: entry["count"] for entry in none["classes"]} == dict.fromkeys(some, 0)
+def test_drawing_is_the_figure_and_leaves_the_run_alone(run):
+    before, state = run.trace.steps[0].locations.clone(), ViewState(view="points", threshold=0.0, query=3)
+    figure = points.VIEW.figure(run, state)
+    assert len(figure.data) == len(points.drawing(run, state)["data"])
+    assert figure.layout.images[0].source == run.picture_url
+    assert figure.to_json() == points.VIEW.figure(run, state).to_json()
+    assert (run.trace.steps[0].locations == before).all()
