@@ -65,14 +65,15 @@ def work_events(
 ) -> AsyncIterator[Event]:
     """Compute what a view needs the model for again.
 
-    Yields the events of `Engine.compute`, and ``{"done": key}`` or ``{"error": sentence}`` at the end.
+    Yields the events of `Engine.compute`, and ``{"done": key}`` or ``{"error": sentence}`` at the end, with ``"expired"`` where
+    the run is gone: the page makes it again.
     """
 
     def act(report: Report) -> Event:
         try:
             return {"done": engine.compute(engine.store.get(run_id), state, report, client)}
         except ExpiredRun:
-            return {"error": say(state.lang, "error.expired")}
+            return {"error": say(state.lang, "error.expired"), "expired": True}
         except WeightsError as error:
             return {"error": str(error)}
         except NoMemory:

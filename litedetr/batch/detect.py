@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from litedetr.batch.processes import ALONE, Processes
 from litedetr.batch.resume import alone, begin, whole_lines
-from litedetr.detector import BATCH, Detector, Prepared
 from litedetr.image import PhotoError, photo_size, resized_size
+from litedetr.network import BATCH, Network, Prepared
 from litedetr.photos.process import PhotoLimits, PhotoProcess
 
 PHOTO_ENDINGS = {
@@ -99,7 +99,7 @@ def printable(text: str) -> str:
 
 
 def detect_many(
-    detector: Detector,
+    detector: Network,
     files: Sequence[Path],
     out: Path,
     *,
@@ -132,7 +132,7 @@ def detect_many(
 
 
 def _detect_many(
-    detector: Detector, files: Sequence[Path], out: Path, about: dict[str, Any], threshold: float | None, batch: int,
+    detector: Network, files: Sequence[Path], out: Path, about: dict[str, Any], threshold: float | None, batch: int,
     restart: bool, processes: Processes, report: Callable[[str], None],
 ) -> BulkReport:  # fmt: skip
     known = processes.from_first(lambda: _begin(out, about, restart, files))
@@ -242,7 +242,7 @@ def _write(lines: IO[str], done: list[Line]) -> None:
 
 
 def _canvases(
-    files: Sequence[Path], detector: Detector, processes: Processes, readers: ThreadPoolExecutor
+    files: Sequence[Path], detector: Network, processes: Processes, readers: ThreadPoolExecutor
 ) -> list[tuple[int, int]]:
     """The size of each photo in the network, by its header; (0, 0) where it has none that can be read."""
     config = detector.config
@@ -267,7 +267,7 @@ def _batches(files: Sequence[Path], canvases: Sequence[tuple[int, int]], count: 
 
 
 def _results(
-    detector: Detector, batches: Sequence[list[Path]], readers: ThreadPoolExecutor, threshold: float | None
+    detector: Network, batches: Sequence[list[Path]], readers: ThreadPoolExecutor, threshold: float | None
 ) -> Iterator[list[Line]]:
     """Every batch's lines; the next one is decoded meanwhile."""
     photos = PhotoProcess(LIMITS)
