@@ -116,7 +116,7 @@ def intact(file: Path) -> bool:
 
 
 def keep(partial: Path, file: Path) -> None:
-    """Give a file that is whole its name, and write its digest beside it. Each comes at one stroke, because other processes do the
+    """Give a file that is whole its name, and write its digest beside it. Each comes at one stroke: other processes do the
     same; who comes between the two builds again."""
     os.replace(partial, file)
     handle, written = tempfile.mkstemp(prefix=".building-", dir=file.parent)
