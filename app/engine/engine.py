@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import secrets
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from PIL import Image
 from app.engine.gpu import Gpu
 from app.engine.jobs import Event, Jobs, Report
 from app.engine.models import Models
-from app.engine.out_of_memory import first_that_fits, sized
+from app.engine.out_of_memory import first_that_fits, out_of_memory, sized
 from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
+from app.engine.time_limit import LONGEST, Deadline, Pace
 from app.run.model_list import describe
 from app.run.progress import report_stages
 from app.run.run import Run
@@ -30,9 +32,11 @@ from litedetr import Detections, Detector
 from litedetr import image as photos
 from litedetr.cost import gmacs
 from litedetr.fast.memory import one_arena
+from litedetr.image import resized_size
 from litedetr.ops import native
 from litedetr.photos.process import PhotoProcess
 from litedetr.replay import step_cache
+from litedetr.weights.errors import WeightsError, why
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -72,6 +76,7 @@ class Engine:
         self.jobs = Jobs()
         self.queue = Queue()
         self.photos = PhotoProcess()
+        self.pace = Pace()
         self._examples: dict[tuple[str, str], str] = {}
         one_arena()
         torch.set_num_threads(max(1, min(os.cpu_count() or 1, 8)))
@@ -137,6 +142,7 @@ class Engine:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
             litedetr.weights.WeightsError: the model cannot be loaded.
             app.engine.queue.QueueFull: too many wait for the model.
+            app.engine.time_limit.TooSlow: the model takes longer than it may.
             app.engine.out_of_memory.NoMemory: not even half the photo's size fits into memory.
             Cancelled: `report` raised it.
         """
@@ -189,9 +195,26 @@ class Engine:
         """A model looks at a photo: on a GPU that is lent for it, or where the detector is. From a lent one come no events, and
         whole traces."""
         found = self.gpu.borrow(detector, model, pixels, threshold, bool(trace))
-        if found is None:
-            with report_stages(detector, lambda _, stage: report({"stage": stage})):
+        if found is not None:
+            return found
+        c = detector.config
+        work = gmacs(c, resized_size(pixels.shape[:2], c.short_side, c.long_side, c.size_divisor)).total
+        deadline = self.pace.deadline(work)
+
+        def begun(_: float, stage: str) -> None:
+            deadline.check()
+            report({"stage": stage})
+
+        try:
+            with report_stages(detector, begun):
                 found = detector.predict(pixels, threshold=threshold, trace=trace, cache=self.steps)
+        except (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
+            if not model or out_of_memory(error):
+                raise
+            raise WeightsError(
+                f"expected a model that can look at this photo, and {model} cannot ({why(error)}): choose another model"
+            ) from error
+        self.pace.note(work, deadline.passed)
         return found
 
     def _within_memory(self, detector: Detector, model: str, act: Callable[[Detector], T]) -> tuple[str, T]:
@@ -219,6 +242,7 @@ class Engine:
 
         Raises:
             Cancelled: `report` raised it.
+            app.engine.time_limit.TooSlow: it took longer than it may.
             litedetr.weights.WeightsError: a second model cannot be loaded.
         """
         view = view_of(state.view)
@@ -226,7 +250,10 @@ class Engine:
         if key is None or key in run.extras:
             return key
 
+        deadline = Deadline(math.inf)  # while it waits
+
         def begun(share: float, text: str) -> None:
+            deadline.check()
             report({"share": share, "text": text})
 
         def detectors(source: str = "", plain: bool = False) -> Detector:
@@ -237,6 +264,7 @@ class Engine:
         if HUB_ID.match(state.other):
             self.models.get(state.other, lambda *_: begun(0.0, ""))  # a slow Hub keeps nobody else waiting
         with self.queue.turn(client, _place(report)):
+            deadline = Deadline(3 * LONGEST)
             begun(0.0, "")
             _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
         run.extras.put(key, made)
