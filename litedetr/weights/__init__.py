@@ -26,7 +26,7 @@ CONFIG_BYTES = 2_000_000
 """A larger config.json is nobody's."""
 _HEADER_BYTES = 4_000_000
 _MOST_TENSORS = 10_000
-_KINDS = ("F64", "F32", "F16", "BF16")
+KINDS = ("F64", "F32", "F16", "BF16")
 
 Progress = Callable[[int, int], None]
 """Told the bytes done and the bytes in all."""
@@ -34,6 +34,14 @@ Progress = Callable[[int, int], None]
 
 class WeightsError(ValueError):
     """Weights that cannot be loaded; the message says what to do."""
+
+
+class OtherTypeError(WeightsError):
+    """A folder of `transformers` with a model that is no Deformable DETR: `model_type` as in its config.json."""
+
+    def __init__(self, message: str, model_type: str, folder: Path):
+        super().__init__(message)
+        self.model_type, self.folder = model_type, folder
 
 
 class Stored(NamedTuple):
@@ -143,9 +151,11 @@ def understand(folder: Path, name: str, limits: Limits | None = None) -> Detecto
         check_work(config, name, limits)
         return config
     if values["model_type"] != "deformable_detr":
-        raise WeightsError(
+        raise OtherTypeError(
             f"expected a litedetr model or a transformers model of the type deformable_detr in {name}, "
-            f"got the type {_short(values['model_type'])}. {_ANOTHER}"
+            f"got the type {_short(values['model_type'])}. {_ANOTHER}",
+            str(values["model_type"]),
+            folder,
         )
     return None
 
@@ -204,8 +214,11 @@ def check_work(config: DetectorConfig, name: str, limits: Limits | None) -> None
         )
 
 
-def headers(file: Path, name: str) -> dict[str, Stored]:
+def headers(file: Path, name: str, kinds: tuple[str, ...] = KINDS) -> dict[str, Stored]:
     """The tensors of a safetensors file, by its header: none of them is read.
+
+    Args:
+        kinds: what they may be, by safetensors' names.
 
     Raises:
         WeightsError: it is none, or its header does not fit the file.
@@ -220,9 +233,9 @@ def headers(file: Path, name: str) -> dict[str, Stored]:
                 raise WeightsError(f"expected at most {_MOST_TENSORS:,} tensors in {name}, got {len(keys):,}. {_ANOTHER}")
             slices = ((key, opened.get_slice(key)) for key in keys)
             stored = {key: Stored(tuple(part.get_shape()), part.get_dtype()) for key, part in slices}
-    other = next((f"{_short(key)} ({tensor.kind})" for key, tensor in stored.items() if tensor.kind not in _KINDS), None)
+    other = next((f"{_short(key)} ({tensor.kind})" for key, tensor in stored.items() if tensor.kind not in kinds), None)
     if other:
-        raise WeightsError(f"expected weights of the kinds {', '.join(_KINDS)} in {name}, got {other}. {_ANOTHER}")
+        raise WeightsError(f"expected weights of the kinds {', '.join(kinds)} in {name}, got {other}. {_ANOTHER}")
     return stored
 
 
