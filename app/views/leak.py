@@ -85,7 +85,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     index = run.step_names.index(shown.step.name)
     lost, worst = shown.lost, shown.worst
     here = float(table[index].sum())
-    total = float(np.average(table.sum(axis=1), weights=[len(step.weights) for step in run.trace.steps]))
+    total = float(np.average(table.sum(axis=1), weights=[step.queries for step in run.trace.steps]))
     facts = [
         [say(lang, "leak.here", step=shown.step.name), f"{here:.2%}"],
         [say(lang, "leak.run"), f"{total:.2%}"],

@@ -53,7 +53,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         "updated": sorted(frame.updated),
         "kept": sorted(set(sizes) - set(frame.updated)) if encoding else [],
         "tokens": {"updated": sum(sizes[scale] for scale in frame.updated), "all": sum(sizes.values())},
-        "updates": {"ours": sum(len(step.weights) for step in past), "full": len(past) * sum(sizes.values())},
+        "updates": {"ours": sum(step.queries for step in past), "full": len(past) * sum(sizes.values())},
         "gmacs": sum(entry.gmacs for entry in entries[: place + 1]),
         "full_gmacs": sum(entry.full for entry in entries[: place + 1]),
         "milliseconds": entries[place].milliseconds,
@@ -125,7 +125,7 @@ def _notes(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any], te
 
 def _table(run: Run, text: Any) -> dict[str, Any]:
     head = [text("column.step"), text("column.tokens"), text("column.gmacs"), text("column.full"), "ms"]
-    sizes = {step.name: f"{len(step.weights):,}" for step in run.trace.encoder_steps}
+    sizes = {step.name: f"{step.queries:,}" for step in run.trace.encoder_steps}
     rows = []
     for entry in ledger.ledger(run):
         time = "–" if entry.milliseconds is None else f"{entry.milliseconds:.1f}"
