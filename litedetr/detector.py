@@ -14,6 +14,7 @@ from torch.nn import functional
 from litedetr import image, ops
 from litedetr.backbones import build_backbone
 from litedetr.config import DetectorConfig, preset
+from litedetr.cost import Cost, gmacs
 from litedetr.decoder import DeformableDecoder
 from litedetr.detections import Detections
 from litedetr.encoder import InterleavedEncoder
@@ -106,6 +107,18 @@ class Detector(nn.Module):
         from litedetr import fast
 
         return fast.optimize(self, dtype)
+
+    @property
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """(name, module) of what runs one after the other: "backbone", "B1 high", …, "decoder 1", …"""
+        steps = zip(self.encoder.steps, self.encoder.layers, strict=True)
+        encoder = [(step.name, layer.attention) for step, layer in steps]
+        decoder = [(f"decoder {index}", layer) for index, layer in enumerate(self.decoder.layers, start=1)]
+        return [("backbone", self.backbone), *encoder, *decoder]
+
+    def cost(self, size: tuple[int, int]) -> Cost:
+        """Multiply-adds of one photo that the network sees in (height, width) pixels; see `litedetr.cost`."""
+        return gmacs(self.config, size)
 
     @property
     def num_queries(self) -> int:

@@ -20,6 +20,7 @@ from app.engine.models import Models
 from app.engine.out_of_memory import first_that_fits, sized
 from app.engine.queue import Queue
 from app.engine.store import ExpiredRun, RunStore
+from app.i18n import say
 from app.run.model_list import describe
 from app.run.progress import report_stages
 from app.run.run import Run
@@ -27,10 +28,11 @@ from app.run.state import HUB_ID, ViewState
 from app.views import view_of
 from litedetr import Detections, Detector
 from litedetr import image as photos
-from litedetr.cost import gmacs
 from litedetr.fast.memory import one_arena
+from litedetr.guests.detector import GuestDetector
 from litedetr.ops import native
 from litedetr.replay import step_cache
+from litedetr.weights import WeightsError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -152,7 +154,7 @@ class Engine:
             picture=_shown(pixels),
             detections=detections,
             config=detector.config,
-            cost=gmacs(detector.config, detections.trace.geometry.padded),
+            cost=detector.cost(detections.trace.geometry.padded),
             photo=_lasting(photo, pixels),
             example=example,
             spared=spared,
@@ -179,10 +181,9 @@ class Engine:
         """What `act` gives with this detector, or with one that needs less memory where there is not enough: "" and that, or
         "smaller" (half the size of the photo) or "cpu" and that."""
         c = detector.config
-        ways = [
-            ("", lambda: act(detector)),
-            ("smaller", lambda: act(sized(detector, c.short_side // 2, c.long_side // 2))),
-        ]
+        ways = [("", lambda: act(detector))]
+        if not isinstance(detector, GuestDetector):  # those of transformers have one size
+            ways.append(("smaller", lambda: act(sized(detector, c.short_side // 2, c.long_side // 2))))
         if detector.device.type != "cpu":
             ways.append(("cpu", lambda: act(self.models.get(model))))
         return first_that_fits(ways)
@@ -201,7 +202,7 @@ class Engine:
             Cancelled: `report` raised it.
             litedetr.weights.WeightsError: a second model cannot be loaded.
         """
-        view = view_of(state.view)
+        view = view_of(state.view, run)
         key = view.job(run, state)
         if key is None or key in run.extras:
             return key
@@ -211,6 +212,8 @@ class Engine:
 
         def detectors(source: str = "", plain: bool = False) -> Detector:
             detector = self.models.get(source, plain=plain)
+            if view.own and isinstance(detector, GuestDetector):
+                raise WeightsError(say(state.lang, "needs.own", model=describe(detector.config)))
             alike = run.spared and source == run.source  # what is compared with the run sees the photo as the run did
             return sized(detector, run.config.short_side, run.config.long_side) if alike else detector
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -67,6 +67,14 @@ class GuestConfig:
     @property
     def num_classes(self) -> int:
         return len(self.names)
+
+    @property
+    def short_side(self) -> int:
+        return min(self.size)
+
+    @property
+    def long_side(self) -> int:
+        return max(self.size)
 
     @property
     def key_aware(self) -> bool:
@@ -131,8 +139,15 @@ class GuestDetector:
         return (pixels - mean) / std, torch.zeros(1, height, width, dtype=torch.bool), geometry
 
     @torch.no_grad()
-    def predict(self, photo: image.Photo, threshold: float | None = None, trace: bool = False) -> Detections:
-        """Find objects in one photo; see `Detector.predict`. A trace has the boxes and the logits after every decoder layer.
+    def predict(
+        self,
+        photo: image.Photo,
+        threshold: float | None = None,
+        trace: bool | Literal["light"] = False,
+        cache: object = None,
+    ) -> Detections:
+        """Find objects in one photo; see `Detector.predict`. A trace has the boxes and the logits after every decoder layer,
+        and is whole in any case, because it has few steps: it needs no `cache`.
 
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
@@ -170,8 +185,9 @@ class GuestDetector:
 
     @torch.no_grad()
     def cost(self, size: tuple[int, int]) -> Cost:
-        """Multiply-adds for an input of (height, width), counted by PyTorch while the model runs once: of each layer with deformable
-        attention, and of all that is before and after as the backbone's. Sampling is not counted."""
+        """Multiply-adds for an input of (height, width), counted by PyTorch while the model runs once: the decoder's are those of
+        all layers with deformable attention, and the backbone's all others. Sampling is not counted, nor are, on CPUs, the products
+        of self-attention."""
         if size not in self._costs:
             with FlopCounterMode(display=False) as counter:
                 self.model(pixel_values=torch.zeros(1, 3, *size, device=self.device))
@@ -198,8 +214,3 @@ class GuestDetector:
             hook.remove()
         if marks:
             spent |= {"backbone": 1000 * (marks[0] - start), "decoder": 1000 * (time.perf_counter() - marks[0])}
-
-
-def sized(config: GuestConfig, size: tuple[int, int]) -> GuestConfig:
-    """The same for photos of another size."""
-    return replace(config, size=size)

@@ -1,6 +1,6 @@
 """Folders as `transformers` writes them -> `GuestDetector`: config.json, model.safetensors, preprocessor_config.json.
 
-Tensors come from safetensors alone and code from the installed `transformers` alone; no name in a config leads to another download.
+Tensors come from safetensors alone and code from the installed `transformers` alone; no name in a config leads to a download.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ def _model(folder: Path, kind: str, settings: dict[str, Any], name: str, limits:
             numbers = sum(tensor.numel() for tensor in build(config).state_dict().values())
         if limits is not None and 4 * numbers > limits.file_bytes:
             raise WeightsError(
-                f"expected a model of at most {limits.file_bytes / 1e6:,.0f} MB, got {4 * numbers / 1e6:,.0f} MB in {name}: choose a "
-                f"smaller one{limits.advice}."
+                f"expected a model of at most {limits.file_bytes / 1e6:,.0f} MB, got {4 * numbers / 1e6:,.0f} MB in {name}: "
+                f"choose a smaller one{limits.advice}."
             )
         model, found = build.from_pretrained(
             folder, config=config, use_safetensors=True, local_files_only=True, trust_remote_code=False, dtype=torch.float32,
@@ -111,12 +111,14 @@ def _model(folder: Path, kind: str, settings: dict[str, Any], name: str, limits:
     problems = [f"{len(keys)} {what}: {', '.join(sorted(map(str, keys))[:3])}" for what, keys in _unfit(found) if keys]
     if problems:
         raise WeightsError(
-            f"expected weights that fit the model exactly, got {'; '.join(problems)}. Nothing was loaded: use the config.json that "
-            "belongs to these weights."
+            f"expected weights that fit the model exactly, got {'; '.join(problems)}. Nothing was loaded: use the config.json "
+            "that belongs to these weights."
         )
     broken = [key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if broken:
-        raise WeightsError(f"expected finite numbers in the weights of {name}, got others in {', '.join(broken[:3])}. {_ANOTHER}")
+        raise WeightsError(
+            f"expected finite numbers in the weights of {name}, got others in {', '.join(broken[:3])}. {_ANOTHER}"
+        )
     return model
 
 
@@ -127,7 +129,7 @@ def _unfit(found: dict[str, Any]) -> list[tuple[str, Any]]:
 def _check_settings(settings: dict[str, Any], name: str) -> None:
     """Refuse what would load something from elsewhere, or be built for hours."""
     if settings.get("backbone") or settings.get("use_timm_backbone"):
-        raise WeightsError(f"expected a backbone that is described in config.json of {name}, got the name of another model. {_ANOTHER}")
+        raise WeightsError(f"expected a backbone that config.json of {name} describes, got the name of another model. {_ANOTHER}")
     layers = sum(_layers(settings))
     if layers > _MOST_LAYERS:
         raise WeightsError(f"expected at most {_MOST_LAYERS} layers in config.json of {name}, got {layers:,}. {_ANOTHER}")
@@ -156,10 +158,13 @@ def _preparation(values: dict[str, Any], name: str) -> tuple[tuple[int, int], tu
     if not values.get("do_normalize", True):
         return sides, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean, std = values.get("image_mean", [0.485, 0.456, 0.406]), values.get("image_std", [0.229, 0.224, 0.225])
-    numbers = [n for part in (mean, std) if isinstance(part, list) for n in part if isinstance(n, int | float) and math.isfinite(n)]
-    if len(numbers) != 6 or min(numbers[3:]) <= 0:
-        raise WeightsError(f"expected three numbers each as image_mean and image_std in preprocessor_config.json of {name}. {_ANOTHER}")
+    if not all(isinstance(part, list) and len(part) == 3 and all(map(_is_number, part)) for part in (mean, std)) or min(std) <= 0:
+        raise WeightsError(f"expected three numbers as image_mean and as image_std in {FILES[0]} of {name}. {_ANOTHER}")
     return sides, tuple(map(float, mean)), tuple(map(float, std))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _try(detector: GuestDetector, name: str, limits: Limits | None) -> None:
@@ -170,7 +175,9 @@ def _try(detector: GuestDetector, name: str, limits: Limits | None) -> None:
         with torch.no_grad():
             output = detector.model(pixel_values=torch.zeros(1, 3, *size))
     except Exception as error:  # whatever comes of settings that fit no picture
-        raise WeightsError(f"expected a model that can be run in {name}, got one that cannot: {_why(error)}. {_ANOTHER}") from error
+        raise WeightsError(
+            f"expected a model that can be run in {name}, got one that cannot: {_why(error)}. {_ANOTHER}"
+        ) from error
     if not (output.logits.isfinite().all() and output.pred_boxes.isfinite().all()):
         raise WeightsError(f"expected a model that answers with finite numbers in {name}, got one that does not. {_ANOTHER}")
     if limits is not None and work > limits.gmacs:
