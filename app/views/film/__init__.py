@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing
 from app.i18n import say
 from app.run.run import Run
@@ -34,7 +35,7 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """What the tokens' pictures show."""
     options = [[film, say(state.lang, f"film.{film}")] for film in FILMS]
-    return [{"key": "film", "kind": "choice", "label": say(state.lang, "film.show"), "value": state.film, "options": options}]
+    return [settings.choice("film", say(state.lang, "film.show"), state.film, options)]
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
