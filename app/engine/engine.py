@@ -151,7 +151,7 @@ class Engine:
             name=name,
             model=describe(detector.config),
             source=model,
-            picture=_shown(pixels),
+            picture=shown_picture(pixels),
             detections=detections,
             config=detector.config,
             cost=detector.cost(detections.trace.geometry.padded),
@@ -241,7 +241,7 @@ def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:
     return photo if isinstance(photo, bytes) else pixels
 
 
-def _shown(pixels) -> bytes:
+def shown_picture(pixels: np.ndarray) -> bytes:
     """RGB array -> the JPEG that the page shows."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)

@@ -40,7 +40,7 @@ class GuestConfig:
     """What is to be known of a model of another code base to show it a photo and to tell what it found.
 
     Attributes:
-        model_type: as in its config.json, one of `TITLES`.
+        model_type: as in its config.json.
         names: of its classes.
         heads: of its deformable attention.
         layers: of its decoder.
@@ -62,7 +62,7 @@ class GuestConfig:
 
     @property
     def title(self) -> str:
-        return TITLES[self.model_type]
+        return TITLES.get(self.model_type, self.model_type)
 
     @property
     def num_classes(self) -> int:
@@ -185,9 +185,11 @@ class GuestDetector:
 
     @torch.no_grad()
     def cost(self, size: tuple[int, int]) -> Cost:
-        """Multiply-adds for an input of (height, width), counted by PyTorch while the model runs once: the decoder's are those of
-        all layers with deformable attention, and the backbone's all others. Sampling is not counted, nor are, on CPUs, the products
-        of self-attention."""
+        """Multiply-adds for an input of (height, width), counted by PyTorch while the model runs once.
+
+        The decoder's are those of all layers with deformable attention, the backbone's all others. Sampling is not counted, nor
+        are the products of self-attention on CPUs.
+        """
         if size not in self._costs:
             with FlopCounterMode(display=False) as counter:
                 self.model(pixel_values=torch.zeros(1, 3, *size, device=self.device))
