@@ -9,6 +9,7 @@ import { models } from './models.js';
 import { Own } from './own.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
+import { Remake } from './remake.js';
 import { Tabs } from './tabs.js';
 import { TakeAway } from './takeaway.js';
 import { Tour } from './tour.js';
@@ -55,6 +56,7 @@ class Page {
     this.box = new Box(root, this, this.plot);
     this.takeAway = new TakeAway(root, this, Plotly);
     this.work = new Work(root, this, work);
+    this.remake = new Remake(root, this);
     this.tour = new Tour(root, this, lesson);
     watch('run_event', () => this.onEvent(JSON.parse(JSON.stringify(props.run_event ?? {}))));
     watch('work_event', () => this.work.onEvent(JSON.parse(JSON.stringify(props.work_event ?? {}))));
@@ -88,9 +90,10 @@ class Page {
 
   // ---- a run ----
 
-  // job: {file} or {example}; keep: the state came from a link and holds for the run to come.
-  analyse(job, keep = false) {
+  // job: {file, photo} or {example}; keep: the state came from a link and holds for the run to come; then: what follows it.
+  analyse(job, keep = false, then = null) {
     this.begun(job);
+    this.then = then;
     const example = job.example ?? '';
     this.request = [job.file ?? null, { ticket: this.ticket, visitor: this.visitor, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
     const next = { ...this.state, example };
@@ -117,6 +120,7 @@ class Page {
     this.nextTicket();
     this.running = this.ticket;
     this.last = job;
+    this.then = null;
     this.refused = '';
   }
 
@@ -176,9 +180,14 @@ class Page {
 
   async open(run) {
     this.busy(this.say('status.drawing'));
-    const ticket = this.running;
+    const { running: ticket, then } = this;
     const info = await this.ask('open_run', { run, state: { lang: this.state.lang } });
     if (ticket !== this.running) return;
+    if (info.expired) {
+      this.state = clean(this.next);
+      await this.remake.start(this.last, then);
+      return;
+    }
     if (info.error) { this.fail(info.error); return; }
     Object.assign(this, { info, state: clean(this.next), opened: this.last });
     this.rail.build(info.stops);
@@ -190,6 +199,8 @@ class Page {
     this.busy(null);
     const notes = [this.refused, info.note].filter(Boolean).join(' ');
     if (notes) this.fail(notes);
+    this.then = null;
+    await then?.();
   }
 
   busy(text) {
@@ -230,7 +241,7 @@ class Page {
     const answer = await this.ask('look', { run: info.run, state, seq, ...extra });
     this.asking = false;
     if (info === this.info) {
-      if (answer.expired && state.example) this.analyse({ example: state.example }, true);
+      if (answer.expired) await this.remake.start(this.opened, extra.pick || extra.move ? () => this.look(extra) : null);
       else if (answer.error) this.fail(answer.error);
       else await this.show(answer, state);
     }
@@ -252,6 +263,7 @@ class Page {
   async show(answer, asked) {
     // What was changed while the answer was under way holds, and is asked for next.
     this.state = this.state === asked ? answer.state : { ...answer.state, ...difference(asked, this.state) };
+    this.remake.tries = 0;
     const { summary, view } = answer;
     this.view = this.views.find(({ name }) => name === view);
     Object.assign(this.root.dataset, { view, home: view === this.home ? 'yes' : 'no' });
