@@ -23,7 +23,6 @@ from app.run.state import ViewState
 from app.views import VIEWS, view_of
 from litedetr import Detections, Trace
 from litedetr.cost import Cost
-from litedetr.detections import select_best
 from litedetr.guests.detector import GuestConfig
 from litedetr.image import Photo, PhotoGeometry, open_photo
 
@@ -69,15 +68,16 @@ def _run(what: Trace | Detections, pixels: np.ndarray, names: Sequence[str] | No
     names = tuple(what.class_names if isinstance(what, Detections) else names or map(str, range(classes)))
     if len(names) < classes:
         raise FigureError(f"expected {classes} names, one for each class, got {len(names)}.")
-    found = what if isinstance(what, Detections) else _found(trace, names, size)
     heads, layers = trace.steps[0].weights.shape[1], len(trace.decoder_steps)
+    config = GuestConfig(MODEL, names, heads, layers, trace.geometry.padded)
+    found = what if isinstance(what, Detections) else _found(trace, config, size)
     return Run(
         id=secrets.token_urlsafe(18),
         name="photo",
         model=MODEL,
         picture=shown_picture(pixels),
         detections=found,
-        config=GuestConfig(MODEL, names, heads, layers, trace.geometry.padded),
+        config=config,
         cost=Cost(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, (0.0,) * len(trace.encoder_steps), ()),
         photo=pixels,
     )
@@ -100,9 +100,8 @@ def _complete(trace: Trace, size: tuple[int, int]) -> Trace:
     return Trace(**(vars(trace) | {"geometry": geometry, "logits": logits, "boxes": boxes}))
 
 
-def _found(trace: Trace, names: tuple[str, ...], size: tuple[int, int]) -> Detections:
+def _found(trace: Trace, config: GuestConfig, size: tuple[int, int]) -> Detections:
     logits, boxes = trace.logits[-1].float().numpy(), trace.boxes[-1].float().numpy()
     if not logits.size:
-        logits, boxes = np.full((1, len(names)), -np.inf, dtype=np.float32), np.zeros((1, 4), dtype=np.float32)
-    scores, labels, corners, queries = select_best(logits, boxes, size, 300)
-    return Detections(corners, scores, labels, queries, names, tuple(range(len(names))), size, trace)
+        logits, boxes = np.full((1, config.num_classes), -np.inf, dtype=np.float32), np.zeros((1, 4), dtype=np.float32)
+    return Detections.from_outputs(logits, boxes, size, config, 0.0, trace)

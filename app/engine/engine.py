@@ -29,6 +29,7 @@ from app.run.state import HUB_ID, ViewState
 from app.views import view_of
 from litedetr import Detections, Detector
 from litedetr import image as photos
+from litedetr.cost import Cost, gmacs
 from litedetr.fast.memory import one_arena
 from litedetr.guests.detector import GuestDetector
 from litedetr.ops import native
@@ -173,7 +174,7 @@ class Engine:
             picture=shown_picture(pixels),
             detections=detections,
             config=detector.config,
-            cost=detector.cost(detections.trace.geometry.padded),
+            cost=_cost(detector, detections.trace.geometry.padded),
             photo=_lasting(photo, pixels),
             example=example,
             spared=spared,
@@ -251,6 +252,10 @@ class Engine:
         detector = self._detector("", None)
         with self.queue.turn(client, prepare=partial(self._decoded, photo)) as pixels:
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
+
+
+def _cost(detector: Detector | GuestDetector, size: tuple[int, int]) -> Cost:
+    return detector.cost(size) if isinstance(detector, GuestDetector) else gmacs(detector.config, size)
 
 
 def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:

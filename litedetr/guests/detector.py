@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from litedetr import image
 from litedetr.cost import Cost
-from litedetr.detections import Detections, select_best
+from litedetr.detections import Detections
 from litedetr.guests.accelerate import accelerate
 from litedetr.guests.calls import Site, find
 from litedetr.guests.heads import every_layer
@@ -67,6 +67,16 @@ class GuestConfig:
     @property
     def num_classes(self) -> int:
         return len(self.names)
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Of the classes, as they are counted."""
+        return tuple(range(len(self.names)))
+
+    @property
+    def nms_iou(self) -> None:
+        """`transformers` keeps all."""
+        return None
 
     @property
     def short_side(self) -> int:
@@ -169,19 +179,7 @@ class GuestDetector:
     ) -> Detections:
         """The best of all (query, class) pairs, as `transformers` takes them, and the boxes clipped to the photo."""
         logits, boxes = (output[name][0].float().cpu().numpy() for name in ("logits", "pred_boxes"))
-        scores, labels, corners, queries = select_best(logits, boxes, geometry.photo, self.config.top_k)
-        height, width = geometry.photo
-        found = Detections(
-            boxes=corners.clip(0, np.array([width, height, width, height], dtype=corners.dtype)),
-            scores=scores,
-            labels=labels,
-            queries=queries,
-            class_names=self.config.names,
-            category_ids=tuple(range(len(self.config.names))),
-            photo_size=geometry.photo,
-            trace=trace,
-        )
-        return found.above(self.config.threshold if threshold is None else threshold)
+        return Detections.from_outputs(logits, boxes, geometry.photo, self.config, threshold, trace)
 
     @torch.no_grad()
     def cost(self, size: tuple[int, int]) -> Cost:

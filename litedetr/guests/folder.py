@@ -12,17 +12,17 @@ from typing import Any
 
 import torch
 
-from litedetr import weights
 from litedetr.detector import Detector
 from litedetr.guests.calls import find
 from litedetr.guests.detector import TITLES, GuestConfig, GuestDetector
-from litedetr.weights import Progress, WeightsError, hub
-from litedetr.weights.limits import Limits
+from litedetr.weights import hub
+from litedetr.weights.errors import ANOTHER, OtherTypeError, WeightsError
+from litedetr.weights.folder import CONFIG_BYTES, KINDS, headers
+from litedetr.weights.limits import Limits, Progress, check_size
 
 FILES = ("preprocessor_config.json", "model.safetensors")
 LARGEST_SIDE = 1600
 _MOST_LAYERS = 1000
-_ANOTHER = "Choose another model."
 
 
 def load(
@@ -39,7 +39,7 @@ def load(
     """
     try:
         return Detector.from_pretrained(source, revision, token, progress, limits)
-    except weights.OtherTypeError as error:
+    except OtherTypeError as error:
         if error.model_type not in TITLES:
             raise
         folder, kind = error.folder, error.model_type
@@ -63,8 +63,8 @@ def read(folder: Path, kind: str, name: str, limits: Limits | None = None) -> Gu
         WeightsError: see `load`.
     """
     settings, photo = (_json(folder / file, name) for file in ("config.json", FILES[0]))
-    stored = weights.headers(folder / FILES[1], name, (*weights.KINDS, "I64"))  # batch norms count batches
-    weights.check_size((folder / FILES[1]).stat().st_size, stored, name, limits)
+    stored = headers(folder / FILES[1], name, (*KINDS, "I64"))  # batch norms count batches
+    check_size((folder / FILES[1]).stat().st_size, stored.values(), name, limits)
     model = _model(folder, kind, settings, name, limits)
     names = tuple(str(model.config.id2label[index]) for index in range(len(model.config.id2label)))
     heads = find(model)[0].module.n_heads
@@ -106,7 +106,7 @@ def _model(folder: Path, kind: str, settings: dict[str, Any], name: str, limits:
         raise
     except Exception as error:  # whatever comes of settings that fit no model
         raise WeightsError(
-            f"expected a {TITLES[kind]} that transformers can build in {name}, got one that it cannot: {_why(error)}. {_ANOTHER}"
+            f"expected a {TITLES[kind]} that transformers can build in {name}, got one that it cannot: {_why(error)}. {ANOTHER}"
         ) from error
     problems = [f"{len(keys)} {what}: {', '.join(sorted(map(str, keys))[:3])}" for what, keys in _unfit(found) if keys]
     if problems:
@@ -117,7 +117,7 @@ def _model(folder: Path, kind: str, settings: dict[str, Any], name: str, limits:
     broken = [key for key, tensor in model.state_dict().items() if not tensor.isfinite().all()]
     if broken:
         raise WeightsError(
-            f"expected finite numbers in the weights of {name}, got others in {', '.join(broken[:3])}. {_ANOTHER}"
+            f"expected finite numbers in the weights of {name}, got others in {', '.join(broken[:3])}. {ANOTHER}"
         )
     return model
 
@@ -129,10 +129,10 @@ def _unfit(found: dict[str, Any]) -> list[tuple[str, Any]]:
 def _check_settings(settings: dict[str, Any], name: str) -> None:
     """Refuse what would load something from elsewhere, or be built for hours."""
     if settings.get("backbone") or settings.get("use_timm_backbone"):
-        raise WeightsError(f"expected a backbone that config.json of {name} describes, got the name of another model. {_ANOTHER}")
+        raise WeightsError(f"expected a backbone that config.json of {name} describes, got the name of another model. {ANOTHER}")
     layers = sum(_layers(settings))
     if layers > _MOST_LAYERS:
-        raise WeightsError(f"expected at most {_MOST_LAYERS} layers in config.json of {name}, got {layers:,}. {_ANOTHER}")
+        raise WeightsError(f"expected at most {_MOST_LAYERS} layers in config.json of {name}, got {layers:,}. {ANOTHER}")
 
 
 def _layers(settings: Any, counted: bool = False) -> list[int]:
@@ -153,13 +153,13 @@ def _preparation(values: dict[str, Any], name: str) -> tuple[tuple[int, int], tu
     if not fits or not values.get("do_resize", True) or values.get("pad_size") not in (None, size):
         raise WeightsError(
             f'expected a "size" with a height and a width from 32 to {LARGEST_SIDE} in preprocessor_config.json of {name}, got '
-            f"{json.dumps(size)[:80]}. {_ANOTHER}"
+            f"{json.dumps(size)[:80]}. {ANOTHER}"
         )
     if not values.get("do_normalize", True):
         return sides, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     mean, std = values.get("image_mean", [0.485, 0.456, 0.406]), values.get("image_std", [0.229, 0.224, 0.225])
     if not all(isinstance(part, list) and len(part) == 3 and all(map(_is_number, part)) for part in (mean, std)) or min(std) <= 0:
-        raise WeightsError(f"expected three numbers as image_mean and as image_std in {FILES[0]} of {name}. {_ANOTHER}")
+        raise WeightsError(f"expected three numbers as image_mean and as image_std in {FILES[0]} of {name}. {ANOTHER}")
     return sides, tuple(map(float, mean)), tuple(map(float, std))
 
 
@@ -176,10 +176,10 @@ def _try(detector: GuestDetector, name: str, limits: Limits | None) -> None:
             output = detector.model(pixel_values=torch.zeros(1, 3, *size))
     except Exception as error:  # whatever comes of settings that fit no picture
         raise WeightsError(
-            f"expected a model that can be run in {name}, got one that cannot: {_why(error)}. {_ANOTHER}"
+            f"expected a model that can be run in {name}, got one that cannot: {_why(error)}. {ANOTHER}"
         ) from error
     if not (output.logits.isfinite().all() and output.pred_boxes.isfinite().all()):
-        raise WeightsError(f"expected a model that answers with finite numbers in {name}, got one that does not. {_ANOTHER}")
+        raise WeightsError(f"expected a model that answers with finite numbers in {name}, got one that does not. {ANOTHER}")
     if limits is not None and work > limits.gmacs:
         raise WeightsError(
             f"expected a model of at most {limits.gmacs:,.0f} GMACs a photo, got {work:,.0f} in {name}: choose a smaller one"
@@ -190,13 +190,13 @@ def _try(detector: GuestDetector, name: str, limits: Limits | None) -> None:
 def _json(file: Path, name: str) -> dict[str, Any]:
     try:
         with file.open("rb") as opened:
-            values = json.loads(opened.read(weights.CONFIG_BYTES))
+            values = json.loads(opened.read(CONFIG_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(
             f"expected {file.name} of a transformers model in {name}, and could not read it. Download or copy it again."
         ) from error
     if not isinstance(values, dict):
-        raise WeightsError(f"expected settings in {file.name} of {name}, got something else. {_ANOTHER}")
+        raise WeightsError(f"expected settings in {file.name} of {name}, got something else. {ANOTHER}")
     return values
 
 
