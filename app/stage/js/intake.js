@@ -22,18 +22,33 @@ export function intake(root, page) {
   part(root, 'examples').replaceChildren(...examples);
 }
 
-async function send(page, file) {
+// keep: it is sent again, and the state holds for it.
+export async function send(page, file, keep = false) {
   if (file.type && !file.type.startsWith('image/')) {
     page.fail(page.say('error.not_picture'));
     return;
   }
+  const ticket = page.nextTicket();
   page.busy(page.say('status.sending'));
-  try {
-    const { path, url } = await page.upload(file);
-    const given = { path, url, orig_name: file.name || 'photo.png', size: file.size, mime_type: file.type };
-    page.analyse({ file: { ...given, meta: { _type: 'gradio.FileData' } } });
-  } catch {
+  const sent = await upload(page, file);
+  if (ticket !== page.ticket) return; // something else was begun meanwhile
+  if (!sent) {
     page.fail(page.say('error.upload'));
+    return;
+  }
+  const given = { path: sent.path, url: sent.url, orig_name: file.name || 'photo.png', size: file.size, mime_type: file.type };
+  page.analyse({ file: { ...given, meta: { _type: 'gradio.FileData' } }, local: file }, keep);
+}
+
+// Where the server put it; null where it does not take it.
+async function upload(page, file) {
+  for (;;) {
+    try {
+      const sent = await page.upload(file);
+      if (sent?.path) return sent;
+    } catch { /* refused, or the server is away */ }
+    if (await page.network.alive()) return null;
+    await page.network.back();
   }
 }
 

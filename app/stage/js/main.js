@@ -3,9 +3,10 @@ import { Box } from './box.js';
 import { Card } from './card.js';
 import { fill, part } from './dom.js';
 import { Inspector } from './inspector.js';
-import { intake } from './intake.js';
+import { intake, send } from './intake.js';
 import { Link, clean, difference } from './link.js';
 import { models } from './models.js';
+import { Network, save } from './network.js';
 import { Own } from './own.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
@@ -15,7 +16,8 @@ import { Tour } from './tour.js';
 import { Work } from './work.js';
 
 const NOTHING_CHOSEN = { view: '', q: '', at: '', box: '', mute: '' };
-const PATIENCE = 90_000; // milliseconds without an event of a run, after which the page says so
+const DOUBT = 6_000; // milliseconds without an event of a run, after which the page looks whether the server is there
+const PATIENCE = 90_000; // and after which it asks once more, and at last says so
 
 export async function mount(element, gradio) {
   const page = new Page(element.querySelector('.ld'), gradio, await plotly(gradio.props.page.plotly));
@@ -37,6 +39,7 @@ class Page {
   constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
     const { examples, views, models, hub, lesson, texts, scales, link } = JSON.parse(JSON.stringify(props.page));
     Object.assign(this, { root, server, upload, examples, views, models, hub, texts, scales, Plotly, trigger: analyse });
+    this.network = new Network(server, (gone) => this.away(gone));
     this.link = new Link(link);
     [this.view] = views; // the one that is shown
     Object.assign(this, { info: null, state: this.link.read(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
@@ -96,9 +99,41 @@ class Page {
     const next = { ...this.state, example };
     this.next = keep ? next : { ...next, ...NOTHING_CHOSEN };
     this.rail.halt();
+    this.tries = 0;
+    this.start();
+  }
+
+  // Gradio loads the page anew where one of its events meets a dead server: none is sent to one, and the link holds what was asked.
+  async start() {
+    const { running, network } = this;
+    this.link.write(this.next);
     this.busy(this.say('status.waiting'));
+    if (!(await network.alive())) await network.back();
+    if (running !== this.running) return;
+    this.serverAtStart = network.started;
     this.wait();
     this.trigger();
+  }
+
+  // The job under way once more, as a new one: its events were lost, or its server is another one by now.
+  again() {
+    if (this.last.local && this.network.started !== this.serverAtStart) { // the photo is gone with the server
+      this.state = this.next;
+      this.renew(this.last);
+      return;
+    }
+    this.cancel(this.ticket);
+    this.running = this.nextTicket();
+    const [file, request] = this.request;
+    this.request = [file, { ...request, ticket: this.ticket }];
+    this.start();
+  }
+
+  // What is shown is no longer kept by the server: it is made again, in the state that it was in.
+  renew(job, sentence) {
+    if (job?.example) this.analyse(job, true);
+    else if (job?.local) send(this, job.local, true);
+    else this.fail(sentence);
   }
 
   // A finished run again, in the state in which it was left; job: what made it.
@@ -133,12 +168,37 @@ class Page {
 
   // Nobody waits any more for the jobs up to this one: the model is free for the next.
   cancel(ticket) {
-    if (ticket > 0) this.ask('cancel', { visitor: this.visitor, ticket });
+    if (ticket > 0) this.network.once('cancel', { visitor: this.visitor, ticket });
   }
 
   wait() {
+    this.heard = Date.now();
+    this.watch();
+  }
+
+  watch() {
     clearTimeout(this.patience);
-    this.patience = setTimeout(() => this.fail(this.say('error.server')), PATIENCE);
+    this.patience = setTimeout(() => this.doubt(), DOUBT);
+  }
+
+  // Nothing was heard for a while: the server may compute, or be gone, or be another one that knows nothing of the job.
+  async doubt() {
+    const { running, network } = this;
+    const there = await network.alive();
+    if (!there) await network.back();
+    if (running !== this.running || this.root.dataset.busy === 'no') return;
+    const late = Date.now() - this.heard > PATIENCE;
+    if (there && network.started === this.serverAtStart && !late) this.watch();
+    else if (late && this.tries++) this.fail(this.say('error.server'));
+    else this.again();
+  }
+
+  // One sentence while the server is away.
+  away(gone) {
+    const box = part(this.root, 'error');
+    const words = part(this.root, 'error-text');
+    if (gone) Object.assign(words, { textContent: this.say('error.away') });
+    if (gone || words.textContent === this.say('error.away')) box.hidden = !gone;
   }
 
   runRequest() {
@@ -179,6 +239,11 @@ class Page {
     const ticket = this.running;
     const info = await this.ask('open_run', { run, state: { lang: this.state.lang } });
     if (ticket !== this.running) return;
+    if (info.expired) {
+      this.state = clean(this.next);
+      this.renew(this.last, info.error);
+      return;
+    }
     if (info.error) { this.fail(info.error); return; }
     Object.assign(this, { info, state: clean(this.next), opened: this.last });
     this.rail.build(info.stops);
@@ -230,7 +295,7 @@ class Page {
     const answer = await this.ask('look', { run: info.run, state, seq, ...extra });
     this.asking = false;
     if (info === this.info) {
-      if (answer.expired && state.example) this.analyse({ example: state.example }, true);
+      if (answer.expired) this.renew(this.opened, answer.error);
       else if (answer.error) this.fail(answer.error);
       else await this.show(answer, state);
     }
@@ -242,11 +307,7 @@ class Page {
   }
 
   async ask(name, request) {
-    try {
-      return await this.server[name](request);
-    } catch {
-      return { error: this.say('error.server') };
-    }
+    return (await this.network.ask(name, request)) ?? { error: this.say('error.server') };
   }
 
   async show(answer, asked) {
@@ -298,10 +359,19 @@ class Page {
     const zooms = { in: () => this.plot.zoom(0.7), out: () => this.plot.zoom(1 / 0.7), reset: () => this.plot.reset(), points: () => this.plot.showAllPoints() };
     for (const button of root.querySelectorAll('[data-zoom]')) button.addEventListener('click', zooms[button.dataset.zoom]);
     part(root, 'error-close').addEventListener('click', () => { part(root, 'error').hidden = true; });
+    root.addEventListener('click', (event) => this.download(event));
     part(root, 'theme').addEventListener('click', () => document.body.classList.toggle('dark'));
     for (const button of root.querySelectorAll('[data-lang]')) button.addEventListener('click', () => this.speak(button.dataset.lang));
     part(root, 'plot').addEventListener('keydown', (event) => this.key(event));
     new MutationObserver(() => this.recolour()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
+  }
+
+  // A file of the run, also when the server was away meanwhile or keeps the run no longer.
+  async download(event) {
+    const link = event.target.closest('a[download]');
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    if (!(await save(this.network, link))) this.renew(this.opened, this.say('error.expired'));
   }
 
   key(event) {
