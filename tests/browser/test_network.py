@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from app.i18n import say
-from tests.browser.driver import click, current, open_page, settle
+from tests.browser.driver import current, open_page
 from tests.pictures import scene
 
 AWAY = "!document.querySelector('[data-part=error]').hidden && document.querySelector('[data-part=error-text]').textContent"
@@ -68,19 +68,3 @@ def test_a_file_asked_for_without_a_server_comes(page, offline, tmp_path):
     waiting.value.save_as(tmp_path / "cat.png")
     assert Image.open(tmp_path / "cat.png").size == current(page)[0].size[::-1]
     assert waiting.value.suggested_filename == "cat-lite-detr.png"
-
-
-def test_a_run_that_the_server_forgot_is_made_again(page, offline, url, tmp_path):
-    """As after a night: the photo is still in the page, and is sent again; what was chosen stays chosen."""
-    scene(140, 100).save(tmp_path / "photo.png")
-    page.set_input_files('[data-part="file"]', str(tmp_path / "photo.png"))
-    page.wait_for_function(f"{QUIET} && liteDetr.info.name === 'photo.png'")
-    page.evaluate("void liteDetr.change({ view: 'points', at: '0.3,0.4' })")
-    settle(page)
-    before = page.evaluate("liteDetr.info.run")
-    page.evaluate("liteDetr.info.run = 'x'.repeat(22)")
-    click(page, 0.7, 0.6)
-    page.wait_for_function(f"{QUIET} && liteDetr.info.run !== 'x'.repeat(22)")
-    assert page.evaluate("liteDetr.info.run") != before
-    assert page.evaluate("liteDetr.state.view") == "points"
-    assert page.evaluate("liteDetr.info.name") == "photo.png"

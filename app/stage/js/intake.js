@@ -1,5 +1,6 @@
 // Photos in: chosen, dropped, pasted, taken, or an example.
 import { make, part } from './dom.js';
+import { sent } from './remake.js';
 
 export function intake(root, page) {
   const file = part(root, 'file');
@@ -22,33 +23,18 @@ export function intake(root, page) {
   part(root, 'examples').replaceChildren(...examples);
 }
 
-// keep: it is sent again, and the state holds for it.
-export async function send(page, file, keep = false) {
+async function send(page, file) {
   if (file.type && !file.type.startsWith('image/')) {
     page.fail(page.say('error.not_picture'));
     return;
   }
   const ticket = page.nextTicket();
   page.busy(page.say('status.sending'));
-  const sent = await upload(page, file);
-  if (ticket !== page.ticket) return; // something else was begun meanwhile
-  if (!sent) {
-    page.fail(page.say('error.upload'));
-    return;
-  }
-  const given = { path: sent.path, url: sent.url, orig_name: file.name || 'photo.png', size: file.size, mime_type: file.type };
-  page.analyse({ file: { ...given, meta: { _type: 'gradio.FileData' } }, local: file }, keep);
-}
-
-// Where the server put it; null where it does not take it.
-async function upload(page, file) {
-  for (;;) {
-    try {
-      const sent = await page.upload(file);
-      if (sent?.path) return sent;
-    } catch { /* refused, or the server is away */ }
-    if (await page.network.alive()) return null;
-    await page.network.back();
+  try {
+    const job = await sent(page, file);
+    if (ticket === page.ticket) page.analyse(job); // else something else was begun meanwhile
+  } catch {
+    if (ticket === page.ticket) page.fail(page.say('error.upload'));
   }
 }
 

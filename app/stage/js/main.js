@@ -3,13 +3,14 @@ import { Box } from './box.js';
 import { Card } from './card.js';
 import { fill, part } from './dom.js';
 import { Inspector } from './inspector.js';
-import { intake, send } from './intake.js';
+import { intake } from './intake.js';
 import { Link, clean, difference } from './link.js';
 import { models } from './models.js';
-import { Network, save } from './network.js';
+import { Network } from './network.js';
 import { Own } from './own.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
+import { Remake } from './remake.js';
 import { Tabs } from './tabs.js';
 import { TakeAway } from './takeaway.js';
 import { Tour } from './tour.js';
@@ -58,6 +59,7 @@ class Page {
     this.box = new Box(root, this, this.plot);
     this.takeAway = new TakeAway(root, this, Plotly);
     this.work = new Work(root, this, work);
+    this.remake = new Remake(root, this);
     this.tour = new Tour(root, this, lesson);
     watch('run_event', () => this.onEvent(JSON.parse(JSON.stringify(props.run_event ?? {}))));
     watch('work_event', () => this.work.onEvent(JSON.parse(JSON.stringify(props.work_event ?? {}))));
@@ -91,9 +93,10 @@ class Page {
 
   // ---- a run ----
 
-  // job: {file} or {example}; keep: the state came from a link and holds for the run to come.
-  analyse(job, keep = false) {
+  // job: {file, photo} or {example}; keep: the state came from a link and holds for the run to come; then: what follows it.
+  analyse(job, keep = false, then = null) {
     this.begun(job);
+    this.then = then;
     const example = job.example ?? '';
     this.request = [job.file ?? null, { ticket: this.ticket, visitor: this.visitor, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
     const next = { ...this.state, example };
@@ -117,9 +120,9 @@ class Page {
 
   // The job under way once more, as a new one: its events were lost, or its server is another one by now.
   again() {
-    if (this.last.local && this.network.started !== this.serverAtStart) { // the photo is gone with the server
-      this.state = this.next;
-      this.renew(this.last);
+    if (this.last.photo && this.network.started !== this.serverAtStart) { // what was sent is gone with the server
+      this.state = clean(this.next);
+      this.remake.start(this.last, this.then);
       return;
     }
     this.cancel(this.ticket);
@@ -127,13 +130,6 @@ class Page {
     const [file, request] = this.request;
     this.request = [file, { ...request, ticket: this.ticket }];
     this.start();
-  }
-
-  // What is shown is no longer kept by the server: it is made again, in the state that it was in.
-  renew(job, sentence) {
-    if (job?.example) this.analyse(job, true);
-    else if (job?.local) send(this, job.local, true);
-    else this.fail(sentence);
   }
 
   // A finished run again, in the state in which it was left; job: what made it.
@@ -152,6 +148,7 @@ class Page {
     this.nextTicket();
     this.running = this.ticket;
     this.last = job;
+    this.then = null;
     this.refused = '';
   }
 
@@ -236,12 +233,12 @@ class Page {
 
   async open(run) {
     this.busy(this.say('status.drawing'));
-    const ticket = this.running;
+    const { running: ticket, then } = this;
     const info = await this.ask('open_run', { run, state: { lang: this.state.lang } });
     if (ticket !== this.running) return;
     if (info.expired) {
       this.state = clean(this.next);
-      this.renew(this.last, info.error);
+      await this.remake.start(this.last, then);
       return;
     }
     if (info.error) { this.fail(info.error); return; }
@@ -255,6 +252,8 @@ class Page {
     this.busy(null);
     const notes = [this.refused, info.note].filter(Boolean).join(' ');
     if (notes) this.fail(notes);
+    this.then = null;
+    await then?.();
   }
 
   busy(text) {
@@ -295,7 +294,7 @@ class Page {
     const answer = await this.ask('look', { run: info.run, state, seq, ...extra });
     this.asking = false;
     if (info === this.info) {
-      if (answer.expired) this.renew(this.opened, answer.error);
+      if (answer.expired) await this.remake.start(this.opened, extra.pick || extra.move ? () => this.look(extra) : null);
       else if (answer.error) this.fail(answer.error);
       else await this.show(answer, state);
     }
@@ -313,6 +312,7 @@ class Page {
   async show(answer, asked) {
     // What was changed while the answer was under way holds, and is asked for next.
     this.state = this.state === asked ? answer.state : { ...answer.state, ...difference(asked, this.state) };
+    this.remake.tries = 0;
     const { summary, view } = answer;
     this.view = this.views.find(({ name }) => name === view);
     Object.assign(this.root.dataset, { view, home: view === this.home ? 'yes' : 'no' });
@@ -359,19 +359,10 @@ class Page {
     const zooms = { in: () => this.plot.zoom(0.7), out: () => this.plot.zoom(1 / 0.7), reset: () => this.plot.reset(), points: () => this.plot.showAllPoints() };
     for (const button of root.querySelectorAll('[data-zoom]')) button.addEventListener('click', zooms[button.dataset.zoom]);
     part(root, 'error-close').addEventListener('click', () => { part(root, 'error').hidden = true; });
-    root.addEventListener('click', (event) => this.download(event));
     part(root, 'theme').addEventListener('click', () => document.body.classList.toggle('dark'));
     for (const button of root.querySelectorAll('[data-lang]')) button.addEventListener('click', () => this.speak(button.dataset.lang));
     part(root, 'plot').addEventListener('keydown', (event) => this.key(event));
     new MutationObserver(() => this.recolour()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
-  }
-
-  // A file of the run, also when the server was away meanwhile or keeps the run no longer.
-  async download(event) {
-    const link = event.target.closest('a[download]');
-    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
-    event.preventDefault();
-    if (!(await save(this.network, link))) this.renew(this.opened, this.say('error.expired'));
   }
 
   key(event) {

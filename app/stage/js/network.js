@@ -42,6 +42,18 @@ export class Network {
     }
   }
 
+  // What send() gives, which is tried again if the server was away; it throws where the server is there and does not take it.
+  async upload(send) {
+    for (;;) {
+      try {
+        const sent = await send();
+        if (sent?.path) return sent;
+      } catch { /* refused, or the server is away */ }
+      if (await this.alive()) throw new Error('refused');
+      await this.back();
+    }
+  }
+
   // Whether the server answers; `started` says which one it is.
   async alive() {
     try {
@@ -82,16 +94,4 @@ function rest(milliseconds) {
     window.addEventListener('online', end);
     document.addEventListener('visibilitychange', end);
   });
-}
-
-// A file to the visitor's disk: under its link's name, else under the one that the server gives it.
-export async function save(network, link) {
-  const response = await network.fetch(link.href);
-  if (!response.ok) return false;
-  const given = response.headers.get('content-disposition')?.match(/filename="([^"]*)"/)?.[1];
-  const address = URL.createObjectURL(await response.blob());
-  const copy = Object.assign(document.createElement('a'), { href: address, download: link.download || given || 'lite-detr' });
-  copy.click();
-  setTimeout(() => URL.revokeObjectURL(address), 60_000);
-  return true;
 }

@@ -17,14 +17,19 @@ export class TakeAway {
     if (!page.info) return;
     const { state, info } = page;
     const own = !state.example;
-    const query = new URLSearchParams(state).toString();
     part(this.root, 'take-what').textContent = `${page.say(`view.${page.root.dataset.view}`)} · ${info.name} · ${info.source || info.model}`;
     part(this.root, 'take-link').textContent = page.link.of(state).href;
     part(this.root, 'take-private').hidden = !own;
     part(this.root, 'take-code').textContent = snippet(state, info);
-    Object.assign(this.root.querySelector('[data-file="html"]'), { href: `lite/run/${info.run}/figure.html?${query}`, download: `${this.name()}.html` });
+    this.linkHtml();
     for (const button of this.root.querySelectorAll('[data-copy]')) button.textContent = page.say('take.copy');
     this.dialog.showModal();
+  }
+
+  linkHtml() {
+    const { state, info } = this.page;
+    const href = `lite/run/${info.run}/figure.html?${new URLSearchParams(state)}`;
+    Object.assign(this.root.querySelector('[data-file="html"]'), { href, download: `${this.name()}.html` });
   }
 
   name() {
