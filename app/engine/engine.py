@@ -23,6 +23,7 @@ from app.engine.out_of_memory import first_that_fits, out_of_memory, sized
 from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
 from app.engine.time_limit import LONGEST, Deadline, Pace
+from app.i18n import say
 from app.run.model_list import describe
 from app.run.progress import report_stages
 from app.run.run import Run
@@ -30,13 +31,15 @@ from app.run.state import HUB_ID, ViewState
 from app.views import view_of
 from litedetr import Detections, Detector
 from litedetr import image as photos
-from litedetr.cost import gmacs
+from litedetr.cost import Cost, gmacs
 from litedetr.fast.memory import one_arena
+from litedetr.guests.detector import GuestDetector
 from litedetr.image import resized_size
 from litedetr.ops import native
 from litedetr.photos.process import PhotoProcess
 from litedetr.replay import step_cache
-from litedetr.weights.errors import WeightsError, why
+from litedetr.weights import WeightsError
+from litedetr.weights.errors import why
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -174,10 +177,10 @@ class Engine:
             name=name,
             model=describe(detector.config),
             source=model,
-            picture=_shown(pixels),
+            picture=shown_picture(pixels),
             detections=detections,
             config=detector.config,
-            cost=gmacs(detector.config, detections.trace.geometry.padded),
+            cost=_cost(detector, detections.trace.geometry.padded),
             photo=_lasting(photo, pixels),
             example=example,
             spared=spared,
@@ -197,8 +200,7 @@ class Engine:
         found = self.gpu.borrow(detector, model, pixels, threshold, bool(trace))
         if found is not None:
             return found
-        c = detector.config
-        work = gmacs(c, resized_size(pixels.shape[:2], c.short_side, c.long_side, c.size_divisor)).total
+        work = _work(detector, pixels)
         deadline = self.pace.deadline(work)
 
         def begun(_: float, stage: str) -> None:
@@ -221,10 +223,9 @@ class Engine:
         """What `act` gives with this detector, or with one that needs less memory where there is not enough: "" and that, or
         "smaller" (half the size of the photo) or "cpu" and that."""
         c = detector.config
-        ways = [
-            ("", lambda: act(detector)),
-            ("smaller", lambda: act(sized(detector, c.short_side // 2, c.long_side // 2))),
-        ]
+        ways = [("", lambda: act(detector))]
+        if not isinstance(detector, GuestDetector):  # those of transformers have one size
+            ways.append(("smaller", lambda: act(sized(detector, c.short_side // 2, c.long_side // 2))))
         if detector.device.type != "cpu":
             ways.append(("cpu", lambda: act(self.models.get(model))))
         return first_that_fits(ways)
@@ -245,7 +246,7 @@ class Engine:
             app.engine.time_limit.TooSlow: it took longer than it may.
             litedetr.weights.WeightsError: a second model cannot be loaded.
         """
-        view = view_of(state.view)
+        view = view_of(state.view, run)
         key = view.job(run, state)
         if key is None or key in run.extras:
             return key
@@ -258,6 +259,8 @@ class Engine:
 
         def detectors(source: str = "", plain: bool = False) -> Detector:
             detector = self.models.get(source, plain=plain)
+            if view.own and isinstance(detector, GuestDetector):
+                raise WeightsError(say(state.lang, "needs.own", model=describe(detector.config)))
             alike = run.spared and source == run.source  # what is compared with the run sees the photo as the run did
             return sized(detector, run.config.short_side, run.config.long_side) if alike else detector
 
@@ -278,6 +281,18 @@ class Engine:
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
 
 
+def _work(detector: Detector | GuestDetector, pixels: np.ndarray) -> float:
+    """About how many GMACs a photo takes, before it is looked at."""
+    c = detector.config
+    if isinstance(detector, GuestDetector):
+        return detector.cost(c.size).total
+    return gmacs(c, resized_size(pixels.shape[:2], c.short_side, c.long_side, c.size_divisor)).total
+
+
+def _cost(detector: Detector | GuestDetector, size: tuple[int, int]) -> Cost:
+    return detector.cost(size) if isinstance(detector, GuestDetector) else gmacs(detector.config, size)
+
+
 def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:
     """What gives the same pixels when the visitor's file is gone: the encoded picture, or the pixels themselves."""
     if isinstance(photo, str | Path):
@@ -285,7 +300,7 @@ def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:
     return photo if isinstance(photo, bytes) else pixels
 
 
-def _shown(pixels) -> bytes:
+def shown_picture(pixels: np.ndarray) -> bytes:
     """RGB array -> the JPEG that the page shows."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
