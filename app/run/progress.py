@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 
 from litedetr import Detector
 
@@ -15,9 +16,10 @@ def report_stages(detector: Detector, report: Callable[[float, str], None]) -> I
     stages = [("backbone", detector.backbone)]
     stages += [(step.name, layer.attention) for step, layer in zip(detector.encoder.steps, detector.encoder.layers, strict=True)]
     stages += [(f"decoder {index + 1}", layer) for index, layer in enumerate(detector.decoder.layers)]
+    mine = get_ident()  # others may have the same detector, in threads of their own
     shares = [index / len(stages) for index in range(len(stages))]
     hooks = [
-        module.register_forward_pre_hook(lambda *_, share=share, name=name: report(share, name))
+        module.register_forward_pre_hook(lambda *_, share=share, name=name: report(share, name) if get_ident() == mine else None)
         for share, (name, module) in zip(shares, stages, strict=True)
     ]
     try:
