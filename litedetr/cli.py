@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(command=_verify)
 
     train = commands.add_parser("train", help="train a detector on a COCO-format folder; goes on where it was stopped")
-    train.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, val.json and val/")
+    train.add_argument("--data", type=Path, required=True, help="folder with photographs and boxes, in any of the README's layouts")
     train.add_argument("--out", type=Path, required=True, help="folder for checkpoints, the log and the weights")
     train.add_argument("--recipe", default="embedded", help='"embedded" or a recipe.json')
     train.add_argument("--backbone", help="file with backbone weights to start from")
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
 
     study = commands.add_parser("study", help="train the embedded detector with several encoders on one budget, and compare")
-    study.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, val.json and val/")
+    study.add_argument("--data", type=Path, required=True, help="folder with photographs and boxes, in any of the README's layouts")
     study.add_argument("--out", type=Path, required=True, help="folder for the trainings and study.json; a killed study goes on")
     study.add_argument("--steps", type=int, default=800, help="batches of 8 photos that each one is trained for (default: 800)")
     study.add_argument("--size", type=int, default=256, help="longer side of the photos in pixels (default: 256)")
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("eval", help="COCO AP of a model on a COCO-format split")
     evaluate.add_argument("model", nargs="?", default="embedded", help='"embedded", a weights folder or a Hub id')
     where = evaluate.add_mutually_exclusive_group(required=True)
-    where.add_argument("--data", type=Path, help="folder with <split>.json and <split>/")
+    where.add_argument("--data", type=Path, help="folder with photographs and boxes, in any of the README's layouts")
     where.add_argument("--coco", type=Path, help="folder as COCO has it: annotations/instances_<split>2017.json and <split>2017/")
     evaluate.add_argument("--split", default="val")
     evaluate.add_argument("--out", type=Path, help="folder for the detections; a killed run given the same one goes on")
@@ -243,20 +243,24 @@ def _evaluate(options: argparse.Namespace) -> int:
     from litedetr.batch.processes import choose_device, join, leave
     from litedetr.detector import Detector
     from litedetr.training.calibration import write_calibration
+    from litedetr.training.classes import category_ids
+    from litedetr.training.data import PhotoSet
     from litedetr.training.evaluation import coco_paths, evaluate
 
     if options.coco is not None:
-        annotations, images = coco_paths(options.coco, options.split)
+        photos = PhotoSet(*coco_paths(options.coco, options.split), cache_bytes=0)
     else:
-        annotations, images = options.data / f"{options.split}.json", options.data / options.split
+        photos = PhotoSet.open(options.data, options.split, cache_bytes=0)
     if options.calibrate and not (Path(options.model) / "config.json").is_file():
         raise ValueError(f"expected a weights folder to write the threshold to, got {options.model}; leave --calibrate out")
     processes = join(options.device)
     try:
         detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+        for note in category_ids(detector.config, photos)[1] if processes.first else ():
+            print(note, file=sys.stderr)
         result = evaluate(
-            detector, annotations, images, size=options.size, limit=options.limit, batch_size=options.batch,
-            precision=options.precision, results=options.out, processes=processes,
+            detector, photos.annotations, photos.folder, photos=photos, size=options.size, limit=options.limit,
+            batch_size=options.batch, precision=options.precision, results=options.out, processes=processes,
         )  # fmt: skip
     finally:
         leave()

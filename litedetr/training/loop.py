@@ -22,6 +22,7 @@ from litedetr.training.classes import category_ids
 from litedetr.training.data import Batch, BatchStream, PhotoSet
 from litedetr.training.denoising import Denoising, make_denoising
 from litedetr.training.evaluation import Evaluation, evaluate
+from litedetr.training.layouts import find
 from litedetr.training.losses import LossSettings, detection_losses, total_loss
 from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
 from litedetr.training.precision import autocast, normalise
@@ -82,7 +83,7 @@ def train(
     if recipe.threads > 0:
         torch.set_num_threads(recipe.threads)
     photos = PhotoSet.open(data, "train")
-    validation = PhotoSet.open(data, "val") if (data / "val.json").is_file() else None
+    validation = PhotoSet.open(data, "val") if "val" in find(data) else None
     torch.manual_seed(recipe.seed)
     detector = detector if detector is not None else build_detector(recipe, photos)
     if validation is not None:
