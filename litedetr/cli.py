@@ -16,6 +16,9 @@ from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
 
 
+DATA = "folder with photographs and boxes, in any of the README's layouts"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status is 0 where all went well."""
     parser = _parser()
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(command=_verify)
 
     train = commands.add_parser("train", help="train a detector on a COCO-format folder; goes on where it was stopped")
-    train.add_argument("--data", type=Path, required=True, help="folder with photographs and boxes, in any of the README's layouts")
+    train.add_argument("--data", type=Path, required=True, help=DATA)
     train.add_argument("--out", type=Path, required=True, help="folder for checkpoints, the log and the weights")
     train.add_argument("--recipe", default="embedded", help='"embedded" or a recipe.json')
     train.add_argument("--backbone", help="file with backbone weights to start from")
@@ -84,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
 
     study = commands.add_parser("study", help="train the embedded detector with several encoders on one budget, and compare")
-    study.add_argument("--data", type=Path, required=True, help="folder with photographs and boxes, in any of the README's layouts")
+    study.add_argument("--data", type=Path, required=True, help=DATA)
     study.add_argument("--out", type=Path, required=True, help="folder for the trainings and study.json; a killed study goes on")
     study.add_argument("--steps", type=int, default=800, help="batches of 8 photos that each one is trained for (default: 800)")
     study.add_argument("--size", type=int, default=256, help="longer side of the photos in pixels (default: 256)")
@@ -94,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("eval", help="COCO AP of a model on a COCO-format split")
     evaluate.add_argument("model", nargs="?", default="embedded", help='"embedded", a weights folder or a Hub id')
     where = evaluate.add_mutually_exclusive_group(required=True)
-    where.add_argument("--data", type=Path, help="folder with photographs and boxes, in any of the README's layouts")
+    where.add_argument("--data", type=Path, help=DATA)
     where.add_argument("--coco", type=Path, help="folder as COCO has it: annotations/instances_<split>2017.json and <split>2017/")
     evaluate.add_argument("--split", default="val")
     evaluate.add_argument("--out", type=Path, help="folder for the detections; a killed run given the same one goes on")
