@@ -16,7 +16,9 @@ from litedetr.training.data import BatchStream, PhotoSet
 
 SMALL, MEDIUM = 32**2, 96**2
 """COCO's areas, in square pixels, from which on an object is medium and large."""
-COLOURS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167), (255, 255, 255))
+COLOURS = (
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167), (255, 255, 255),
+)  # fmt: skip
 """Of classes, in turn: those of Okabe and Ito."""
 PICTURES = 16
 CLASSES = 40
@@ -37,20 +39,22 @@ def survey(splits: dict[str, PhotoSet], layouts: dict[str, str], known: Sequence
         crowds = photos.skipped.get("crowd", 0)
         left_out = sum(photos.skipped.values()) - crowds
         sides = np.array([(photo.width, photo.height) for photo in photos.photos])
+        width, height = np.median(sides, axis=0).astype(int)
         lines.append(
-            f"{split}: {len(photos):,} pictures ({layouts[split]}), about {int(np.median(sides[:, 0]))} x "
-            f"{int(np.median(sides[:, 1]))}; {boxes:,} boxes, {crowds:,} crowds, {left_out:,} left out; {empty:,} pictures without a box"
+            f"{split}: {len(photos):,} pictures ({layouts[split]}), about {width} x {height}; "
+            f"{boxes:,} boxes, {crowds:,} crowds, {left_out:,} left out; {empty:,} pictures without a box"
         )
     if "val" not in splits:
         lines.append("val: none, so no AP is measured: put some of the pictures aside")
     train = splits.get("train") or next(iter(splits.values()))
     lines += ["", *_classes(train, splits.get("val"))]
-    unused = [name for index, name in enumerate(train.names) if not any((photo.labels == index).any() for photo in train.photos)]
+    unused = [name for name, count in zip(train.names, _counts(train)[:, 0], strict=True) if not count]
     if unused:
         lines.append(f"never used: {few(unused)} ({len(unused)} classes): they can be left out")
     if known:
         both = [train.names[place] for place in same_names(train.names, known)]
-        lines.append(f"classes that the start knows by name: {len(both)} of {len(train.names)}{f' ({few(both)})' if both else ''}")
+        which = f" ({few(both)})" if both else ""
+        lines.append(f"classes that the start knows by name: {len(both)} of {len(train.names)}{which}")
     return "\n".join(lines)
 
 
@@ -73,7 +77,8 @@ def _counts(photos: PhotoSet) -> np.ndarray:
     counts = np.zeros((len(photos.names), 5), int)
     for photo in photos.photos:
         areas = (photo.boxes[:, 2:] - photo.boxes[:, :2]).prod(1)
-        for column, chosen in enumerate((areas >= 0, areas < SMALL, (areas >= SMALL) & (areas < MEDIUM), areas >= MEDIUM), start=0):
+        sizes = (areas >= 0, areas < SMALL, (areas >= SMALL) & (areas < MEDIUM), areas >= MEDIUM)
+        for column, chosen in enumerate(sizes):
             np.add.at(counts[:, column], photo.labels[chosen], 1)
         counts[np.unique(photo.labels), 4] += 1
     return counts
@@ -90,10 +95,10 @@ def sheet(photos: PhotoSet, file: Path, settings: AugmentSettings, size: int = 3
             starts = np.cumsum([0, *batch.targets.counts])
             for row, image in enumerate(batch.images.numpy()):
                 part = slice(starts[row], starts[row + 1])
-                height, width = (int(side) for side in (~batch.mask[row]).any(1).sum()[None].tolist() + [(~batch.mask[row]).any(0).sum()])
+                height, width = image.shape[:2]  # which the picture fills
                 centre, sides = batch.targets.boxes[part, :2].numpy(), batch.targets.boxes[part, 2:].numpy()
                 boxes = np.concatenate((centre - sides / 2, centre + sides / 2), axis=1) * [width, height, width, height]
-                tiles.append(_tile(Sample(image[:height, :width], boxes, batch.targets.labels[part].numpy()), photos.names, size))
+                tiles.append(_tile(Sample(image, boxes, batch.targets.labels[part].numpy()), photos.names, size))
     finally:
         stream.close()
     rows = [np.concatenate(tiles[start : start + 4], axis=1) for start in range(0, PICTURES, 4)]
