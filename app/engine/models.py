@@ -102,7 +102,7 @@ class Models:
             WeightsError: it cannot be loaded; the message says why.
         """
         source = source or self.own
-        if not self._trusts(source):
+        if not self.trusts(source):
             admit(source)
         with self._lock:
             if source in self._loaded:
@@ -125,7 +125,7 @@ class Models:
         with self._lock:
             self._make_room()
         # This machine's token opens only what the page offers.
-        terms = {} if self._trusts(source) else {"token": False, "limits": limits()}
+        terms = {} if self.trusts(source) else {"token": False, "limits": limits()}
         loaded = load(source, progress=progress, **terms)
         # In bfloat16 outputs could not be rebuilt from the points to 1e-5.
         pair = loaded.optimize("float32"), loaded
@@ -134,8 +134,9 @@ class Models:
             self._loaded[source] = pair
         return pair
 
-    def _trusts(self, source: str) -> bool:
-        return source == self.own or source in (entry["id"] for entry in offered())
+    def trusts(self, source: str) -> bool:
+        """Whether the host chose this model; "" is the page's own."""
+        return source in ("", self.own) or source in (entry["id"] for entry in offered())
 
     def _make_room(self) -> None:
         others = [source for source in self._loaded if source != self.own]

@@ -111,6 +111,8 @@ def test_a_gpu_too_small_for_any_size(engine, url, monkeypatch):
 
 def test_a_run_that_takes_too_long_is_ended(engine, url, monkeypatch):
     monkeypatch.setattr(engine.pace, "deadline", lambda gmacs: Deadline(0.2))
+    monkeypatch.setattr(engine.models, "trusts", lambda source: False)
+    monkeypatch.setattr("app.engine.models.admit", lambda source: None)
     through = []
     with (
         hooked(engine.detector.decoder.layers[0], lambda _: time.sleep(0.3)),
