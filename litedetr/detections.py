@@ -169,16 +169,15 @@ def class_nms(boxes: np.ndarray, labels: np.ndarray, overlap: float | None) -> n
     keep = np.ones(len(boxes), bool)
     if overlap is None or len(boxes) == 0:
         return keep
-    clash = (labels[:, None] == labels) & (pairwise_overlap(boxes) >= overlap)  # NaN of empty boxes is no clash
+    clash = (labels[:, None] == labels) & (iou(boxes, boxes) >= overlap)  # NaN of empty boxes is no clash
     for place in np.flatnonzero(np.tril(clash, -1).any(1)):  # few have a better one to clash with
         keep[place] = not (clash[place, :place] & keep[:place]).any()
     return keep
 
 
-def pairwise_overlap(boxes: np.ndarray) -> np.ndarray:
-    """(N, 4) xyxy -> (N, N) intersection over union; NaN of two empty boxes."""
-    corner, opposite = np.split(boxes, 2, axis=1)
-    shared = (np.minimum(opposite[:, None], opposite) - np.maximum(corner[:, None], corner)).clip(min=0).prod(-1)
-    area = (opposite - corner).prod(-1)
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N, 4), (M, 4) xyxy -> (N, M) intersection over union; NaN of two empty boxes."""
+    shared = (np.minimum(first[:, None, 2:], second[:, 2:]) - np.maximum(first[:, None, :2], second[:, :2])).clip(min=0).prod(-1)
+    areas, others = ((boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return shared / (area[:, None] + area - shared)
+        return shared / (areas[:, None] + others - shared)
