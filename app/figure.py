@@ -71,7 +71,7 @@ def look(photo: photos.Photo, state: str | ViewState, model: str = "", engine: E
         photo = EXAMPLES / f"{photo}.jpg"
     name = Path(photo).name if isinstance(photo, str | Path) else "photo"
     run = engine.run(photo, name, model=model)
-    engine.compute(run, state, lambda share, text: None)
+    engine.compute(run, state, lambda event: None)
     return run, state
 
 

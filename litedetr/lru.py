@@ -14,12 +14,13 @@ class ByteLRU:
     """Values by key, the least recently used dropped first when their bytes pass the limit. Threads may share it.
 
     Args:
-        limit: bytes; a value that is larger is kept alone.
+        limit: bytes.
         bytes_of: how many bytes a value holds.
+        least: so many are kept, however large they are.
     """
 
-    def __init__(self, limit: int, bytes_of: Callable[[Any], int]):
-        self.limit = limit
+    def __init__(self, limit: int, bytes_of: Callable[[Any], int], least: int = 1):
+        self.limit, self.least = limit, least
         self._bytes_of = bytes_of
         self._held: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._making: dict[Hashable, threading.RLock] = {}
@@ -39,7 +40,7 @@ class ByteLRU:
         with self._lock:
             self._held[key] = value, size
             self._held.move_to_end(key)
-            while len(self._held) > 1 and self._bytes() > self.limit:
+            while len(self._held) > self.least and self._bytes() > self.limit:
                 self._held.popitem(last=False)
         return value
 

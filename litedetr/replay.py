@@ -29,9 +29,9 @@ CACHE_BYTES = 64 * 1024**2
 """Of the steps that a trace made last, where no other cache is given."""
 
 
-def step_cache(limit: int = CACHE_BYTES) -> ByteLRU:
-    """For the steps that are looked at now, of one trace or of many."""
-    return ByteLRU(limit, lambda made: bytes_of(made.tensors() if isinstance(made, AttentionStep) else [made]))
+def step_cache(limit: int = CACHE_BYTES, least: int = 1) -> ByteLRU:
+    """For the steps that are looked at now, of one trace or of many; arguments as in `ByteLRU`."""
+    return ByteLRU(limit, lambda made: bytes_of(made.tensors() if isinstance(made, AttentionStep) else [made]), least)
 
 
 @dataclass(eq=False)

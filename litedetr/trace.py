@@ -104,6 +104,11 @@ class AttentionStep(StepOutline):
         difference = self.rebuild(queries) - self.output[rows].float()
         return float(difference.abs().max()) if difference.numel() else 0.0
 
+    @property
+    def whole(self) -> AttentionStep:
+        """Itself; see `LightStep`."""
+        return self
+
     def tensors(self) -> list[Tensor]:
         """What it holds, without the layer's weights, which are the model's."""
         model = ("output_weight", "output_bias")
@@ -240,11 +245,11 @@ class Trace:
             tokens = torch.cat((tokens[: done.first_query], done.tokens))
         return tokens
 
-    def step(self, name: str) -> AttentionStep:
-        """The step called `name`, with all its tensors."""
+    def step(self, name: str) -> AttentionStep | LightStep:
+        """The step called `name`."""
         for step in self.steps:
             if step.name == name:
-                return step.whole if isinstance(step, LightStep) else step
+                return step
         raise KeyError(f"expected one of the steps {', '.join(step.name for step in self.steps)}, got {name!r}")
 
     def whole(self) -> Trace:
@@ -275,7 +280,7 @@ class Trace:
                 if isinstance(value, Tensor):
                     _write(file, name, _array(value))
             for step in self.steps:
-                for name, value in vars(self.step(step.name)).items():
+                for name, value in vars(step.whole).items():
                     if isinstance(value, Tensor):
                         _write(file, f"{step.name}/{name}", _array(value))
 

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from litedetr import image as photos
 from litedetr.cost import gmacs
 from litedetr.fast.memory import one_arena
 from litedetr.ops import native
+from litedetr.replay import step_cache
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -38,6 +39,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "assets" / "examples"
 EXAMPLE_NAMES = ("astronaut", "motorcycle", "cat", "coffee", "hopper")
 SHOWN_SIDE = 1600
 """Longest side of the picture that the page shows; coordinates stay those of the photo."""
+STEPS_BYTES = 128 * 1024**2
+"""For the steps of all runs that visitors look at now: they are made again when somebody reads them (`litedetr.replay`)."""
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 
 
@@ -57,6 +60,7 @@ class Engine:
         self.models = Models(source)
         self.gpu = Gpu(self.models)
         self.store = RunStore() if store is None else store
+        self.steps = step_cache(STEPS_BYTES, least=4)
         self.jobs = Jobs()
         self.queue = Queue()
         self._examples: dict[tuple[str, str], str] = {}
@@ -137,7 +141,7 @@ class Engine:
         pixels = photos.open_photo(photo)
 
         def look(detector: Detector) -> tuple[Detector, Detections]:
-            return detector, self._predict(detector, model, pixels, 0.0, True, report)
+            return detector, self._predict(detector, model, pixels, 0.0, "light", report)
 
         spared, (detector, detections) = self._within_memory(detector, model, look)
         return Run(
@@ -155,13 +159,20 @@ class Engine:
         )
 
     def _predict(
-        self, detector: Detector, model: str, pixels: np.ndarray, threshold: float | None, trace: bool, report: Report = _silent
+        self,
+        detector: Detector,
+        model: str,
+        pixels: np.ndarray,
+        threshold: float | None,
+        trace: bool | Literal["light"],
+        report: Report = _silent,
     ) -> Detections:
-        """A model looks at a photo: on a GPU that is lent for it, or where the detector is. No events come from a lent one."""
-        found = self.gpu.borrow(detector, model, pixels, threshold, trace)
+        """A model looks at a photo: on a GPU that is lent for it, or where the detector is. From a lent one come no events, and
+        whole traces."""
+        found = self.gpu.borrow(detector, model, pixels, threshold, bool(trace))
         if found is None:
             with report_stages(detector, lambda _, stage: report({"stage": stage})):
-                found = detector.predict(pixels, threshold=threshold, trace=trace)
+                found = detector.predict(pixels, threshold=threshold, trace=trace, cache=self.steps)
         return found
 
     def _within_memory(self, detector: Detector, model: str, act: Callable[[Detector], T]) -> tuple[str, T]:

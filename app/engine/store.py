@@ -106,4 +106,5 @@ class RunStore:
             return self._bytes()
 
     def _bytes(self) -> int:
-        return sum(run.nbytes for run in self._runs.values())
+        layers = dict(run.layers for run in self._runs.values())
+        return sum(run.nbytes for run in self._runs.values()) + sum(layers.values())

@@ -10,6 +10,7 @@ import numpy as np
 from app.i18n import say
 from app.run.run import Run
 from app.run.state import AUTO, ViewState
+from app.run.token_place import level_slices, token_place
 from litedetr import AttentionStep
 from litedetr.schedule import scale_name
 
@@ -223,7 +224,8 @@ def _token(run: Run, state: ViewState, step: AttentionStep) -> QueryChoice:
         position = tuple(run.trace.geometry.from_photo(centre * (width, height)))
         wanted = scales[0] if state.scale == AUTO else state.scale
     elif state.query is not None:
-        scale, column, row = _cell_of(run, int(selected[state.query]))
+        place = token_place(run, int(selected[state.query]))
+        scale, column, row = place.scale, place.column, place.row
         notes.append(("token_of_object", {"scale": scale}))
         position = ((column + 0.5) / shapes[scale][1], (row + 0.5) / shapes[scale][0])
         wanted = scale if state.scale == AUTO else state.scale
@@ -238,15 +240,16 @@ def _token(run: Run, state: ViewState, step: AttentionStep) -> QueryChoice:
     height, width = shapes[scale]
     column = min(max(int(position[0] * width), 0), width - 1)
     row = min(max(int(position[1] * height), 0), height - 1)
-    token = _first_token(run, scale) + row * width + column
+    level = list(shapes).index(scale)
+    token = level_slices(run.trace.spatial_shapes)[level].start + row * width + column
     became = [] if selected is None else np.flatnonzero(selected.numpy() == token)
     corners = run.to_photo(np.array([[column / width, row / height], [(column + 1) / width, (row + 1) / height]]))
-    place = token - step.first_query
-    reference = run.to_photo(step.reference_points[place, list(shapes).index(scale), :2].numpy())
+    asking = token - step.first_query
+    reference = run.to_photo(step.reference_points[asking, level, :2].numpy())
     return QueryChoice(
         step=step,
         index=run.trace.steps.index(step),
-        row=place,
+        row=asking,
         kind="token",
         scale=scale,
         cell=(column, row),
@@ -255,21 +258,3 @@ def _token(run: Run, state: ViewState, step: AttentionStep) -> QueryChoice:
         box=tuple(corners.flatten().tolist()),
         notes=tuple(notes),
     )
-
-
-def _first_token(run: Run, scale: str) -> int:
-    count = 0
-    for name, (height, width) in _shapes(run).items():
-        if name == scale:
-            return count
-        count += height * width
-    raise KeyError(scale)
-
-
-def _cell_of(run: Run, token: int) -> tuple[str, int, int]:
-    """Token index -> its scale, column and row."""
-    for name, (height, width) in _shapes(run).items():
-        if token < height * width:
-            return name, token % width, token // width
-        token -= height * width
-    raise IndexError(token)

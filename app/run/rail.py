@@ -18,7 +18,7 @@ def stops(run: Run) -> list[dict[str, Any]]:
             "kind": step.kind,
             "block": step.block,
             "updates": sorted(step.query_scales),
-            "queries": len(step.weights),
+            "queries": step.queries,
             "gmacs": gmacs.get(step.name, cost.decoder / layers),
         }
         for step in run.trace.steps

@@ -12,6 +12,7 @@ from torch import Tensor
 from litedetr import Detections, DetectorConfig, Trace
 from litedetr.cost import Cost
 from litedetr.lru import ByteLRU
+from litedetr.trace import LightStep
 
 EXTRAS_BYTES = 192 * 1024**2
 
@@ -22,6 +23,8 @@ def bytes_of(value: Any) -> int:
         return value.untyped_storage().nbytes()
     if isinstance(value, np.ndarray | Trace):
         return value.nbytes
+    if isinstance(value, LightStep):  # the run's own
+        return 32
     if isinstance(value, bytes | str):
         return len(value)
     if isinstance(value, dict):
@@ -92,6 +95,12 @@ class Run:
     @cached_property
     def _own_bytes(self) -> int:
         return len(self.picture) + bytes_of(self.photo) + self.trace.nbytes
+
+    @cached_property
+    def layers(self) -> tuple[int, int]:
+        """Which layers its light trace needs, and their bytes; runs of one model share them."""
+        replay = self.trace.replay
+        return (0, 0) if replay is None else (id(replay.encoder), replay.layer_bytes)
 
     @property
     def step_names(self) -> tuple[str, ...]:

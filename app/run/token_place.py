@@ -1,8 +1,10 @@
-"""Where a token is, from its index among the tokens of all scales."""
+"""Where tokens are: their indices run from the finest scale's, row after row."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,13 +22,23 @@ class TokenPlace:
     centre: tuple[float, float]
 
 
+def level_slices(shapes: Sequence[tuple[int, int]]) -> list[slice]:
+    """Which tokens each level (height, width) has."""
+    ends = np.cumsum([0, *(height * width for height, width in shapes)]).tolist()
+    return [slice(first, end) for first, end in pairwise(ends)]
+
+
 def token_place(run: Run, token: int) -> TokenPlace:
-    """Tokens are counted from the finest scale's, row after row."""
-    shapes, first = run.trace.spatial_shapes, 0
-    for level, (height, width) in enumerate(shapes):
-        if first <= token < first + height * width:
-            row, column = divmod(token - first, width)
+    """The place of a token.
+
+    Raises:
+        IndexError: there is no such token.
+    """
+    shapes = run.trace.spatial_shapes
+    for level, tokens in enumerate(level_slices(shapes)):
+        if tokens.start <= token < tokens.stop:
+            height, width = shapes[level]
+            row, column = divmod(token - tokens.start, width)
             x, y = run.to_photo(np.array([(column + 0.5) / width, (row + 0.5) / height]))
             return TokenPlace(scale_name(level, len(shapes)), column, row, (float(x), float(y)))
-        first += height * width
-    raise IndexError(f"expected a token from 0 to {first - 1}, got {token}")
+    raise IndexError(f"expected a token from 0 to {tokens.stop - 1}, got {token}")

@@ -18,8 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import HEADS, ROW, chart, name_axis, value_axis
+from app.drawing.marks import cells, diameters, query_box, sampling_points
 from app.drawing.panels import Panel, panels
 from app.i18n import say
 from app.run import bilinear
@@ -27,7 +29,8 @@ from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
 from app.run.step_queries import level_grid
-from app.theme import BEST, HALO, LIT_ROW, RIM_OF_SMALL, WHITE, scale_colour, scale_symbol
+from app.run.token_place import level_slices
+from app.theme import BEST, LIT_ROW, RIM_OF_SMALL, WHITE, scale_colour, scale_symbol
 from app.views.view import View
 
 VEIL = 0.6
@@ -75,10 +78,9 @@ def _desire(run: Run, chosen: QueryChoice) -> Desire:
     padding = np.zeros(len(key), dtype=bool) if run.trace.padding is None else run.trace.padding.numpy()
     locations = chosen.locations
     counts = ((locations >= 0) & (locations <= 1)).all(axis=-1)
-    dense, sampled, rows, first = [], [], [], 0
+    dense, sampled, rows, slices = [], [], [], level_slices(step.spatial_shapes)
     for level, (height, width) in enumerate(step.spatial_shapes):
-        tokens = slice(first, first + height * width)
-        first = tokens.stop
+        tokens = slices[level]
         read = bilinear.sample(logits[:, tokens].reshape(-1, height, width), locations[:, level])  # keys at padding are zeros
         dense.append(np.where(padding[tokens], np.nan, logits[:, tokens]).reshape(-1, height, width))
         sampled.append(read)
@@ -146,20 +148,11 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """Which head, and one level or all."""
-    lang, chosen = state.lang, choose(run, state)
-    head = _head(run, state, desire_of(run, chosen))
-    heads = [[str(number + 1), str(number + 1)] for number in range(chosen.step.weights.shape[1])]
-    scales = sorted(chosen.step.scales)
-    alone = [[",".join(each for each in scales if each != scale), scale] for scale in scales]
+    chosen = choose(run, state)
+    head, heads = _head(run, state, desire_of(run, chosen)), chosen.step.weights.shape[1]
     return [
-        {"key": "head", "kind": "choice", "label": say(lang, "heads"), "value": str(head + 1), "options": heads},
-        {
-            "key": "hide",
-            "kind": "choice",
-            "label": say(lang, "desire.maps"),
-            "value": ",".join(state.hidden),
-            "options": [["", say(lang, "heads.all")], *alone],
-        },
+        settings.head(state.lang, heads, head + 1, every=False),
+        settings.one_scale(state, say(state.lang, "desire.maps"), chosen.step.scales),
     ]
 
 
@@ -250,25 +243,19 @@ def _panel(run: Run, state: ViewState, chosen: QueryChoice, desire: Desire | Non
             title = say(state.lang, "desire.title", scale=scale, reached=_share(desire.reached[head, level]))
         traces.append(_map(run, desire.dense[level][head], scale))
         traces.append(_best(run, desire.dense[level][head], state.lang))
-    traces += _query(chosen)
+    traces += query_box(chosen)
     return Panel(title, [*traces, _points(run, state, chosen, desire, head, level)])
 
 
 def _map(run: Run, logits: np.ndarray, scale: str) -> dict[str, Any]:
-    width, height = level_grid(run, logits.shape)
-    return {
-        "type": "heatmap",
-        "z": logits.astype(np.float32),
-        "x0": width / 2,
-        "dx": width,
-        "y0": height / 2,
-        "dy": height,
-        "coloraxis": "coloraxis",
-        "opacity": 0.7,
-        "zsmooth": False,
-        "name": f"map {scale}",
-        "hovertemplate": f"<b>{scale}</b> · %{{z:.3f}}<extra></extra>",
-    }
+    return cells(
+        logits.astype(np.float32),
+        level_grid(run, logits.shape),
+        coloraxis="coloraxis",
+        opacity=0.7,
+        name=f"map {scale}",
+        hovertemplate=f"<b>{scale}</b> · %{{z:.3f}}<extra></extra>",
+    )
 
 
 def _best(run: Run, logits: np.ndarray, lang: str) -> dict[str, Any]:
@@ -278,15 +265,6 @@ def _best(run: Run, logits: np.ndarray, lang: str) -> dict[str, Any]:
     path = outline((column * width, row * height, (column + 1) * width, (row + 1) * height))
     line = {"color": BEST, "width": 2.5}
     return {"type": "scatter", "mode": "lines", **path, "line": line, "hoverinfo": "skip", "name": "best"}
-
-
-def _query(chosen: QueryChoice) -> list[dict[str, Any]]:
-    common = {"type": "scatter", "mode": "lines", **outline(chosen.box), "hoverinfo": "skip", "name": "query"}
-    dash = "dot" if chosen.kind == "token" else "dash"
-    return [
-        {**common, "line": {"color": HALO, "width": 4}},
-        {**common, "line": {"color": WHITE, "width": 2, "dash": dash}},
-    ]
 
 
 def _points(run: Run, state: ViewState, chosen: QueryChoice, desire: Desire | None, head: int, level: int) -> dict[str, Any]:
@@ -299,23 +277,14 @@ def _points(run: Run, state: ViewState, chosen: QueryChoice, desire: Desire | No
     words = {key: say(state.lang, key) for key in ("point", "weight")} | {"logit": say(state.lang, "desire.logit")}
     hover = f"<b>{scale}</b> · {words['point']} %{{customdata[0]}}<br>{words['weight']} %{{customdata[1]:.4f}}"
     hover += "" if desire is None else f"<br>{words['logit']} %{{customdata[2]:.3f}}"
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": scale,
-        "meta": scale,
-        "x": x.astype(np.float32),
-        "y": y.astype(np.float32),
-        "customdata": np.stack((np.arange(len(weights)) + 1, weights, np.nan_to_num(logits)), axis=1).astype(np.float32),
-        "hovertemplate": hover + "<extra></extra>",
-        "marker": {
-            "symbol": scale_symbol(scale),
-            "color": scale_colour(scale),
-            "size": (SMALLEST + (LARGEST - SMALLEST) * np.sqrt(relative)).astype(np.float32),
-            "opacity": 1,
-            "line": {"width": 2, "color": WHITE},
-        },
-    }
+    return sampling_points(
+        scale,
+        x,
+        y,
+        {"size": diameters(relative, SMALLEST, LARGEST), "opacity": 1, "line": {"width": 2, "color": WHITE}},
+        customdata=np.stack((np.arange(len(weights)) + 1, weights, np.nan_to_num(logits)), axis=1).astype(np.float32),
+        hovertemplate=hover + "<extra></extra>",
+    )
 
 
 def _heads_chart(chosen: QueryChoice, desire: Desire, head: int, lang: str) -> Drawing:

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import Drawing, canvas, outline
+from app.drawing.marks import corner, hoverlabel, tag
 from app.i18n import say
 from app.run.choice import detection_of, move_object
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import FONT, class_colour, clear, ink_on
+from app.theme import class_colour, clear
 from app.views.view import View
 
 LABELS = 24
@@ -65,7 +66,7 @@ def _box(run: Run, index: int, chosen: bool) -> dict[str, Any]:
         "hoverinfo": "text",
         "text": text,
         "name": text,
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+        "hoverlabel": hoverlabel(colour),
         "meta": index,
     }
 
@@ -74,21 +75,9 @@ def _label(run: Run, index: int) -> dict[str, Any]:
     found = run.detections
     colour = class_colour(int(found.labels[index]))
     x, y, right, _ = (float(value) for value in found.boxes[index])
-    leftward = x > 0.86 * run.size[1]  # there is no room to the right of it
-    above = y > 0.045 * max(run.size)
-    return {
-        "x": right if leftward else x,
-        "y": y,
-        "xanchor": "right" if leftward else "left",
-        "yanchor": "bottom" if above else "top",
-        "text": f"{escape(found.names[index])} {found.scores[index]:.2f}",
-        "showarrow": False,
-        "font": {"color": ink_on(colour), "size": 12, "family": FONT, "weight": 600},
-        "bgcolor": colour,
-        "borderpad": 2,
-        "xshift": 1 if leftward else -1,
-        "captureevents": False,
-    }
+    place = corner(x, right, y, run.size, 0.045 * max(run.size))
+    text = f"{escape(found.names[index])} {found.scores[index]:.2f}"
+    return tag(text, colour, 12, **place) | {"borderpad": 2, "xshift": 1 if place["xanchor"] == "right" else -1}
 
 
 VIEW = View("detections", drawing, summary, move=move_object, cards=("classes",), rail=False, leads="points")

@@ -15,15 +15,18 @@ from typing import Any
 
 import numpy as np
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import ROW, chart, head_bars, name_axis
+from app.drawing.marks import cells, diameters, hoverlabel, sampling_points
 from app.i18n import say
 from app.run import bilinear
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import AUTO, ViewState
 from app.run.step_queries import Askers, askers, level_grid
-from app.theme import CHOSEN, LIGHT_HALF, NOTHING, NUMBERS, RIM, WHITE, ink_on, scale_colour, scale_symbol
+from app.run.token_place import level_slices
+from app.theme import CHOSEN, LIGHT_HALF, NOTHING, NUMBERS, WHITE, scale_colour
 from app.views.view import View
 from litedetr import AttentionStep
 
@@ -85,7 +88,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     index = run.step_names.index(shown.step.name)
     lost, worst = shown.lost, shown.worst
     here = float(table[index].sum())
-    total = float(np.average(table.sum(axis=1), weights=[len(step.weights) for step in run.trace.steps]))
+    total = float(np.average(table.sum(axis=1), weights=[step.queries for step in run.trace.steps]))
     facts = [
         [say(lang, "leak.here", step=shown.step.name), f"{here:.2%}"],
         [say(lang, "leak.run"), f"{total:.2%}"],
@@ -112,14 +115,11 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """Which head, and whose tokens are coloured."""
-    lang, heads = state.lang, run.config.heads
     shown = _Shown(run, state)
-    every = [["", say(lang, "heads.all")], *([str(head + 1), str(head + 1)] for head in range(heads))]
-    found = [{"key": "head", "kind": "choice", "label": say(lang, "heads"), "value": str(shown.head or ""), "options": every}]
+    found = [settings.head(state.lang, run.config.heads, shown.head)]
     if shown.level is not None:
-        scales = [[scale, scale] for scale in sorted(shown.step.query_scales)]
         here = shown.step.scales[shown.level]
-        found.append({"key": "scale", "kind": "choice", "label": say(lang, "leak.scale"), "value": here, "options": scales})
+        found.append(settings.scale(say(state.lang, "leak.scale"), here, shown.step.query_scales))
     return found
 
 
@@ -180,14 +180,12 @@ def _leak(run: Run, step: AttentionStep) -> Leak:
     shapes = step.spatial_shapes
     outside = bilinear.weighted(step, lambda points, level: 1 - bilinear.inside(points, shapes[level]), range(len(shapes)))
     padding = np.zeros_like(outside)
-    first = 0
-    for level, shape in enumerate(step.spatial_shapes):
+    for level, (shape, tokens) in enumerate(zip(shapes, level_slices(shapes), strict=True)):
         if padded is not None:
             points, given = locations[:, :, level], weights[:, :, level]
-            cells = padded[first : first + shape[0] * shape[1]].numpy().reshape(1, *shape).astype(np.float32)
-            share = bilinear.sample(cells, points.reshape(1, -1, 2)).reshape(given.shape)
+            there = padded[tokens].numpy().reshape(1, *shape).astype(np.float32)
+            share = bilinear.sample(there, points.reshape(1, -1, 2)).reshape(given.shape)
             padding[:, :, level] = (given * share).sum(axis=-1)
-        first += shape[0] * shape[1]
     return Leak(outside, padding)
 
 
@@ -236,35 +234,22 @@ def _row(shown: _Shown, row: int, lost: float) -> dict[str, Any]:
 def _token_heat(shown: _Shown) -> dict[str, Any]:
     """The leak of each token of the asking level, on its cell; nothing where the token is padding."""
     run, step = shown.run, shown.step
-    shape = step.spatial_shapes[shown.level]
-    first = sum(height * width for height, width in step.spatial_shapes[: shown.level])
-    cells = shown.lost[first - step.first_query :][: shape[0] * shape[1]].astype(np.float32)
+    shape, tokens = step.spatial_shapes[shown.level], level_slices(step.spatial_shapes)[shown.level]
+    lost = shown.lost[tokens.start - step.first_query :][: shape[0] * shape[1]].astype(np.float32)
     if run.trace.padding is not None:
-        cells = np.where(run.trace.padding[first : first + len(cells)].numpy(), np.nan, cells)
-    width, height = level_grid(run, shape)
-    unit = say(shown.state.lang, "leak.unit")
-    return {
-        "type": "heatmap",
-        "z": (100 * cells).reshape(shape),
-        "x0": width / 2,
-        "dx": width,
-        "y0": height / 2,
-        "dy": height,
-        "zmin": 0,
-        "zmax": max(100 * float(shown.lost.max()), 1.0),
-        "colorscale": "Viridis",
-        "opacity": 0.62,
-        "zsmooth": False,
-        "name": "leak",
-        "hovertemplate": f"{step.scales[shown.level]} · %{{z:.2f}} %<extra></extra>",
-        "colorbar": {
-            "title": {"text": unit, "side": "right", "font": {"size": 12}},
-            "thickness": 10,
-            "len": 0.8,
-            "x": 1.0,
-            "outlinewidth": 0,
-        },
-    }
+        lost = np.where(run.trace.padding[tokens].numpy(), np.nan, lost)
+    bar = {"title": {"text": say(shown.state.lang, "leak.unit"), "side": "right", "font": {"size": 12}}, "thickness": 10}
+    return cells(
+        (100 * lost).reshape(shape),
+        level_grid(run, shape),
+        zmin=0,
+        zmax=max(100 * float(shown.lost.max()), 1.0),
+        colorscale="Viridis",
+        opacity=0.62,
+        name="leak",
+        hovertemplate=f"{step.scales[shown.level]} · %{{z:.2f}} %<extra></extra>",
+        colorbar={**bar, "len": 0.8, "x": 1.0, "outlinewidth": 0},
+    )
 
 
 def _asker(shown: _Shown, row: int) -> dict[str, Any]:
@@ -283,7 +268,7 @@ def _asker(shown: _Shown, row: int) -> dict[str, Any]:
         "text": text,
         "name": "worst",
         "meta": {"set": who.link(row)},
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+        "hoverlabel": hoverlabel(colour),
     }
 
 
@@ -301,27 +286,17 @@ def _points_outside(shown: _Shown) -> list[dict[str, Any]]:
         out = (x < 0) | (y < 0) | (x > width) | (y > height)
         if not out.any():
             continue
-        colour = scale_colour(scale)
         details = np.stack((np.broadcast_to(rows[:, None, None], x.shape)[out], weights[out]), axis=1)
         traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": scale,
-                "meta": scale,
-                "x": x[out].astype(np.float32),
-                "y": y[out].astype(np.float32),
-                "customdata": details.astype(np.float32),
-                "hovertemplate": f"<b>{scale}</b> · {say(shown.state.lang, 'weight')} %{{customdata[1]:.4f}}<extra></extra>",
-                "marker": {
-                    "symbol": scale_symbol(scale),
-                    "color": colour,
-                    "size": (3 + 18 * np.sqrt(weights[out])).astype(np.float32),
-                    "opacity": 0.9,
-                    "line": {"width": 1, "color": RIM},
-                },
-                "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
-            }
+            sampling_points(
+                scale,
+                x[out],
+                y[out],
+                {"size": diameters(weights[out], 3, 21), "opacity": 0.9},
+                customdata=details.astype(np.float32),
+                hovertemplate=f"<b>{scale}</b> · {say(shown.state.lang, 'weight')} %{{customdata[1]:.4f}}<extra></extra>",
+                hoverlabel=hoverlabel(scale_colour(scale)),
+            )
         )
     return traces
 

@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import head_bars
+from app.drawing.marks import hoverlabel, tag
 from app.i18n import say
 from app.run import bilinear, choice
 from app.run.run import Run
 from app.run.state import ViewState
 from app.run.step_queries import Askers, askers, level_grid
-from app.theme import FONT, RIM, WHITE, clear, ink_on, scale_colour
+from app.theme import RIM, WHITE, clear, scale_colour
 from app.views.view import View
 from litedetr import AttentionStep
 
@@ -91,12 +93,9 @@ def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     last = next((step.name for step in reversed(steps) if (step.kind == "decoder") == (now.kind == "decoder")), now.name)
     kinds = {"decoder": "lookers.by.objects"}
     options = [[name, say(state.lang, kinds.get(run.trace.step(name).kind, "lookers.by.tokens"))] for name in ends]
-    scales = sorted(now.scales)
-    alone = [[",".join(each for each in scales if each != scale), scale] for scale in scales]
-    counted = {"key": "hide", "kind": "choice", "label": say(state.lang, "lookers.counted"), "value": ",".join(state.hidden)}
     return [
-        {"key": "step", "kind": "choice", "label": say(state.lang, "lookers.by"), "value": last, "options": options},
-        {**counted, "options": [["", say(state.lang, "heads.all")], *alone]},
+        settings.choice("step", say(state.lang, "lookers.by"), last, options),
+        settings.one_scale(state, say(state.lang, "lookers.counted"), now.scales),
     ]
 
 
@@ -247,25 +246,15 @@ def _reader(shown: _Shown, row: int) -> dict[str, Any]:
         "text": f"<b>{escape(who.name(row, shown.state.lang))}</b><br>{reading:.2%}",
         "name": "reader",
         "meta": {"row": row, "reading": reading, "set": _link(shown, row)},
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+        "hoverlabel": hoverlabel(colour),
     }
 
 
-def _rank(shown: _Shown, place: int, row: int) -> dict[str, Any]:
+def _rank(shown: _Shown, number: int, row: int) -> dict[str, Any]:
     """The reader's rank, from 1, in the corner of its cell or box."""
     colour, box = shown.askers.colour(row), shown.askers.boxes[row]
-    return {
-        "x": float(box[0]),
-        "y": float(box[1]),
-        "xanchor": "left",
-        "yanchor": "top",
-        "text": str(place + 1),
-        "showarrow": False,
-        "font": {"color": ink_on(colour), "size": 11, "family": FONT, "weight": 700},
-        "bgcolor": colour,
-        "borderpad": 1,
-        "captureevents": False,
-    }
+    place = {"x": float(box[0]), "y": float(box[1]), "xanchor": "left", "yanchor": "top"}
+    return tag(str(number + 1), colour, weight=700, **place)
 
 
 def _cell(shown: _Shown, level: int) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from plotly.colors import sample_colorscale
 
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import band, line_at, name_at, small_chart
+from app.drawing.marks import diameters, sampling_points
 from app.i18n import say
 from app.run import choice
 from app.run.choice import QueryChoice, choose, pick_object
 from app.run.run import Run
 from app.run.state import AUTO, ViewState
 from app.run.token_place import token_place
-from app.theme import HALO_OF_SKIN, NEUTRAL, WAY, class_colour, scale_colour, scale_symbol
+from app.theme import HALO_OF_SKIN, NEUTRAL, WAY, class_colour
 from app.views.view import View
 from litedetr.boxes import iou
 
@@ -181,12 +182,10 @@ def _points(run: Run, state: ViewState) -> list[dict[str, Any]]:
             continue
         x, y = np.moveaxis(run.to_photo(chosen.locations[heads, level]).reshape(-1, 2), -1, 0)
         weights = chosen.weights[heads, level].ravel()
-        marker = {"color": scale_colour(scale), "symbol": scale_symbol(scale), "opacity": 0.4, "line": {"width": 0}}
-        marker["size"] = (3 + (LARGEST - 3) * np.sqrt(weights / heaviest)).astype(np.float32)
+        marker = {"size": diameters(weights / heaviest, 3.0, LARGEST), "opacity": 0.4, "line": {"width": 0}}
         words = f"<b>{scale}</b><br>{say(state.lang, 'weight')} %{{customdata:.4f}}<extra></extra>"
-        place = {"x": x.astype(np.float32), "y": y.astype(np.float32), "customdata": weights, "hovertemplate": words}
-        common = {"type": "scatter", "mode": "markers", "name": scale, "meta": scale, "showlegend": False, "cliponaxis": False}
-        traces.append({**common, **place, "marker": marker})
+        common = {"customdata": weights, "hovertemplate": words, "showlegend": False, "cliponaxis": False}
+        traces.append(sampling_points(scale, x, y, marker, **common))
     return traces
 
 

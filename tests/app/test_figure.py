@@ -13,6 +13,7 @@ from PIL import Image
 
 from app.engine.engine import EXAMPLES
 from app.figure import FigureError, look, main, redraw, standalone, write
+from app.lessons import lesson
 from app.run.state import ViewState
 from app.views import VIEWS, points
 from tests.app import live
@@ -56,6 +57,31 @@ def test_every_view_stands_alone(looked, name):
     drawings = re.search(r"^const drawings = (.*);$", text, re.MULTILINE)[1]
     for drawing in json.loads(drawings.replace("<\\/", "</")):
         go.Figure(drawing)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_every_view_from_the_command_and_from_python(engine, name, tmp_path, monkeypatch):
+    """Those that run the model again, too."""
+    monkeypatch.setattr("app.figure.Engine", lambda model: engine)
+    scene(330, 210).save(tmp_path / "scene.png")
+    state = "q=0&box=0.1,0.1,0.5,0.6"
+    for kind in ("html", "json"):
+        given = [str(tmp_path / "scene.png"), "--view", name, "--state", state, "--out", str(tmp_path / f"figure.{kind}")]
+        assert main(given) == 0
+    figure = redraw(tmp_path / "scene.png", f"view={name}&{state}")
+    written = go.Figure(json.loads((tmp_path / "figure.json").read_text(encoding="utf-8")))
+    assert [(trace.type, trace.name) for trace in written.data] == [(trace.type, trace.name) for trace in figure.data]
+    run, state = look(tmp_path / "scene.png", f"view={name}&{state}")
+    job = VIEWS[name].job(run, state)
+    assert job is None or job in run.extras
+
+
+@pytest.mark.parametrize("link", sorted({stop["link"] for stop in lesson("en")}))
+def test_every_state_of_the_lesson(engine, link):
+    """On a photo of one's own, where the example has other queries."""
+    run, state = look(scene(330, 210), link, engine=engine)
+    redraw(scene(330, 210), link, engine=engine)
+    assert standalone(run, state).count("<script>") == 2
 
 
 def test_class_names_cannot_leave_their_place(looked, monkeypatch):

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline, outlines
 from app.drawing.chart import chart, value_axis
+from app.drawing.marks import diameters, hoverlabel, sampling_points
 from app.drawing.panels import Panel, panels
 from app.i18n import say
 from app.run import choice
@@ -22,7 +24,9 @@ from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import AUTO, HUB_ID, ViewState
 from app.run.step_queries import Askers, askers
-from app.theme import GRID, NEUTRAL, RIM, WHITE, ink_on, scale_colour, scale_symbol
+from app.theme import GRID, NEUTRAL, RIM, WHITE, scale_colour
+from app.theme import ink_on as ink_on
+from app.theme import scale_symbol as scale_symbol
 from app.views.attended.heaviest import MOST, OtherModel, Samples, heaviest, other_model
 from app.views.view import View
 from litedetr import AttentionStep, Detector
@@ -90,14 +94,13 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """The scale, how many points, and the second model."""
     shown, lang = _Shown(run, state), state.lang
-    scales = [[scale, scale] for scale in sorted(shown.step.scales)]
     others = [["", say(lang, "attended.equal")], *other_models(run, state)]
     most = min(MOST, shown.samples[0].count)
     top = {"key": "n", "kind": "range", "label": say(lang, "attended.top"), "value": min(state.top, most)}
     return [
-        {"key": "scale", "kind": "choice", "label": say(lang, "attended.on"), "value": shown.scale, "options": scales},
+        settings.scale(say(lang, "attended.on"), shown.scale, shown.step.scales),
         {**top, "min": 1, "max": most, "step": 1},
-        {"key": "other", "kind": "choice", "label": say(lang, "attended.other"), "value": state.other, "options": others},
+        settings.choice("other", say(lang, "attended.other"), state.other, others),
     ]
 
 
@@ -231,31 +234,23 @@ def _points(shown: _Shown, samples: Samples, heaviest_: float, named: bool) -> d
     """The samples; light ones on top. `named`: whose query is in this run, so that its row can be told."""
     order = np.arange(len(samples.weights))
     relative = samples.weights / max(heaviest_, 1e-12)
-    colour, lang = scale_colour(shown.scale), shown.state.lang
+    lang = shown.state.lang
     rows = samples.rows if named else np.full(len(order), -1)
     details = np.stack((order + 1, samples.weights, rows, samples.heads + 1, samples.points + 1), axis=1)
     words = {key: say(lang, key) for key in ("head", "point", "weight")} | {"rank": say(lang, "attended.rank")}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": shown.scale,
-        "meta": shown.scale,
-        "x": samples.x.astype(np.float32),
-        "y": samples.y.astype(np.float32),
-        "customdata": details.astype(np.float32),
-        "hovertemplate": (
+    size, opacity = diameters(relative, SMALLEST, LARGEST), (0.55 + 0.35 * relative).astype(np.float32)
+    return sampling_points(
+        shown.scale,
+        samples.x,
+        samples.y,
+        {"size": size, "opacity": opacity, "line": {"width": 0.75, "color": RIM}},
+        customdata=details.astype(np.float32),
+        hovertemplate=(
             f"{words['rank']} %{{customdata[0]}} · {words['weight']} %{{customdata[1]:.4f}}<br>"
             f"{words['head']} %{{customdata[3]}} · {words['point']} %{{customdata[4]}}<extra></extra>"
         ),
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
-        "marker": {
-            "symbol": scale_symbol(shown.scale),
-            "color": colour,
-            "size": (SMALLEST + (LARGEST - SMALLEST) * np.sqrt(relative)).astype(np.float32),
-            "opacity": (0.55 + 0.35 * relative).astype(np.float32),
-            "line": {"width": 0.75, "color": RIM},
-        },
-    }
+        hoverlabel=hoverlabel(scale_colour(shown.scale)),
+    )
 
 
 def _asked_here(shown: _Shown, place: int) -> list[dict[str, Any]]:

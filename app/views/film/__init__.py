@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing
 from app.i18n import say
 from app.run.run import Run
@@ -34,7 +35,7 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """What the tokens' pictures show."""
     options = [[film, say(state.lang, f"film.{film}")] for film in FILMS]
-    return [{"key": "film", "kind": "choice", "label": say(state.lang, "film.show"), "value": state.film, "options": options}]
+    return [settings.choice("film", say(state.lang, "film.show"), state.film, options)]
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         "updated": sorted(frame.updated),
         "kept": sorted(set(sizes) - set(frame.updated)) if encoding else [],
         "tokens": {"updated": sum(sizes[scale] for scale in frame.updated), "all": sum(sizes.values())},
-        "updates": {"ours": sum(len(step.weights) for step in past), "full": len(past) * sum(sizes.values())},
+        "updates": {"ours": sum(step.queries for step in past), "full": len(past) * sum(sizes.values())},
         "gmacs": sum(entry.gmacs for entry in entries[: place + 1]),
         "full_gmacs": sum(entry.full for entry in entries[: place + 1]),
         "milliseconds": entries[place].milliseconds,
@@ -125,7 +126,7 @@ def _notes(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any], te
 
 def _table(run: Run, text: Any) -> dict[str, Any]:
     head = [text("column.step"), text("column.tokens"), text("column.gmacs"), text("column.full"), "ms"]
-    sizes = {step.name: f"{len(step.weights):,}" for step in run.trace.encoder_steps}
+    sizes = {step.name: f"{step.queries:,}" for step in run.trace.encoder_steps}
     rows = []
     for entry in ledger.ledger(run):
         time = "–" if entry.milliseconds is None else f"{entry.milliseconds:.1f}"

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import Drawing, canvas, outline
+from app.drawing.marks import corner, tag
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import FONT, RIM, class_colour, ink_on
+from app.theme import RIM, class_colour
 from litedetr import AttentionStep
 
 VEIL = 0.35
@@ -64,7 +65,4 @@ def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
 def _label(text: str, colour: str, box: tuple[float, float, float, float], size: tuple[int, int]) -> dict[str, Any]:
     height, width = size
     x, y = min(max(box[0], 0.0), width), min(max(box[1], 0.0), height)
-    leftward = x > 0.86 * width
-    place = {"x": x, "y": y, "xanchor": "right" if leftward else "left", "yanchor": "bottom" if y > 0.045 * height else "top"}
-    font = {"color": ink_on(colour), "size": 11, "family": FONT, "weight": 600}
-    return {**place, "text": text, "showarrow": False, "font": font, "bgcolor": colour, "borderpad": 1, "captureevents": False}
+    return tag(text, colour, **corner(x, x, y, size, 0.045 * height))

@@ -13,6 +13,7 @@ from app.i18n import say
 from app.run.choice import detection_of
 from app.run.run import Run
 from app.run.state import ViewState
+from app.run.token_place import level_slices
 from app.theme import HALO, NEUTRAL, NOTHING, RIM, WHITE, ink_on, scale_colour
 from app.views.film.reel import Frame, Reel, reel
 from litedetr.schedule import scale_name
@@ -31,7 +32,7 @@ def drawing(run: Run, state: ViewState, frame: Frame) -> Drawing:
     contents = [Panel(_title(state, len(shapes), level, shapes[level], frame), _chosen(run, state)) for level in levels]
     drawn = panels(run, [*contents, *[Panel(say(state.lang, "photo"), _chosen(run, state))] * spare])
     layout = drawn["layout"]
-    ends = np.cumsum([0, *[height * width for height, width in shapes]])
+    slices = level_slices(shapes)
     extent = tuple(float(value) for value in run.to_photo(np.ones(2)))
     heats = []
     for place, level in enumerate(levels):
@@ -39,7 +40,7 @@ def drawing(run: Run, state: ViewState, frame: Frame) -> Drawing:
         updated = scale in frame.updated
         axes = layout["images"][place]["xref"], layout["images"][place]["yref"]
         opacity = 1.0 if updated or frame.step is None else KEPT
-        tokens = slice(ends[level], ends[level + 1])
+        tokens = slices[level]
         if state.film == "change":
             change = film.change[frame.memory, tokens].reshape(shapes[level])
             heats.append(_heat(state, scale, change, extent, axes, opacity))

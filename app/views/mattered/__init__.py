@@ -8,19 +8,21 @@ from typing import Any
 
 import numpy as np
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import chart, name_axis, value_axis
+from app.drawing.marks import diameters, hoverlabel, sampling_points
 from app.i18n import say
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import CHANGED, NEUTRAL, RIM, RIM_OF_SMALL, WHITE, ink_on, scale_colour, scale_symbol
+from app.theme import CHANGED, NEUTRAL, RIM, RIM_OF_SMALL, WHITE, scale_colour, scale_symbol
+from app.theme import ink_on as ink_on
 from app.views.mattered.muting import Effects, all_effects, as_it_is, followed, muted, named
 from app.views.view import View
 from litedetr import Detector
 
 VEIL = 0.45
-SMALLEST, LARGEST = 6.0, 26.0
 _MUTED = "x-thin-open"
 ROWS = 12
 """Points listed beside the figure."""
@@ -94,7 +96,7 @@ def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     value = ",".join(state.mute)
     if value not in (option[0] for option in options):
         options.append([value, value])
-    return [{"key": "mute", "kind": "choice", "label": say(lang, "mattered.mute"), "value": value, "options": options}]
+    return [settings.choice("mute", say(lang, "mattered.mute"), value, options)]
 
 
 def charts(run: Run, state: ViewState) -> list[Drawing]:
@@ -169,27 +171,16 @@ def _points(run: Run, state: ViewState, chosen: QueryChoice, effects: Effects | 
     adds = np.zeros(len(names), bool) if change is None else change > 0
     symbol = scale_symbol(scale)
     open_ = [gone or plus for gone, plus in zip(off, adds, strict=True)]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": scale,
-        "meta": scale,
-        "x": x.astype(np.float32),
-        "y": y.astype(np.float32),
-        "text": words,
-        "hovertemplate": "%{text}<extra></extra>",
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
-        "marker": {
-            "symbol": [_MUTED if gone else f"{symbol}-open" if plus else symbol for gone, plus in zip(off, adds, strict=True)],
-            "color": colour,
-            "size": (SMALLEST + (LARGEST - SMALLEST) * np.sqrt(relative)).astype(np.float32),
-            "line": {
-                "width": [2.5 if hollow else 1 for hollow in open_],
-                "color": [colour if hollow else RIM for hollow in open_],
-            },
+    marker = {
+        "symbol": [_MUTED if gone else f"{symbol}-open" if plus else symbol for gone, plus in zip(off, adds, strict=True)],
+        "size": diameters(relative),
+        "line": {
+            "width": [2.5 if hollow else 1 for hollow in open_],
+            "color": [colour if hollow else RIM for hollow in open_],
         },
-        "cliponaxis": False,
-    }  # fmt: skip
+    }
+    common = {"text": words, "hovertemplate": "%{text}<extra></extra>", "hoverlabel": hoverlabel(colour), "cliponaxis": False}
+    return sampling_points(scale, x, y, marker, **common)
 
 
 def _is_muted(name: str, mute: tuple[str, ...]) -> bool:

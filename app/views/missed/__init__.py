@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import Drawing, canvas, outline, outlines
+from app.drawing.marks import hoverlabel
 from app.i18n import say
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import BLACK, CUT, FOLLOWED, RIM, WHITE, ink_on
+from app.theme import BLACK, CUT, FOLLOWED, RIM, WHITE
+from app.theme import ink_on as ink_on
 from app.views.missed import chart as missed_chart
 from app.views.missed import words as missed_words
 from app.views.missed.fate import NEAR, Fate, Proposal, fate, nearest
@@ -113,7 +115,7 @@ def _proposal(run: Run, state: ViewState, proposal: Proposal) -> list[dict[str, 
     }
     text = say(state.lang, key, **values, score=f"{proposal.score:.3f}")
     meta = {"set": missed_words.link(run, proposal), "token": proposal.token}
-    hover = {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}}
+    hover = hoverlabel(colour)
     common = {"type": "scatter", "hoverinfo": "text", "text": text, "meta": meta, "hoverlabel": hover}
     box = {**common, "mode": "lines", **outline(proposal.box), "line": {"color": colour, "width": 1, "dash": "dot"}}
     mark = {"symbol": "square" if chosen else "x-thin", "size": 8, "color": colour, "line": {"width": 2, "color": colour}}

@@ -7,26 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from app.drawing.canvas import GUTTER, Drawing, canvas, outline, outlines
+from app.drawing.canvas import GUTTER, Drawing, canvas, outlines
+from app.drawing.canvas import outline as outline
+from app.drawing.marks import diameters, hoverlabel, query_box, sampling_points
 from app.i18n import say
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import FONT, GROUND, HALO, HEAT, RIM, WHITE, class_colour, ink_on, scale_colour, scale_symbol
+from app.theme import FONT, GROUND, HEAT, RIM, WHITE, class_colour, scale_colour
+from app.theme import HALO as HALO
+from app.theme import ink_on as ink_on
+from app.theme import scale_symbol as scale_symbol
 from app.views.points.footprints import footprint, kept_heads
 from app.views.points.shares import shares_chart
 from app.views.view import View
 
 VEIL = 0.42
 HEAT_VEIL = 0.55
-SMALLEST, LARGEST = 6.0, 26.0
-"""Diameter in screen pixels of a point without weight and of the query's heaviest point; area grows with weight."""
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
     """Points where they are, also outside the photo; one colour and mark per scale, the same measure of size for all."""
     chosen = choose(run, state)
-    around = [outlines(run, state, 0.45, 1), *_query_box(chosen)]
+    around = [outlines(run, state, 0.45, 1), *query_box(chosen)]
     if state.heat:
         return canvas(run, [_heat(run, state, chosen), *around, *_cross(chosen, state)], veil=HEAT_VEIL)
     shown = [scale for scale in chosen.step.scales if scale not in state.hidden]
@@ -192,42 +195,21 @@ def _points(run: Run, state: ViewState, chosen: QueryChoice, scale: str) -> dict
     x, y = np.moveaxis(run.to_photo(chosen.locations[kept, level]).reshape(-1, 2), -1, 0)
     order = np.argsort(-weights, kind="stable")  # heavy ones below, so that light ones stay visible
     relative = weights[order] / max(float(chosen.weights.max()), 1e-12)
-    colour = scale_colour(scale)
     details = np.stack((heads[order] + 1, points[order] + 1, weights[order]), axis=1).astype(np.float32)
     words = {key: say(state.lang, key) for key in ("head", "point", "weight")}
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": scale,
-        "x": x[order].astype(np.float32),
-        "y": y[order].astype(np.float32),
-        "customdata": details,
-        "hovertemplate": (
+    return sampling_points(
+        scale,
+        x[order],
+        y[order],
+        {"size": diameters(relative), "opacity": (0.42 + 0.53 * relative).astype(np.float32)},
+        customdata=details,
+        hovertemplate=(
             f"<b>{scale}</b> · {words['head']} %{{customdata[0]}} · {words['point']} %{{customdata[1]}}<br>"
             f"{words['weight']} %{{customdata[2]:.4f}}<extra></extra>"
         ),
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
-        "marker": {
-            "symbol": scale_symbol(scale),
-            "color": colour,
-            "size": (SMALLEST + (LARGEST - SMALLEST) * np.sqrt(relative)).astype(np.float32),
-            "opacity": (0.42 + 0.53 * relative).astype(np.float32),
-            "line": {"width": 1, "color": RIM},
-        },
-        "meta": scale,
-        "cliponaxis": False,
-    }
-
-
-def _query_box(chosen: QueryChoice) -> list[dict[str, Any]]:
-    """The token's cell or the object's box."""
-    path = outline(chosen.box)
-    common = {"type": "scatter", "mode": "lines", **path, "hoverinfo": "skip", "name": "query"}
-    dash = "dot" if chosen.kind == "token" else "dash"
-    return [
-        {**common, "line": {"color": HALO, "width": 4}},
-        {**common, "line": {"color": WHITE, "width": 2, "dash": dash}},
-    ]
+        hoverlabel=hoverlabel(scale_colour(scale)),
+        cliponaxis=False,
+    )
 
 
 def _cross(chosen: QueryChoice, state: ViewState) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import Drawing
+from app.drawing.marks import hoverlabel
 from app.i18n import say
 from app.run.state import ViewState
 from app.theme import FONT, NEUTRAL, NOTHING, ink_on, scale_colour
@@ -45,7 +46,7 @@ def shares_chart(numbers: dict[str, Any], state: ViewState) -> Drawing:
                 "textangle": 0,
                 "textfont": {"color": ink_on(colour), "size": 11},
                 "hovertemplate": f"<b>{scale}</b> · %{{y}}<br>%{{x:.4f}}<extra></extra>",
-                "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+                "hoverlabel": hoverlabel(colour),
             }
         )
     sums = [float(np.mean(numbers["sums"])), *numbers["sums"]]

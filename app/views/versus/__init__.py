@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import chart, name_axis, value_axis
+from app.drawing.marks import hoverlabel
 from app.drawing.panels import Panel, panels
 from app.i18n import say
 from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
-from app.theme import CHANGED, FONT, NEUTRAL, NOTHING, OURS, TEXT_SHADOW, WHITE, class_colour, ink_on
+from app.theme import CHANGED, FONT, NEUTRAL, NOTHING, OURS, TEXT_SHADOW, WHITE, class_colour
+from app.theme import ink_on as ink_on
 from app.views.versus.rivals import Rival, compare, every_scale, matched
 from app.views.view import View
 from litedetr import Detector
@@ -81,7 +84,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """The other side."""
     options = [["", say(state.lang, "versus.every")], *other_models(run, state)]
-    return [{"key": "other", "kind": "choice", "label": say(state.lang, "versus.with"), "value": state.other, "options": options}]
+    return [settings.choice("other", say(state.lang, "versus.with"), state.other, options)]
 
 
 def charts(run: Run, state: ViewState) -> list[Drawing]:
@@ -156,7 +159,7 @@ def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool, corner
         "hoveron": "fills",
         "hoverinfo": "name",
         "name": text,
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+        "hoverlabel": hoverlabel(colour),
     }
 
 

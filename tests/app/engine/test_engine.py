@@ -19,7 +19,7 @@ def copies(run, count):
 
 
 def test_the_store_drops_the_least_recently_used(run):
-    store = RunStore(limit=3 * run.nbytes)
+    store = RunStore(limit=3 * run.nbytes + run.layers[1])
     first, second, third, fourth = copies(run, 4)
     for each in (first, second, third):
         store.put(each)

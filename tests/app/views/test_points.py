@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from app.drawing.marks import LARGEST
 from app.run.choice import choose
 from app.run.state import ViewState
 from app.theme import scale_colour
@@ -47,7 +48,7 @@ def test_size_and_shade_follow_the_weight_with_one_measure_for_all_scales(run, s
     order = np.argsort(weights)
     assert (np.diff(sizes[order]) >= -1e-4).all()
     assert (np.diff(shades[order]) >= -1e-6).all()
-    assert sizes.max() == pytest.approx(points.LARGEST)
+    assert sizes.max() == pytest.approx(LARGEST)
 
 
 def test_one_head_and_hidden_scales(run):
