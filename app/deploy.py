@@ -51,7 +51,7 @@ def contents(hardware: str = FREE) -> dict[str, Path | bytes]:
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__pycache__")) or path.is_symlink():
-            continue  # litedetr/ext is a link to ext/, which is there anyway
+            continue  # litedetr/ext and litedetr/assets are links to ext/ and assets/, which are there anyway
         if path.is_dir():
             yield from _files(path)
         else:

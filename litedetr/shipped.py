@@ -1,4 +1,4 @@
-"""Files that are no Python: beside the package in a clone, inside it once it is installed."""
+"""Files that are no Python: `litedetr/ext` and `litedetr/assets` are links to the clone's folders, and copies once installed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def shipped(folder: str) -> Path:
-    """Where ``ext``, ``assets/weights`` or ``assets/examples`` lies."""
+    """Where ``ext``, ``assets/weights`` or ``assets/examples`` lies: in the package, or beside it where links were left out."""
     package = Path(__file__).resolve().parent
-    beside = package.parent / folder
-    return beside if (package.parent / "pyproject.toml").is_file() and beside.is_dir() else package / folder
+    inside = package / folder
+    return inside.resolve() if inside.is_dir() else package.parent / folder

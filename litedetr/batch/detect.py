@@ -18,6 +18,7 @@ from litedetr.batch.processes import ALONE, Processes
 from litedetr.batch.resume import begin, whole_lines
 from litedetr.detector import BATCH, Detector, Prepared
 from litedetr.image import PhotoError, open_photo, photo_size, resized_size
+from litedetr.runtime import Exported
 
 PHOTO_ENDINGS = {
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".heic", ".heif",
@@ -96,7 +97,7 @@ def printable(text: str) -> str:
 
 
 def detect_many(
-    detector: Detector,
+    detector: Detector | Exported,
     files: Sequence[Path],
     out: Path,
     *,
@@ -228,7 +229,7 @@ def _write(lines: IO[str], done: list[Line]) -> None:
 
 
 def _canvases(
-    files: Sequence[Path], detector: Detector, processes: Processes, readers: ThreadPoolExecutor
+    files: Sequence[Path], detector: Detector | Exported, processes: Processes, readers: ThreadPoolExecutor
 ) -> list[tuple[int, int]]:
     """The size of each photo in the network, by its header; (0, 0) where it has none that can be read."""
     config = detector.config
@@ -253,7 +254,7 @@ def _batches(files: Sequence[Path], canvases: Sequence[tuple[int, int]], count: 
 
 
 def _results(
-    detector: Detector, batches: Sequence[list[Path]], readers: ThreadPoolExecutor, threshold: float | None
+    detector: Detector | Exported, batches: Sequence[list[Path]], readers: ThreadPoolExecutor, threshold: float | None
 ) -> Iterator[list[Line]]:
     """Every batch's lines; the next one is decoded meanwhile."""
 

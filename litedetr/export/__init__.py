@@ -45,7 +45,7 @@ def export(
     """
     out = Path(out)
     if out.suffix not in SUFFIXES:
-        raise ValueError(f"expected a file ending in {' or '.join(SUFFIXES)}, got {out.name!r}: the ending says for which runtime")
+        raise ValueError(f"expected a file ending in {' or '.join(SUFFIXES)}, got {out.name!r}: the ending names the runtime")
     if half and out.suffix != ".xml":
         raise ValueError(f"expected half with OpenVINO (.xml), got {out.name!r}: leave it out, or name a .xml file")
     about = files.about(detector.config, sampling, size, points, half)

@@ -36,7 +36,7 @@ def to_onnx(detector: Detector, file: Path, sampling: str, size: Size | None, po
     if sampling not in SAMPLING:
         raise ValueError(f"expected the sampling {' or '.join(SAMPLING)}, got {sampling!r}")
     if isinstance(detector, FastDetector):
-        raise ValueError("expected a detector as it was loaded, got an optimized one: export the one that optimize() was called on")
+        raise ValueError("expected a detector as it was loaded, got an optimized one: export the one that it was made from")
     if importlib.util.find_spec("onnx") is None:
         raise ValueError("expected the package onnx, which is not installed: pip install litedetr[export]")
     graph = Graph(detector, points)

@@ -15,12 +15,13 @@ from safetensors.torch import load_file, save_file
 
 from litedetr.config import DetectorConfig
 from litedetr.cost import gmacs
+from litedetr.shipped import shipped
 from litedetr.weights.limits import Limits
 
 if TYPE_CHECKING:
     from litedetr.detector import Detector
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "weights"
+EMBEDDED = shipped("assets/weights")
 _TRAINING_ONLY = ("dense_head.",)
 CONFIG_BYTES = 2_000_000
 """A larger config.json is nobody's."""
