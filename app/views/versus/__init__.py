@@ -11,14 +11,13 @@ import numpy as np
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import chart, name_axis, value_axis
-from app.drawing.marks import hoverlabel
+from app.drawing.marks import hoverlabel, tag
 from app.drawing.panels import Panel, panels
 from app.i18n import say
 from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
-from app.theme import CHANGED, FONT, NEUTRAL, NOTHING, OURS, TEXT_SHADOW, WHITE, class_colour
-from app.theme import ink_on as ink_on
+from app.theme import CHANGED, NEUTRAL, NOTHING, OURS, class_colour
 from app.views.versus.rivals import Rival, compare, every_scale, matched
 from app.views.view import View
 from litedetr import Detector
@@ -30,20 +29,16 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     """Both photos with their detections: thin where both have them, thick and dashed where one has them alone."""
     rivals = _rivals(run, state)
     if rivals is None:
-        found = run.detections
-        shown = [_box(run, found.boxes[i], found.names[i], float(found.scores[i]), False, place % 4)
-                 for place, i in enumerate(run.shown(state.threshold))]  # fmt: skip
-        return panels(run, [Panel(run.config.schedule, shown), Panel(_short(state))], veil=0.25)
+        found, shown = run.detections, run.shown(state.threshold)
+        named = [(found.boxes[i], found.names[i], float(found.scores[i]), False) for i in shown]
+        return panels(run, [_panel(run, run.config.schedule, named), Panel(_short(state))], veil=0.25)
     pairs = matched(rivals["left"], rivals["right"], state.threshold)
     contents = []
     for place, side in enumerate(SIDES):
         rival = rivals[side]
         kept = [(pair[place], None in pair) for pair in pairs if pair[place] is not None]
-        traces = [
-            _box(run, rival.boxes[i], rival.names[i], float(rival.scores[i]), alone, number % 4)  # names of like boxes stay apart
-            for number, (i, alone) in enumerate(kept)
-        ]
-        contents.append(Panel(f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", traces))
+        named = [(rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
+        contents.append(_panel(run, f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", named))
     return panels(run, contents, veil=0.25)
 
 
@@ -136,23 +131,29 @@ def _short(state: ViewState, rival: Rival | None = None, side: str = "right") ->
     return say(state.lang, "models.own") if rival is None else rival.schedule
 
 
-_INWARD = ("bottom right", "bottom left", "top left", "top right")
-"""Where a name goes from each corner of its box, clockwise from the upper left."""
-
-
-def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool, corner: int) -> dict[str, Any]:
-    """A box, cut at the photo's edge, so that its name (at a `corner`, 0 to 3) stays off the panel's title."""
+def _panel(run: Run, title: str, named: list[tuple[np.ndarray, str, float, bool]]) -> Panel:
+    """A photo with boxes (box, name, score, whether this side alone has it), all cut at the photo's edge."""
     height, width = run.size
     names = run.config.names
-    colour = CHANGED if alone else class_colour(names.index(name) if name in names else 0)
-    text = f"{escape(name)} {score:.2f}"
+    traces, labels = [], []
+    for number, (box, name, score, alone) in enumerate(named):
+        colour = CHANGED if alone else class_colour(names.index(name) if name in names else 0)
+        box = np.clip(box, 0, [width, height, width, height])
+        text = f"{escape(name)} {score:.2f}"
+        traces.append(_box(box, text, colour, alone))
+        x1, y1, x2, y2 = (float(value) for value in box)
+        rightmost, low = x1 > 0.5 * width, number % 2 == 1  # half a photo is room for any name; names of like boxes stay apart
+        place = {"x": x2 if rightmost else x1, "y": y2 if low else y1}
+        anchors = {"xanchor": "right" if rightmost else "left", "yanchor": "bottom" if low else "top"}
+        labels.append(tag(text, colour, **place, **anchors))
+    return Panel(title, traces, labels[::-1])  # the best on top
+
+
+def _box(box: np.ndarray, text: str, colour: str, alone: bool) -> dict[str, Any]:
     return {
         "type": "scatter",
-        **outline(np.clip(box, 0, [width, height, width, height])),
-        "mode": "lines+text",
-        "text": [text if place == corner else "" for place in range(5)],
-        "textposition": _INWARD[corner],
-        "textfont": {"size": 11, "color": WHITE, "family": FONT, "shadow": TEXT_SHADOW},
+        **outline(box),
+        "mode": "lines",
         "line": {"color": colour, "width": 3.5 if alone else 2, "dash": "dash" if alone else "solid"},
         "fill": "toself",
         "fillcolor": NOTHING,
