@@ -45,14 +45,15 @@ class Exported:
         threads: of the runtime; its own choice if None.
 
     Attributes:
-        config: of the detector; verdict: what was measured when it was exported; points: steps whose points are outputs, too.
+        file: as given; config: of the detector.
+        verdict: what was measured when it was exported; points: steps whose points are outputs, too.
 
     Raises:
         ValueError: another file, or the runtime is not installed.
     """
 
     def __init__(self, file: str | Path, threads: int | None = None):
-        file = Path(file)
+        self.file = file = Path(file)
         package = SUFFIXES.get(file.suffix)
         if package is None or not file.is_file():
             raise ValueError(f'expected a file that "python -m litedetr export" wrote (.onnx or .xml), got {str(file)!r}')

@@ -36,7 +36,7 @@ def source_folder() -> Path:
     folder = shipped("ext")
     if (folder / "attention.cpp").is_file():
         return folder
-    raise BuildError(f"the kernel's source attention.cpp is not in {folder}; install litedetr again, or run it from its repository")
+    raise BuildError(f"the kernel's source attention.cpp is not in {folder}; install litedetr again, or run its repository")
 
 
 def cache_folder() -> Path:
