@@ -13,7 +13,7 @@ def report_stages(detector: Detector, report: Callable[[float, str], None]) -> I
     """Report each stage before it begins, by hooks that are taken off again: the share of stages that are done, and its name
     ("backbone", "B1 high", …, "decoder 1", …). What `report` raises ends the detector's work."""
     stages = [("backbone", detector.backbone)]
-    stages += [(step.name, layer.attention) for step, layer in zip(detector.encoder.steps, detector.encoder.layers, strict=True)]
+    stages += [(step.name, detector.encoder.layers[step.index]) for step in detector.encoder.steps]
     stages += [(f"decoder {index + 1}", layer) for index, layer in enumerate(detector.decoder.layers)]
     shares = [index / len(stages) for index in range(len(stages))]
     hooks = [

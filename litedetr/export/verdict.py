@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from litedetr import image
-from litedetr.detections import iou, select_best
+from litedetr.detections import iou, top_k
 from litedetr.detector import Detector
 from litedetr.runtime import Exported
 from litedetr.shipped import shipped
@@ -92,7 +92,7 @@ def agreement(pairs: list[tuple[Outputs, Outputs, tuple[int, int]]]) -> Agreemen
 
 def _apart(one: Outputs, other: Outputs, size: tuple[int, int]) -> tuple[float, float]:
     """Of the one's best, the largest distance in pixels and in score to what is nearest to it, in both, among the other's."""
-    scores, labels, boxes, _ = select_best(*one, size, BEST)
+    scores, labels, boxes, _ = top_k(*one, size, BEST)
     pixels = np.abs(boxes[:, None] - _corners(other[1], size)).max(-1)  # (N, Q)
     differences = np.abs(scores[:, None] - 1 / (1 + np.exp(-other[0].T[labels])))  # (N, Q)
     nearest = np.maximum(pixels / BOX_PIXELS, differences / SCORE).argmin(1)[:, None]
@@ -101,7 +101,7 @@ def _apart(one: Outputs, other: Outputs, size: tuple[int, int]) -> tuple[float, 
 
 def _alike(one: Outputs, other: Outputs, size: tuple[int, int]) -> tuple[float, float]:
     """Mean IoU with the likest of the same class, and the share of the same classes, among the best of both."""
-    (_, labels, boxes, _), (_, others, other_boxes, _) = (select_best(*outputs, size, BEST) for outputs in (one, other))
+    (_, labels, boxes, _), (_, others, other_boxes, _) = (top_k(*outputs, size, BEST) for outputs in (one, other))
     overlaps = iou(boxes, other_boxes) * (labels[:, None] == others)
     classes = one[0].shape[1]
     shared = np.minimum(np.bincount(labels, minlength=classes), np.bincount(others, minlength=classes)).sum()

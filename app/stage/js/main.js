@@ -6,16 +6,19 @@ import { Inspector } from './inspector.js';
 import { intake } from './intake.js';
 import { Link, clean, difference } from './link.js';
 import { models } from './models.js';
+import { Network } from './network.js';
 import { Own } from './own.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
+import { Remake } from './remake.js';
 import { Tabs } from './tabs.js';
 import { TakeAway } from './takeaway.js';
 import { Tour } from './tour.js';
 import { Work } from './work.js';
 
 const NOTHING_CHOSEN = { view: '', q: '', at: '', box: '', mute: '' };
-const PATIENCE = 90_000; // milliseconds without an event of a run, after which the page says so
+const DOUBT = 6_000; // milliseconds without an event of a run, after which the page looks whether the server is there
+const PATIENCE = 90_000; // and after which it asks once more, and at last says so
 
 export async function mount(element, gradio) {
   const page = new Page(element.querySelector('.ld'), gradio, await plotly(gradio.props.page.plotly));
@@ -37,6 +40,7 @@ class Page {
   constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
     const { examples, views, models, hub, lesson, texts, scales, link } = JSON.parse(JSON.stringify(props.page));
     Object.assign(this, { root, server, upload, examples, views, models, hub, texts, scales, Plotly, trigger: analyse });
+    this.network = new Network(server, (gone) => this.away(gone));
     this.link = new Link(link);
     [this.view] = views; // the one that is shown
     Object.assign(this, { info: null, state: this.link.read(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
@@ -55,6 +59,7 @@ class Page {
     this.box = new Box(root, this, this.plot);
     this.takeAway = new TakeAway(root, this, Plotly);
     this.work = new Work(root, this, work);
+    this.remake = new Remake(root, this);
     this.tour = new Tour(root, this, lesson);
     watch('run_event', () => this.onEvent(JSON.parse(JSON.stringify(props.run_event ?? {}))));
     watch('work_event', () => this.work.onEvent(JSON.parse(JSON.stringify(props.work_event ?? {}))));
@@ -88,17 +93,43 @@ class Page {
 
   // ---- a run ----
 
-  // job: {file} or {example}; keep: the state came from a link and holds for the run to come.
-  analyse(job, keep = false) {
+  // job: {file, photo} or {example}; keep: the state came from a link and holds for the run to come; then: what follows it.
+  analyse(job, keep = false, then = null) {
     this.begun(job);
+    this.then = then;
     const example = job.example ?? '';
     this.request = [job.file ?? null, { ticket: this.ticket, visitor: this.visitor, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
     const next = { ...this.state, example };
     this.next = keep ? next : { ...next, ...NOTHING_CHOSEN };
     this.rail.halt();
+    this.tries = 0;
+    this.start();
+  }
+
+  // Gradio loads the page anew where one of its events meets a dead server: none is sent to one, and the link holds what was asked.
+  async start() {
+    const { running, network } = this;
+    this.link.write(this.next);
     this.busy(this.say('status.waiting'));
+    if (!(await network.alive())) await network.back();
+    if (running !== this.running) return;
+    this.serverAtStart = network.started;
     this.wait();
     this.trigger();
+  }
+
+  // The job under way once more, as a new one: its events were lost, or its server is another one by now.
+  again() {
+    if (this.last.photo && this.network.started !== this.serverAtStart) { // what was sent is gone with the server
+      this.state = clean(this.next);
+      this.remake.start(this.last, this.then);
+      return;
+    }
+    this.cancel(this.ticket);
+    this.running = this.nextTicket();
+    const [file, request] = this.request;
+    this.request = [file, { ...request, ticket: this.ticket }];
+    this.start();
   }
 
   // A finished run again, in the state in which it was left; job: what made it.
@@ -117,6 +148,7 @@ class Page {
     this.nextTicket();
     this.running = this.ticket;
     this.last = job;
+    this.then = null;
     this.refused = '';
   }
 
@@ -133,12 +165,37 @@ class Page {
 
   // Nobody waits any more for the jobs up to this one: the model is free for the next.
   cancel(ticket) {
-    if (ticket > 0) this.ask('cancel', { visitor: this.visitor, ticket });
+    if (ticket > 0) this.network.once('cancel', { visitor: this.visitor, ticket });
   }
 
   wait() {
+    this.heard = Date.now();
+    this.watch();
+  }
+
+  watch() {
     clearTimeout(this.patience);
-    this.patience = setTimeout(() => this.fail(this.say('error.server')), PATIENCE);
+    this.patience = setTimeout(() => this.doubt(), DOUBT);
+  }
+
+  // Nothing was heard for a while: the server may compute, or be gone, or be another one that knows nothing of the job.
+  async doubt() {
+    const { running, network } = this;
+    const there = await network.alive();
+    if (!there) await network.back();
+    if (running !== this.running || this.root.dataset.busy === 'no') return;
+    const late = Date.now() - this.heard > PATIENCE;
+    if (there && network.started === this.serverAtStart && !late) this.watch();
+    else if (late && this.tries++) this.fail(this.say('error.server'));
+    else this.again();
+  }
+
+  // One sentence while the server is away.
+  away(gone) {
+    const box = part(this.root, 'error');
+    const words = part(this.root, 'error-text');
+    if (gone) Object.assign(words, { textContent: this.say('error.away') });
+    if (gone || words.textContent === this.say('error.away')) box.hidden = !gone;
   }
 
   runRequest() {
@@ -176,9 +233,14 @@ class Page {
 
   async open(run) {
     this.busy(this.say('status.drawing'));
-    const ticket = this.running;
+    const { running: ticket, then } = this;
     const info = await this.ask('open_run', { run, state: { lang: this.state.lang } });
     if (ticket !== this.running) return;
+    if (info.expired) {
+      this.state = clean(this.next);
+      await this.remake.start(this.last, then);
+      return;
+    }
     if (info.error) { this.fail(info.error); return; }
     Object.assign(this, { info, state: clean(this.next), opened: this.last });
     this.rail.build(info.stops);
@@ -190,6 +252,8 @@ class Page {
     this.busy(null);
     const notes = [this.refused, info.note].filter(Boolean).join(' ');
     if (notes) this.fail(notes);
+    this.then = null;
+    await then?.();
   }
 
   busy(text) {
@@ -230,7 +294,7 @@ class Page {
     const answer = await this.ask('look', { run: info.run, state, seq, ...extra });
     this.asking = false;
     if (info === this.info) {
-      if (answer.expired && state.example) this.analyse({ example: state.example }, true);
+      if (answer.expired) await this.remake.start(this.opened, extra.pick || extra.move ? () => this.look(extra) : null);
       else if (answer.error) this.fail(answer.error);
       else await this.show(answer, state);
     }
@@ -242,16 +306,13 @@ class Page {
   }
 
   async ask(name, request) {
-    try {
-      return await this.server[name](request);
-    } catch {
-      return { error: this.say('error.server') };
-    }
+    return (await this.network.ask(name, request)) ?? { error: this.say('error.server') };
   }
 
   async show(answer, asked) {
     // What was changed while the answer was under way holds, and is asked for next.
     this.state = this.state === asked ? answer.state : { ...answer.state, ...difference(asked, this.state) };
+    this.remake.tries = 0;
     const { summary, view } = answer;
     this.view = this.views.find(({ name }) => name === view);
     Object.assign(this.root.dataset, { view, home: view === this.home ? 'yes' : 'no' });
