@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from litedetr.config import DetectorConfig
 from litedetr.detections import Detections
+from litedetr.processors import wait_passively
 from litedetr.schedule import EncoderSchedule
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AttentionStep", "Detections", "Detector", "DetectorConfig", "EncoderSchedule", "Trace", "accelerate", "watch"]
 __version__ = "0.2.0"
+
+wait_passively()  # a good guest on a shared machine; read when PyTorch is imported
 
 _NEED_PYTORCH = {
     "Detector": "litedetr.detector",

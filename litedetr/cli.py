@@ -1,4 +1,4 @@
-"""python -m litedetr detect | export | convert | push | verify | train | study | eval | cost | models | bench"""
+"""python -m litedetr detect | export | convert | push | mirror | verify | train | study | eval | cost | models | bench"""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 from litedetr.config import DetectorConfig, preset, presets
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
+
+MODEL = '"embedded", a weights folder, a Hub id, a preset with published weights, or the address of a .pth file'
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
     detect = commands.add_parser("detect", help="find objects in photos; one JSON line per photo")
     detect.add_argument("photos", nargs="+", type=Path, help="files or folders")
-    detect.add_argument("--model", default="embedded", help='"embedded", a weights folder or a Hub id')
+    detect.add_argument("--model", default="embedded", help=MODEL)
     detect.add_argument("--runtime", type=Path, metavar="FILE", help="an exported model (.onnx, .xml) to run instead of --model")
     detect.add_argument("--threshold", type=float, help="lowest score to keep (default: the model's own)")
     detect.add_argument("--out", type=Path, help="write the lines to this file, in no order; a killed run given the same one "
@@ -55,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     detect.set_defaults(command=_detect)
 
     export = commands.add_parser("export", help="a model as a file for ONNX Runtime or OpenVINO, compared with PyTorch")
-    export.add_argument("model", help='"embedded", a weights folder, a Hub id, or a preset (random weights)')
+    export.add_argument("model", help=MODEL)
+    export.add_argument("--random", action="store_true", help="a preset with random weights, whether or not some are published")
     export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx, or FILE.xml for OpenVINO")
     export.add_argument("--to", choices=("onnx", "openvino"), help="default: what the ending of FILE says")
     export.add_argument("--sampling", choices=("grid_sample", "gather"), default="grid_sample", help="how attention samples; "
@@ -68,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     export.set_defaults(command=_export)
 
     convert = commands.add_parser("convert", help="a published checkpoint to this project's format")
-    convert.add_argument("source", help="a .pth file, a folder of transformers' DeformableDetr, or a Hub id")
+    convert.add_argument("source", help="a .pth file, its address, a preset with published weights, a folder of transformers' "
+                         "DeformableDetr, or a Hub id")  # fmt: skip
     convert.add_argument("folder", type=Path, help="where config.json, model.safetensors and README.md go")
     convert.add_argument("--schedule", help='the encoder\'s schedule where the checkpoint does not tell, e.g. "H3L1-(2+1)x3"')
     convert.add_argument("--heads", type=int, help="attention heads where the checkpoint does not tell")
@@ -81,9 +85,17 @@ def _parser() -> argparse.ArgumentParser:
     push.set_defaults(command=_push)
 
     verify = commands.add_parser("verify", help="compare a model on the Hub with its published numbers (needs the network)")
-    verify.add_argument("model", help="e.g. SenseTime/deformable-detr")
+    verify.add_argument("model", nargs="?", help="e.g. SenseTime/deformable-detr")
+    verify.add_argument("--published", action="store_true", help="everything in the catalogue of published weights instead: "
+                        "download, convert, run on a photo, and write sizes and SHA-256 into the catalogue")  # fmt: skip
     verify.add_argument("--photo", type=Path, help="COCO val2017's 000000039769.jpg (default: download it)")
     verify.set_defaults(command=_verify)
+
+    mirror = commands.add_parser("mirror", help="convert all published weights and upload them to your account on the Hub")
+    mirror.add_argument("owner", help="your name, or your organisation's, on the Hub")
+    mirror.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these alone, by their names in the catalogue")
+    mirror.add_argument("--private", action="store_true", default=None, help="new repositories are for you alone")
+    mirror.set_defaults(command=_mirror)
 
     train = commands.add_parser("train", help="train a detector on a COCO-format folder; goes on where it was stopped")
     train.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, val.json and val/")
@@ -106,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     study.set_defaults(command=_study)
 
     evaluate = commands.add_parser("eval", help="COCO AP of a model on a COCO-format split")
-    evaluate.add_argument("model", nargs="?", default="embedded", help='"embedded", a weights folder or a Hub id')
+    evaluate.add_argument("model", nargs="?", default="embedded", help=MODEL)
     where = evaluate.add_mutually_exclusive_group(required=True)
     where.add_argument("--data", type=Path, help="folder with <split>.json and <split>/")
     where.add_argument("--coco", type=Path, help="folder as COCO has it: annotations/instances_<split>2017.json and <split>2017/")
@@ -211,11 +223,7 @@ def _export(options: argparse.Namespace) -> int:
     if options.to and not runtime.startswith(options.to):
         ending = next(suffix for suffix, package in SUFFIXES.items() if package.startswith(options.to))
         raise ValueError(f"expected --out with the ending {ending} for {options.to}, got {options.out.name}")
-    if options.model in presets():
-        print(f"{options.model} is a preset: its weights are random", file=sys.stderr)
-        detector = Detector.from_preset(options.model)
-    else:
-        detector = Detector.from_pretrained(options.model)
+    detector = Detector.from_preset(options.model) if options.random else Detector.from_pretrained(options.model)
     points = options.points
     if points == []:
         points = [detector.encoder.steps[-1].name, f"decoder {detector.config.decoder_layers}"]
@@ -228,7 +236,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from litedetr.weights.conversion.convert import convert
+    from litedetr.weights import convert
 
     config = convert(options.source, options.folder, options.schedule, options.heads)
     print(f"{options.folder}: {config.family}, {config.backbone}, encoder {config.schedule}, {config.num_classes} classes")
@@ -243,11 +251,29 @@ def _push(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from litedetr.weights.verify import verify
+    from litedetr.weights.verify import EXAMPLE, verify, verify_published
 
+    if options.published:
+        lines = list(map(_say, verify_published(options.photo or EXAMPLE)))
+        return 1 if any("FAILED" in line for line in lines) else 0
+    if options.model is None:
+        raise ValueError("expected a model on the Hub or --published, got nothing: name what to verify")
     result = verify(options.model, options.photo)
     print(result)
     return 0 if result.ok else 1
+
+
+def _mirror(options: argparse.Namespace) -> int:
+    from litedetr.weights.mirror import mirror
+
+    for address in mirror(options.owner, options.only, options.private):
+        _say(address)
+    return 0
+
+
+def _say(line: str) -> str:
+    print(line, flush=True)
+    return line
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -51,7 +51,8 @@ class Detections:
         Args:
             logits: (Q, K) before the sigmoid; boxes: (Q, 4) cxcywh in [0, 1].
             photo_size: (height, width) in pixels.
-            config: of the model, which says how many are kept, which of them are dropped as duplicates, and the names.
+            config: of the model, which says how many are kept, which of them are dropped as duplicates, and the names; or a
+                `litedetr.guests.detector.GuestConfig`.
             threshold: lowest score to keep; ``config.threshold`` if None.
         """
         threshold = config.threshold if threshold is None else check_threshold(threshold)

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.engine.gpu import Gpu
+from app.engine.gpu import LENT, Gpu
 from app.engine.jobs import Event, Jobs, Report
 from app.engine.models import Models
 from app.engine.out_of_memory import first_that_fits, sized
 from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
+from app.i18n import say
 from app.run.model_list import describe
 from app.run.progress import report_stages
 from app.run.run import Run
@@ -28,11 +29,14 @@ from app.run.state import HUB_ID, ViewState
 from app.views import view_of
 from litedetr import Detections, Detector
 from litedetr import image as photos
-from litedetr.cost import gmacs
+from litedetr.cost import Cost, gmacs
 from litedetr.fast.memory import one_arena
+from litedetr.guests.detector import GuestDetector
 from litedetr.ops import native
 from litedetr.photos.process import PhotoProcess
+from litedetr.processors import granted
 from litedetr.replay import step_cache
+from litedetr.weights import WeightsError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -45,6 +49,10 @@ STEPS_BYTES = 128 * 1024**2
 """For the steps of all runs that visitors look at now: they are made again when somebody reads them (`litedetr.replay`)."""
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 NOBODY = Client()
+MOST_THREADS = 8
+AT_ONCE = 2
+"""So many photos are looked at together where others wait, with as many threads less each: two threads of one run wait for each
+other, two runs do not."""
 
 
 def _place(report: Report) -> Callable[[int], None]:
@@ -65,16 +73,17 @@ class Engine:
     """
 
     def __init__(self, source: str = MODEL, store: RunStore | None = None):
+        self.processors = min(granted(), MOST_THREADS)
         self.models = Models(source)
         self.gpu = Gpu(self.models)
         self.store = RunStore() if store is None else store
         self.steps = step_cache(STEPS_BYTES, least=4)
         self.jobs = Jobs()
-        self.queue = Queue()
+        self.queue = Queue(at_once=1 if LENT or torch.cuda.is_available() else min(AT_ONCE, self.processors))
         self.photos = PhotoProcess()
         self._examples: dict[tuple[str, str], str] = {}
         one_arena()
-        torch.set_num_threads(max(1, min(os.cpu_count() or 1, 8)))
+        torch.set_num_threads(self.processors)
 
     @property
     def detector(self) -> Detector:
@@ -93,7 +102,7 @@ class Engine:
         if known is not None:
             return known
         detector, report = self._detector(model, report), report or _silent
-        with self.queue.turn(client, _place(report)):
+        with self.queue.turn(client, _place(report), alone=_alone(detector)):
             run = self._known(name, model)  # somebody before may have asked for the same
             if run is None:
                 photo = EXAMPLES / f"{name}.jpg"
@@ -141,14 +150,18 @@ class Engine:
             Cancelled: `report` raised it.
         """
         detector, report = self._detector(model, report), report or _silent  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(client, _place(report), partial(self._decoded, photo)) as pixels:
+        with self.queue.turn(client, _place(report), partial(self._decoded, photo), _alone(detector)) as pixels:
             run = self._make(detector, photo, pixels, name, report, "", model)
-        return self.store.put(run) if keep else run
+        return self.store.put(run, client) if keep else run
 
     def _detector(self, model: str, report: Report | None) -> Detector:
         """The model; the page's own is loaded without an event, but not for a job that was cancelled."""
         progress = None if report is None else lambda done, total: report({"download": [done, total]} if model else {})
         return self.gpu.own(self.models.get(model, progress), model)
+
+    def _share_processors(self) -> None:
+        """In one's turn: this thread's part of the processors, all of them where nobody waits."""
+        torch.set_num_threads(max(1, self.processors // (self.queue.at_once if len(self.queue) > 1 else 1)))
 
     def _decoded(self, photo: photos.Photo, poll: Callable[[], object]) -> np.ndarray:
         """(H, W, 3) uint8 RGB; `poll` as in `PhotoProcess.open`."""
@@ -158,6 +171,7 @@ class Engine:
         self, detector: Detector, photo: photos.Photo, pixels: np.ndarray, name: str, report: Report, example: str, model: str
     ) -> Run:
         """The run itself, in the caller's turn."""
+        self._share_processors()
 
         def look(detector: Detector) -> tuple[Detector, Detections]:
             return detector, self._predict(detector, model, pixels, 0.0, "light", report)
@@ -168,10 +182,10 @@ class Engine:
             name=name,
             model=describe(detector.config),
             source=model,
-            picture=_shown(pixels),
+            picture=shown_picture(pixels),
             detections=detections,
             config=detector.config,
-            cost=gmacs(detector.config, detections.trace.geometry.padded),
+            cost=_cost(detector, detections.trace.geometry.padded),
             photo=_lasting(photo, pixels),
             example=example,
             spared=spared,
@@ -198,10 +212,9 @@ class Engine:
         """What `act` gives with this detector, or with one that needs less memory where there is not enough: "" and that, or
         "smaller" (half the size of the photo) or "cpu" and that."""
         c = detector.config
-        ways = [
-            ("", lambda: act(detector)),
-            ("smaller", lambda: act(sized(detector, c.short_side // 2, c.long_side // 2))),
-        ]
+        ways = [("", lambda: act(detector))]
+        if not isinstance(detector, GuestDetector):  # those of transformers have one size
+            ways.append(("smaller", lambda: act(sized(detector, c.short_side // 2, c.long_side // 2))))
         if detector.device.type != "cpu":
             ways.append(("cpu", lambda: act(self.models.get(model))))
         return first_that_fits(ways)
@@ -221,7 +234,7 @@ class Engine:
             Cancelled: `report` raised it.
             litedetr.weights.WeightsError: a second model cannot be loaded.
         """
-        view = view_of(state.view)
+        view = view_of(state.view, run)
         key = view.job(run, state)
         if key is None or key in run.extras:
             return key
@@ -231,12 +244,15 @@ class Engine:
 
         def detectors(source: str = "", plain: bool = False) -> Detector:
             detector = self.models.get(source, plain=plain)
+            if view.own and isinstance(detector, GuestDetector):
+                raise WeightsError(say(state.lang, "needs.own", model=describe(detector.config)))
             alike = run.spared and source == run.source  # what is compared with the run sees the photo as the run did
             return sized(detector, run.config.short_side, run.config.long_side) if alike else detector
 
         if HUB_ID.match(state.other):
             self.models.get(state.other, lambda *_: begun(0.0, ""))  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(client, _place(report)):
+        with self.queue.turn(client, _place(report), alone=True):
+            torch.set_num_threads(self.processors)
             begun(0.0, "")
             _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
         run.extras.put(key, made)
@@ -246,8 +262,18 @@ class Engine:
     def detect(self, photo: photos.Photo, threshold: float | None = None, client: Client = NOBODY) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""
         detector = self._detector("", None)
-        with self.queue.turn(client, prepare=partial(self._decoded, photo)) as pixels:
+        with self.queue.turn(client, None, partial(self._decoded, photo), _alone(detector)) as pixels:
+            self._share_processors()
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
+
+
+def _alone(detector: Detector | GuestDetector) -> bool:
+    """Whether a detector looks at one photo at a time: what watches those of transformers would see two."""
+    return isinstance(detector, GuestDetector)
+
+
+def _cost(detector: Detector | GuestDetector, size: tuple[int, int]) -> Cost:
+    return detector.cost(size) if isinstance(detector, GuestDetector) else gmacs(detector.config, size)
 
 
 def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:
@@ -257,7 +283,7 @@ def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:
     return photo if isinstance(photo, bytes) else pixels
 
 
-def _shown(pixels) -> bytes:
+def shown_picture(pixels: np.ndarray) -> bytes:
     """RGB array -> the JPEG that the page shows."""
     picture = Image.fromarray(pixels)
     picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import plotly.graph_objects as go
 
-from app.drawing.canvas import Drawing
+from app.drawing.canvas import Drawing, canvas
+from app.i18n import say
 from app.run import choice
 from app.run.run import Run
 from app.run.state import ViewState
@@ -53,6 +54,7 @@ class View:
         rail: whether one step is looked at; a stop of the rail leads from a view without to the first one with.
         leads: the view to which what is chosen in a list leads; "" for this one.
         box: whether a visitor draws a box on the photo.
+        own: whether it needs what only this project's models record: their encoder's steps, their keys, or the model itself.
     """
 
     name: str
@@ -69,7 +71,29 @@ class View:
     rail: bool = True
     leads: str = ""
     box: bool = False
+    own: bool = False
+
+    def of(self, run: Run) -> View:
+        """Itself; or, where the run is another code base's and it cannot show that, the photo and a sentence that says so."""
+        if run.own or not self.own:
+            return self
+        return replace(_STRANGER, name=self.name, cards=self.cards, rail=self.rail, leads=self.leads, box=self.box)
 
     def figure(self, run: Run, state: ViewState) -> go.Figure:
         """`drawing` as a checked figure."""
         return go.Figure(self.drawing(run, state))
+
+
+def _why(run: Run, state: ViewState) -> str:
+    return say(state.lang, "needs.own", model=run.model)
+
+
+def _photo(run: Run, state: ViewState) -> Drawing:
+    return canvas(run, [])
+
+
+def _sentence(run: Run, state: ViewState) -> dict[str, Any]:
+    return {"caption": _why(run, state), "notes": [_why(run, state)]}
+
+
+_STRANGER = View("", _photo, _sentence, needs=_why)

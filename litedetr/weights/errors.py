@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 AGAIN = "Download or copy it again."
@@ -11,6 +12,19 @@ ANOTHER = "Choose another model."
 
 class WeightsError(ValueError):
     """Weights that cannot be loaded; the message says what to do."""
+
+
+class OtherTypeError(WeightsError):
+    """A folder of `transformers` with a model that is no Deformable DETR.
+
+    Attributes:
+        model_type: as in its config.json.
+        folder: where that is.
+    """
+
+    def __init__(self, message: str, model_type: str, folder: Path):
+        super().__init__(message)
+        self.model_type, self.folder = model_type, folder
 
 
 class Shaped(Protocol):

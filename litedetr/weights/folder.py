@@ -17,7 +17,7 @@ from litedetr.config import DetectorConfig
 from litedetr.network import Network
 from litedetr.weights.conversion.checkpoint import read_checkpoint
 from litedetr.weights.conversion.reference import from_checkpoint
-from litedetr.weights.errors import AGAIN, ANOTHER, WeightsError, check_state, short, why
+from litedetr.weights.errors import AGAIN, ANOTHER, OtherTypeError, WeightsError, check_state, short, why
 from litedetr.weights.limits import Limits, check_size, check_work
 
 CONFIG_BYTES = 2_000_000
@@ -25,7 +25,7 @@ CONFIG_BYTES = 2_000_000
 _TRAINING_ONLY = ("dense_head.",)
 _HEADER_BYTES = 4_000_000
 _MOST_TENSORS = 10_000
-_KINDS = ("F64", "F32", "F16", "BF16")
+KINDS = ("F64", "F32", "F16", "BF16")
 
 
 class Stored(NamedTuple):
@@ -111,15 +111,20 @@ def understand(folder: Path, name: str, limits: Limits | None = None) -> Detecto
         check_work(config, name, limits)
         return config
     if values["model_type"] != "deformable_detr":
-        raise WeightsError(
+        raise OtherTypeError(
             f"expected a litedetr model or a transformers model of the type deformable_detr in {name}, "
-            f"got the type {short(values['model_type'])}. {ANOTHER}"
+            f"got the type {short(values['model_type'])}. {ANOTHER}",
+            str(values["model_type"]),
+            folder,
         )
     return None
 
 
-def headers(file: Path, name: str) -> dict[str, Stored]:
+def headers(file: Path, name: str, kinds: tuple[str, ...] = KINDS) -> dict[str, Stored]:
     """The tensors of a safetensors file, by its header: none of them is read.
+
+    Args:
+        kinds: what they may be, by safetensors' names.
 
     Raises:
         WeightsError: it is none, or its header does not fit the file.
@@ -134,9 +139,9 @@ def headers(file: Path, name: str) -> dict[str, Stored]:
                 raise WeightsError(f"expected at most {_MOST_TENSORS:,} tensors in {name}, got {len(keys):,}. {ANOTHER}")
             slices = ((key, opened.get_slice(key)) for key in keys)
             stored = {key: Stored(tuple(part.get_shape()), part.get_dtype()) for key, part in slices}
-    other = next((f"{short(key)} ({tensor.kind})" for key, tensor in stored.items() if tensor.kind not in _KINDS), None)
+    other = next((f"{short(key)} ({tensor.kind})" for key, tensor in stored.items() if tensor.kind not in kinds), None)
     if other:
-        raise WeightsError(f"expected weights of the kinds {', '.join(_KINDS)} in {name}, got {other}. {ANOTHER}")
+        raise WeightsError(f"expected weights of the kinds {', '.join(kinds)} in {name}, got {other}. {ANOTHER}")
     return stored
 
 
