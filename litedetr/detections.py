@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from litedetr.config import DetectorConfig
+from litedetr.notebook import picture
 
 if TYPE_CHECKING:
     from litedetr.trace import Trace
@@ -25,6 +26,7 @@ class Detections:
         class_names: one per class; category_ids: one per class, as they appear in COCO-format results.
         photo_size: (height, width) in pixels.
         trace: what the model looked at, if it was asked to record it.
+        photo: (H, W, 3) uint8 RGB where `predict` had it: a notebook shows the boxes on it.
     """
 
     boxes: np.ndarray
@@ -35,6 +37,7 @@ class Detections:
     category_ids: tuple[int, ...]
     photo_size: tuple[int, int]
     trace: Trace | None = field(default=None, repr=False, compare=False)
+    photo: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_outputs(
@@ -103,6 +106,10 @@ class Detections:
             }
             for (x1, y1, x2, y2), score, label in zip(self.boxes, self.scores, self.labels, strict=True)
         ]
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows."""
+        return picture(self)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: photo size and one dict per detection with name, label, score and box (xyxy, pixels)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,7 +73,8 @@ class Exported:
 
     def predict(self, photo: image.Photo, threshold: float | None = None) -> Detections:
         """Find objects in one photo. Arguments and errors are those of `Detector.predict`."""
-        return self.predict_prepared([self.prepare(image.open_photo(photo))], threshold)[0]
+        opened = image.open_photo(photo)
+        return replace(self.predict_prepared([self.prepare(opened)], threshold)[0], photo=opened)
 
     def predict_batch(self, photos: Iterable[image.Photo], threshold: float | None = None) -> list[Detections]:
         """`predict` for many photos."""
