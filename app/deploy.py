@@ -25,7 +25,7 @@ from litedetr.weights.hub import may_write
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {
     "app": (".py", ".json", ".html", ".css", ".js"),
-    "litedetr": (".py", ".md"),
+    "litedetr": (".py", ".md", ".json"),
     "ext": (".cpp", ".cu", ".cuh", ".h", ".md"),
     "assets": (".md", ".json", ".jpg", ".svg", ".safetensors"),
     "docs": (".md", ".png"),

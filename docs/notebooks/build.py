@@ -1,4 +1,4 @@
-"""Makes the notebooks from what can be read: docs/lite_detr.ipynb from lite_detr.py beside this, docs/lesson.ipynb from app/lessons.
+"""Makes docs/lite_detr.ipynb from lite_detr.py beside this, and docs/lesson.ipynb from app/lessons:
 
     python -m docs.notebooks.build
 
@@ -22,6 +22,10 @@ HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent
 REPOSITORY = "OWNER/lite-detr-live"
 """On GitHub, for the badge and for pip."""
+BADGE = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    "(https://colab.research.google.com/github/{repository}/blob/main/docs"
+)
 SKIP = "skip-execution"
 
 
@@ -45,9 +49,8 @@ def notebook(text: str) -> nbformat.NotebookNode:
 def lesson_script() -> str:
     """The lesson's stops as a script: each one's words, and the view that it opens as a figure."""
     parts = [
-        "# %% [markdown]\n# # A lesson in twelve stops\n#\n# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-        "(https://colab.research.google.com/github/{repository}/blob/main/docs/lesson.ipynb)\n#\n# The lesson of the page, for those "
-        "who teach in notebooks. Run the cells one after the other.",
+        f"# %% [markdown]\n# # A lesson in twelve stops\n#\n# {BADGE}/lesson.ipynb)\n#\n# The lesson of the page, for those who "
+        "teach in notebooks. Run the cells one after the other.",
         "# %% install\n# %pip install -q \"litedetr[page] @ git+https://github.com/{repository}\"\n"
         "# !git clone -q --depth 1 https://github.com/{repository} lite-detr\n# %cd lite-detr",
         "# %%\nfrom app.engine.engine import MODEL, Engine\nfrom app.figure import redraw\nfrom app.run.state import ViewState\n\n"
