@@ -53,8 +53,8 @@ def lesson_script() -> str:
         "teach in notebooks. Run the cells one after the other.",
         "# %% install\n# %pip install -q \"litedetr[page] @ git+https://github.com/{repository}\"\n"
         "# !git clone -q --depth 1 https://github.com/{repository} lite-detr\n# %cd lite-detr",
-        "# %%\nfrom app.engine.engine import MODEL, Engine\nfrom app.figure import redraw\nfrom app.run.state import ViewState\n\n"
-        "engine = Engine(MODEL)  # keeps the runs of one photo\n\n\ndef show(state):\n"
+        "# %%\nfrom app.engine.engine import MODEL, Engine\nfrom app.figure import redraw\n"
+        "from app.run.state import ViewState\n\nengine = Engine(MODEL)  # keeps the runs of one photo\n\n\ndef show(state):\n"
         '    """What the page draws in a state, as its link has it."""\n'
         "    return redraw(ViewState.from_query(state).example, state, engine=engine)",
     ]  # fmt: skip
