@@ -205,14 +205,17 @@ def embedded(plan: Plan) -> Iterator[Row]:
 def guests(plan: Plan) -> Iterator[Row]:
     """Whole models of transformers, with their attention on the kernels against as they are; asked for by name alone."""
     for name, (make, side) in plan.guests.items():
-        contestants: Contestants = {}
-        try:
-            eager, accelerated = others.eager_and_accelerated(make(), {"pixel_values": _pixels((side, side))})
-            contestants = {"accelerated": _attempt(accelerated), "eager": eager}
-        except Unavailable as error:
-            contestants = {"accelerated": error, "eager": error}
         pair = Pair(f"{name}, accelerated / as it is (eager PyTorch)", "accelerated", "eager")
-        yield from compare("guests", (side, side), (pair,), contestants, plan)
+        yield from compare("guests", (side, side), (pair,), _both(make, _pixels((side, side))), plan)
+
+
+def _both(make: Callable[[], nn.Module], pixels: Tensor) -> Contestants:
+    """A model of transformers as it is, and the same one accelerated."""
+    try:
+        eager, accelerated = others.eager_and_accelerated(make(), {"pixel_values": pixels})
+    except Unavailable as error:
+        return {"accelerated": error, "eager": error}
+    return {"accelerated": _attempt(lambda: accelerated), "eager": _attempt(lambda: eager)}
 
 
 def compare(group: str, size: Size, pairs: Sequence[Pair], contestants: Contestants, plan: Plan) -> Iterator[Row]:

@@ -135,7 +135,7 @@ def test_guests_are_compared_with_themselves():
     (row,) = rows.guests(tiny.plan())
     assert row.figure == "RT-DETR, accelerated / as it is (eager PyTorch)"
     assert row.lowest <= row.value <= row.highest
-    assert row.size == "64x64"
+    assert row.size == "96x96"
 
 
 def test_guests_say_what_is_missing(monkeypatch):

@@ -21,7 +21,7 @@ def plan(**changes) -> Plan:
         "embedded": replace(preset("lite-dino-mobilenet", num_classes=5), top_k=8, **small),
         "rt_detr": rt_detr,
         "d_fine": d_fine,
-        "guests": {"RT-DETR": (rt_detr, 64)},
+        "guests": {"RT-DETR": (rt_detr, 96)},
         "rounds": 1,
     }
     return Plan(**(chosen | changes))
