@@ -65,7 +65,7 @@ class Network(nn.Module):
     @property
     def stages(self) -> list[tuple[str, nn.Module]]:
         """(name, module) of what runs one after the other: "backbone", "B1 high", …, "decoder 1", …"""
-        encoder = [(step.name, self.encoder.layers[step.index]) for step in self.encoder.steps]
+        encoder = [(step.name, self.encoder.layers[step.index].attention) for step in self.encoder.steps]
         decoder = [(f"decoder {index}", layer) for index, layer in enumerate(self.decoder.layers, start=1)]
         return [("backbone", self.backbone), *encoder, *decoder]
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.engine.gpu import Gpu
+from app.engine.gpu import LENT, Gpu
 from app.engine.jobs import Event, Jobs, Report
 from app.engine.models import Models
 from app.engine.out_of_memory import first_that_fits, sized
@@ -34,6 +34,7 @@ from litedetr.fast.memory import one_arena
 from litedetr.guests.detector import GuestDetector
 from litedetr.ops import native
 from litedetr.photos.process import PhotoProcess
+from litedetr.processors import granted
 from litedetr.replay import step_cache
 from litedetr.weights import WeightsError
 
@@ -48,6 +49,10 @@ STEPS_BYTES = 128 * 1024**2
 """For the steps of all runs that visitors look at now: they are made again when somebody reads them (`litedetr.replay`)."""
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 NOBODY = Client()
+MOST_THREADS = 8
+AT_ONCE = 2
+"""So many photos are looked at together where others wait, with as many threads less each: two threads of one run wait for each
+other, two runs do not."""
 
 
 def _place(report: Report) -> Callable[[int], None]:
@@ -68,16 +73,17 @@ class Engine:
     """
 
     def __init__(self, source: str = MODEL, store: RunStore | None = None):
+        self.processors = min(granted(), MOST_THREADS)
         self.models = Models(source)
         self.gpu = Gpu(self.models)
         self.store = RunStore() if store is None else store
         self.steps = step_cache(STEPS_BYTES, least=4)
         self.jobs = Jobs()
-        self.queue = Queue()
+        self.queue = Queue(at_once=1 if LENT or torch.cuda.is_available() else min(AT_ONCE, self.processors))
         self.photos = PhotoProcess()
         self._examples: dict[tuple[str, str], str] = {}
         one_arena()
-        torch.set_num_threads(max(1, min(os.cpu_count() or 1, 8)))
+        torch.set_num_threads(self.processors)
 
     @property
     def detector(self) -> Detector:
@@ -96,7 +102,7 @@ class Engine:
         if known is not None:
             return known
         detector, report = self._detector(model, report), report or _silent
-        with self.queue.turn(client, _place(report)):
+        with self.queue.turn(client, _place(report), alone=_alone(detector)):
             run = self._known(name, model)  # somebody before may have asked for the same
             if run is None:
                 photo = EXAMPLES / f"{name}.jpg"
@@ -144,14 +150,18 @@ class Engine:
             Cancelled: `report` raised it.
         """
         detector, report = self._detector(model, report), report or _silent  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(client, _place(report), partial(self._decoded, photo)) as pixels:
+        with self.queue.turn(client, _place(report), partial(self._decoded, photo), _alone(detector)) as pixels:
             run = self._make(detector, photo, pixels, name, report, "", model)
-        return self.store.put(run) if keep else run
+        return self.store.put(run, client) if keep else run
 
     def _detector(self, model: str, report: Report | None) -> Detector:
         """The model; the page's own is loaded without an event, but not for a job that was cancelled."""
         progress = None if report is None else lambda done, total: report({"download": [done, total]} if model else {})
         return self.gpu.own(self.models.get(model, progress), model)
+
+    def _share_processors(self) -> None:
+        """In one's turn: this thread's part of the processors, all of them where nobody waits."""
+        torch.set_num_threads(max(1, self.processors // (self.queue.at_once if len(self.queue) > 1 else 1)))
 
     def _decoded(self, photo: photos.Photo, poll: Callable[[], object]) -> np.ndarray:
         """(H, W, 3) uint8 RGB; `poll` as in `PhotoProcess.open`."""
@@ -161,6 +171,7 @@ class Engine:
         self, detector: Detector, photo: photos.Photo, pixels: np.ndarray, name: str, report: Report, example: str, model: str
     ) -> Run:
         """The run itself, in the caller's turn."""
+        self._share_processors()
 
         def look(detector: Detector) -> tuple[Detector, Detections]:
             return detector, self._predict(detector, model, pixels, 0.0, "light", report)
@@ -240,7 +251,8 @@ class Engine:
 
         if HUB_ID.match(state.other):
             self.models.get(state.other, lambda *_: begun(0.0, ""))  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(client, _place(report)):
+        with self.queue.turn(client, _place(report), alone=True):
+            torch.set_num_threads(self.processors)
             begun(0.0, "")
             _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
         run.extras.put(key, made)
@@ -250,8 +262,14 @@ class Engine:
     def detect(self, photo: photos.Photo, threshold: float | None = None, client: Client = NOBODY) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""
         detector = self._detector("", None)
-        with self.queue.turn(client, prepare=partial(self._decoded, photo)) as pixels:
+        with self.queue.turn(client, None, partial(self._decoded, photo), _alone(detector)) as pixels:
+            self._share_processors()
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
+
+
+def _alone(detector: Detector | GuestDetector) -> bool:
+    """Whether a detector looks at one photo at a time: what watches those of transformers would see two."""
+    return isinstance(detector, GuestDetector)
 
 
 def _cost(detector: Detector | GuestDetector, size: tuple[int, int]) -> Cost:

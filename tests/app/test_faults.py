@@ -51,7 +51,7 @@ def test_a_closed_tab_leaves_the_queue(engine, url):
     async def leave():
         async with Visitor(url) as visitor:
             file = await visitor.upload(PHOTO, "a.jpg")
-            with engine.queue.turn():
+            with engine.queue.turn(alone=True):
                 reading = asyncio.create_task(Waiting().follow(visitor.analyse(file)))
                 await asyncio.to_thread(until, lambda: len(engine.queue) == 2)
                 await close_tab(reading)
