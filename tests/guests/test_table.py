@@ -12,7 +12,10 @@ from tests.guests import published, zoo
 from tests.guests.conftest import EVERY, guest
 
 README = Path(__file__).resolve().parents[2] / "README.md"
-PUBLISHED = {"MSDeformAttn": "Deformable DETR, DINO, H-DETR: `MSDeformAttn`", "mmcv": "mmcv, detrex: `MultiScaleDeformableAttention`"}
+PUBLISHED = {
+    "MSDeformAttn": "Deformable DETR, DINO, H-DETR: `MSDeformAttn`",
+    "mmcv": "mmcv, detrex: `MultiScaleDeformableAttention`",
+}
 
 
 def line(kind: str) -> str:
