@@ -172,7 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(command=_models)
 
     bench = commands.add_parser("bench", help="time attention, encoder and detectors side by side with what else there is")
-    bench.add_argument("--rows", help="only these, e.g. core,encoder (default: core,encoder,detector,embedded,memory,cuda)")
+    usual = "core,encoder,detector,embedded,memory,cuda"
+    bench.add_argument("--rows", help=f"only these, e.g. core,encoder (default: {usual}; guests: models of transformers)")
     bench.add_argument("--quick", action="store_true", help="640x640 only, and 2 rounds")
     bench.add_argument("--rounds", type=int, help="turns of each contestant (default: 5)")
     bench.add_argument("--threads", type=int, default=1, help="of each contestant (default: 1)")
