@@ -1,4 +1,4 @@
-"""python -m litedetr detect | convert | push | mirror | verify | train | study | eval | cost | models | bench"""
+"""python -m litedetr detect | export | convert | push | mirror | verify | train | study | eval | cost | models | bench"""
 
 from __future__ import annotations
 
@@ -58,13 +58,29 @@ def _parser() -> argparse.ArgumentParser:
     detect = commands.add_parser("detect", help="find objects in photos; one JSON line per photo")
     detect.add_argument("photos", nargs="+", type=Path, help="files or folders")
     detect.add_argument("--model", default="embedded", help=MODEL)
+    detect.add_argument("--runtime", type=Path, metavar="FILE", help="an exported model (.onnx, .xml) to run instead of --model")
     detect.add_argument("--threshold", type=float, help="lowest score to keep (default: the model's own)")
     detect.add_argument("--out", type=Path, help="write the lines to this file, in no order; a killed run given the same one "
                         "goes on, and torchrun may share the photos among processes")  # fmt: skip
+    detect.add_argument("--draw", type=Path, metavar="DIR", help="put the photos with their boxes there, as JPEG")
     detect.add_argument("--batch", type=int, default=8, help="photos of one size at once, with --out (default: 8)")
     detect.add_argument("--device", default="auto", help='"cpu", "cuda" or "auto"')
     detect.add_argument("--restart", action="store_true", help="drop what --out holds")
     detect.set_defaults(command=_detect)
+
+    export = commands.add_parser("export", help="a model as a file for ONNX Runtime or OpenVINO, compared with PyTorch")
+    export.add_argument("model", help=MODEL)
+    export.add_argument("--random", action="store_true", help="a preset with random weights, whether or not some are published")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx, or FILE.xml for OpenVINO")
+    export.add_argument("--to", choices=("onnx", "openvino"), help="default: what the ending of FILE says")
+    export.add_argument("--sampling", choices=("grid_sample", "gather"), default="grid_sample", help="how attention samples; "
+                        "gather is for compilers that get grid_sample wrong, as TensorRT, or lack it")  # fmt: skip
+    export.add_argument("--size", help="fixed height x width of the input, or one number for a square, to which photos are "
+                        "stretched (default: any size, the photo decides)")  # fmt: skip
+    export.add_argument("--points", nargs="*", metavar="STEP", help="also give locations and weights of these attention steps "
+                        '(default: the last of the encoder and of the decoder), e.g. "B3 all" "decoder 3"')  # fmt: skip
+    export.add_argument("--half", action="store_true", help="OpenVINO: weights in float16; says what that costs")
+    export.set_defaults(command=_export)
 
     convert = commands.add_parser("convert", help="a published checkpoint to this project's format")
     convert.add_argument("source", help="a .pth file, its address, a preset with published weights, a folder of transformers' "
@@ -139,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--size", type=int, help="longer side in pixels (default: the model's own)")
     evaluate.add_argument("--limit", type=int, help="measure on the first N photos only")
     evaluate.add_argument("--json", action="store_true", help="print JSON, per-class AP included")
+    evaluate.add_argument("--charts", type=Path, metavar="DIR", help="put precision-recall.svg and confusion.svg there")
     evaluate.add_argument("--calibrate", action="store_true", help="rescale the model's class heads so that a score is the "
                           "share of detections that are right, write the threshold of best F1 into its config.json, and "
                           "reliability.svg beside it (the model must be a folder)")  # fmt: skip
@@ -155,7 +172,8 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(command=_models)
 
     bench = commands.add_parser("bench", help="time attention, encoder and detectors side by side with what else there is")
-    bench.add_argument("--rows", help="only these, e.g. core,encoder (default: core,encoder,detector,embedded,memory,cuda)")
+    usual = "core,encoder,detector,embedded,memory,cuda"
+    bench.add_argument("--rows", help=f"only these, e.g. core,encoder (default: {usual}; guests: models of transformers)")
     bench.add_argument("--quick", action="store_true", help="640x640 only, and 2 rounds")
     bench.add_argument("--rounds", type=int, help="turns of each contestant (default: 5)")
     bench.add_argument("--threads", type=int, default=1, help="of each contestant (default: 1)")
@@ -171,9 +189,10 @@ def _parser() -> argparse.ArgumentParser:
 def _detect(options: argparse.Namespace) -> int:
     from litedetr.batch.detect import detect_many, photo_files
     from litedetr.batch.processes import choose_device, join, leave
-    from litedetr.batch.resume import fingerprint
+    from litedetr.batch.resume import file_fingerprint, fingerprint
     from litedetr.detections import check_threshold
     from litedetr.detector import Detector
+    from litedetr.runtime import Exported
 
     if options.batch < 1:
         raise ValueError(f"expected at least one photo at once, got --batch {options.batch}")
@@ -181,12 +200,18 @@ def _detect(options: argparse.Namespace) -> int:
         check_threshold(options.threshold)
     if options.out is None:
         return _detect_to_screen(options)
+    if options.draw is not None:
+        raise ValueError("expected --draw or --out, got both: detect once for each")
     processes = join(options.device)
     try:
-        detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+        if options.runtime:
+            detector, model = Exported(options.runtime), file_fingerprint(options.runtime)
+        else:
+            plain = Detector.from_pretrained(options.model).to(choose_device(options.device))
+            detector, model = plain.optimize("float32"), fingerprint(plain)
         report = detect_many(
-            detector.optimize("float32"), processes.from_first(lambda: photo_files(options.photos)), options.out,
-            about={"model": fingerprint(detector), "threshold": options.threshold},
+            detector, processes.from_first(lambda: photo_files(options.photos)), options.out,
+            about={"model": model, "threshold": options.threshold},
             threshold=options.threshold, batch=options.batch, restart=options.restart, processes=processes,
         )  # fmt: skip
     finally:
@@ -200,19 +225,53 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
     from litedetr.batch.detect import line_of, photo_files, to_json
     from litedetr.batch.processes import choose_device
     from litedetr.detector import Detector
+    from litedetr.draw import drawn
+    from litedetr.image import open_photo
+    from litedetr.runtime import Exported
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("expected --out where torchrun starts several processes, got none: name the file for the lines")
-    detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
-    refused = False
+    detector: Detector | Exported
+    if options.runtime:
+        detector = Exported(options.runtime)
+    else:
+        detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+    refused, names = False, []
     for file in photo_files(options.photos):
         try:
-            found = detector.predict(file, options.threshold)
+            pixels = open_photo(file)
+            found = detector.predict(pixels, options.threshold)
+            if options.draw is not None:
+                options.draw.mkdir(parents=True, exist_ok=True)
+                names.append(file.name)  # photos of one name in several folders are numbered
+                number = f"-{names.count(file.name)}" if names.count(file.name) > 1 else ""
+                drawn(pixels, found).save(options.draw / f"{file.name}{number}.jpg", quality=92)
         except PhotoError as error:
             refused, found = True, error
         sys.stdout.write(to_json(line_of(file, found), sys.stdout.encoding or "utf-8"))
         sys.stdout.flush()
     return 1 if refused else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from litedetr.detector import Detector
+    from litedetr.export import export
+    from litedetr.runtime import SUFFIXES
+
+    runtime = SUFFIXES.get(options.out.suffix, "")
+    if options.to and not runtime.startswith(options.to):
+        ending = next(suffix for suffix, package in SUFFIXES.items() if package.startswith(options.to))
+        raise ValueError(f"expected --out with the ending {ending} for {options.to}, got {options.out.name}")
+    detector = Detector.from_preset(options.model) if options.random else Detector.from_pretrained(options.model)
+    points = options.points
+    if points == []:
+        points = [detector.encoder.steps[-1].name, f"decoder {detector.config.decoder_layers}"]
+    size = None if options.size is None else _size(options.size if "x" in options.size else f"{options.size}x{options.size}")
+    verdict = export(detector, options.out, sampling=options.sampling, size=size, points=points or (), half=options.half)
+    print(verdict)
+    megabytes = sum(file.stat().st_size for file in (options.out, options.out.with_suffix(".bin")) if file.is_file()) / 1e6
+    print(f"{options.out}: {megabytes:.1f} MB")
+    return 1 if verdict.ok is False else 0
 
 
 def _convert(options: argparse.Namespace) -> int:
@@ -319,7 +378,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from litedetr.training.calibration import write_calibration
     from litedetr.training.classes import category_ids
     from litedetr.training.data import PhotoSet
-    from litedetr.training.evaluation import coco_paths, evaluate
+    from litedetr.training.evaluation import coco_paths, evaluate, write_charts
 
     if options.coco is not None:
         photos = PhotoSet(*coco_paths(options.coco, options.split), cache_bytes=0)
@@ -340,6 +399,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         leave()
     if processes.first:
         print(json.dumps(result.to_dict(), indent=2) if options.json else result.table())
+        if options.charts is not None:
+            write_charts(result, options.charts)
         if options.calibrate:
             write_calibration(Path(options.model), result.calibration)
     return 0
