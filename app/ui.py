@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -105,6 +106,8 @@ def serve(page: gr.Blocks, engine: Engine) -> None:
         page.launch(**launch_options(engine))
     finally:
         forget_photos()
+        if engine.jobs.closed:
+            os._exit(0)  # whatever still computes in a thread is nobody's any more
 
 
 SESSIONS = 100
