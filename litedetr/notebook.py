@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
     from litedetr.detections import Detections
@@ -25,14 +25,14 @@ def picture(found: Detections) -> bytes | None:
     image = Image.fromarray(found.photo)
     scale = min(1.0, LONGEST / max(image.size))
     image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    draw = ImageDraw.Draw(image)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(14)
     for box, name, score, label in reversed(list(zip(found.boxes * scale, found.names, found.scores, found.labels, strict=True))):
         colour = _colour(int(label))
         draw.rectangle(box.tolist(), outline=colour, width=3)
         place = (float(box[0]) + 3, float(box[1]) + 2)
         text = f"{name} {score:.2f}".encode("ascii", "replace").decode()  # what the built-in font has
-        draw.rectangle(draw.textbbox(place, text), fill=colour)
-        draw.text(place, text, fill="white")
+        draw.rectangle(draw.textbbox(place, text, font), fill=colour)
+        draw.text(place, text, "white", font)
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
