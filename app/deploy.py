@@ -71,7 +71,7 @@ def readme(hardware: str = FREE) -> str:
     card = SpaceCard((ROOT / "README.md").read_text(encoding="utf-8"))
     card.data.sdk_version = next(line for line in _pins() if line.startswith("gradio==")).removeprefix("gradio==")
     card.data.suggested_hardware = hardware
-    card.data.models = [entry["id"] for entry in offered()]
+    card.data.models = [entry["id"] for entry in offered(extras=False)]
     if hardware == ZERO:
         card.data.python_version = "3.12"  # ZeroGPU has no 3.11
     return str(card)
