@@ -1,7 +1,7 @@
 """What the authors published: a catalogue, and each checkpoint downloaded and converted once, into a cache.
 
-The cache is ``LITEDETR_DOWNLOADS``, else ``~/.cache/litedetr/published``. It keeps the converted form and the file's SHA-256; a file that has
-another one the next time is refused.
+The cache is ``LITEDETR_DOWNLOADS``, else ``~/.cache/litedetr/published``. It keeps the converted form and the SHA-256 of the
+file; one that has another the next time is refused.
 """
 
 from __future__ import annotations
