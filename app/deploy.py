@@ -53,7 +53,7 @@ def contents(hardware: str = FREE, model: str | None = None) -> dict[str, Path |
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__pycache__")) or path.is_symlink():
-            continue  # litedetr/ext is a link to ext/, which is there anyway
+            continue  # litedetr/ext and litedetr/assets are links to ext/ and assets/, which are there anyway
         if path.is_dir():
             yield from _files(path)
         else:
@@ -73,7 +73,7 @@ def readme(hardware: str = FREE, model: str | None = None) -> str:
     card = SpaceCard((ROOT / "README.md").read_text(encoding="utf-8"))
     card.data.sdk_version = next(line for line in _pins() if line.startswith("gradio==")).removeprefix("gradio==")
     card.data.suggested_hardware = hardware
-    card.data.models = [model.source for model in listed().values() if HUB_ID.match(model.source)]
+    card.data.models = [model.source for model in listed(extras=False).values() if HUB_ID.match(model.source)]
     if model is not None and (HUB_ID.match(model) or (model in catalogue() and catalogue()[model].repo)):
         repo = model if HUB_ID.match(model) else catalogue()[model].repo
         card.data.preload_from_hub = [f"{repo} config.json,model.safetensors"]

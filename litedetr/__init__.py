@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from litedetr.guests.accelerate import accelerate
     from litedetr.guests.watch import watch
     from litedetr.trace import AttentionStep, Trace
+    from litedetr.training.arguments import train
 
-__all__ = ["AttentionStep", "Detections", "Detector", "DetectorConfig", "EncoderSchedule", "Trace", "accelerate", "watch"]
+__all__ = [
+    "AttentionStep", "Detections", "Detector", "DetectorConfig", "EncoderSchedule", "Trace", "accelerate", "train", "watch",
+]  # fmt: skip
 __version__ = "0.2.0"
 
 wait_passively()  # a good guest on a shared machine; read when PyTorch is imported
@@ -28,6 +31,7 @@ _NEED_PYTORCH = {
     "Trace": "litedetr.trace",
     "accelerate": "litedetr.guests.accelerate",
     "watch": "litedetr.guests.watch",
+    "train": "litedetr.training.arguments",
 }
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from app.i18n import say
@@ -15,6 +17,7 @@ from litedetr.config import preset
 from litedetr.guests.detector import GuestConfig
 from litedetr.weights.published import Published, catalogue
 
+LIST = Path(__file__).with_suffix(".json")
 OWN = "own"
 """The page's own model as `ViewState.other`."""
 _FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
@@ -28,7 +31,7 @@ class Listed:
     Attributes:
         id: what a link calls it: a Hub id, "published/name" or "local/folder".
         name: what the page calls it, "" for its id.
-        group: "published" by its authors, or named by the "host".
+        group: "published" by its authors, "guests" of other code bases, or named by the "host".
         source: what `litedetr.Detector.from_pretrained` takes.
     """
 
@@ -38,8 +41,11 @@ class Listed:
     source: str
 
 
-def listed() -> dict[str, Listed]:
-    """The models that the page offers, by id.
+def listed(extras: bool = True) -> dict[str, Listed]:
+    """The models that the page offers, by id: published ones, those of model_list.json, the host's own.
+
+    Args:
+        extras: those too that require a library which is no part of requirements.txt, where it is installed.
 
     Environment variables of the host:
         LITEDETR_PUBLISHED: "all", "none", or names of the catalogue of published weights, divided by commas.
@@ -48,6 +54,9 @@ def listed() -> dict[str, Listed]:
     wanted = os.environ.get("LITEDETR_PUBLISHED", "all").strip()
     names = catalogue() if wanted == "all" else [name.strip() for name in wanted.split(",") if name.strip() in catalogue()]
     models = [_published(catalogue()[name]) for name in names]
+    for entry in json.loads(LIST.read_text(encoding="utf-8")):
+        if extras and find_spec(entry["requires"]):
+            models.append(Listed(entry["id"], entry["name"], "guests", entry["id"]))
     for text in os.environ.get("LITEDETR_MODELS", "").split(","):
         source, _, name = (part.strip() for part in text.partition("="))
         if source and Path(source).is_dir():
@@ -60,7 +69,7 @@ def listed() -> dict[str, Listed]:
 
 def offered() -> list[dict[str, str]]:
     """The list for the browser: ``{"id", "name", "group"}``, in the order of their groups."""
-    models = sorted(listed().values(), key=lambda model: model.group != "published")
+    models = sorted(listed().values(), key=lambda model: ("published", "guests", "host").index(model.group))
     return [{"id": model.id, "name": model.name, "group": model.group} for model in models]
 
 

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.server import lettering
 from app.server.exports import coco_json, png
-from app.server.lettering import Lettering, font_files, runs, written
 from app.theme import class_colour
+from litedetr import lettering
+from litedetr.lettering import Lettering, font_files, runs, written
 
 
 def test_json_is_coco(run):
