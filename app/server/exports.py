@@ -50,8 +50,8 @@ def png(run: Run, threshold: float | None = None, classes: tuple[int, ...] = ())
 
 
 def points_csv(run: Run, state: ViewState) -> str:
-    """The sampling points of the chosen query in the chosen step, a line each: x and y in the photo's pixels, beyond its borders too;
-    the weights of a head sum to 1."""
+    """The sampling points of the chosen query in the chosen step, a line each: x and y in the photo's pixels, beyond its borders
+    too; the weights of a head sum to 1."""
     chosen = choose(run, state)
     places = run.to_photo(chosen.locations)  # (M, L, P, 2)
     heads, levels, points = chosen.weights.shape

@@ -43,7 +43,8 @@ def test_csv_lists_a_querys_points(run):
     assert [line["scale"] for line in lines if line["head"] == "1"][:: chosen.weights.shape[2]] == list(chosen.step.scales)
     first = sum(float(line["weight"]) for line in lines if line["head"] == "1")
     assert first == pytest.approx(1, abs=1e-4)
-    np.testing.assert_allclose([float(lines[5][axis]) for axis in "xy"], run.to_photo(chosen.locations).reshape(-1, 2)[5], atol=0.01)
+    sixth = run.to_photo(chosen.locations).reshape(-1, 2)[5]
+    np.testing.assert_allclose([float(lines[5][axis]) for axis in "xy"], sixth, atol=0.01)
 
 
 def ink(text: str) -> bytes:
