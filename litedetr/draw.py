@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from litedetr.detections import Detections
 from litedetr.lettering import Lettering, written
+
+if TYPE_CHECKING:
+    from litedetr.detections import Detections
 
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
 """Of classes, in turn: those of Okabe and Ito, which a colour-blind person can tell apart."""

@@ -1,13 +1,16 @@
-"""A run's result as files: COCO-format JSON, and the photo with its boxes as a PNG drawn here."""
+"""A run's result as files: COCO-format JSON, the photo with its boxes as a PNG drawn here, and a query's points as CSV."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 
 from PIL import Image
 
+from app.run.choice import choose
 from app.run.run import Run
+from app.run.state import ViewState
 from app.theme import class_colour, ink_on
 from litedetr.draw import draw_boxes, scale_of
 from litedetr.lettering import written
@@ -43,4 +46,21 @@ def png(run: Run, threshold: float | None = None, classes: tuple[int, ...] = ())
     draw_boxes(picture, (found.boxes * scale).tolist(), texts, colours, list(map(ink_on, colours)), line, size)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=False)
+    return buffer.getvalue()
+
+
+def points_csv(run: Run, state: ViewState) -> str:
+    """The sampling points of the chosen query in the chosen step, a line each: x and y in the photo's pixels, beyond its borders
+    too; the weights of a head sum to 1."""
+    chosen = choose(run, state)
+    places = run.to_photo(chosen.locations)  # (M, L, P, 2)
+    heads, levels, points = chosen.weights.shape
+    buffer = io.StringIO()
+    lines = csv.writer(buffer, lineterminator="\n")
+    lines.writerow(("step", "query", "head", "scale", "point", "x", "y", "weight"))
+    for head, level, point in ((h, level, p) for h in range(heads) for level in range(levels) for p in range(points)):
+        x, y = places[head, level, point]
+        weight = chosen.weights[head, level, point]
+        own = (chosen.step.name, chosen.query, head + 1, chosen.step.scales[level], point + 1)
+        lines.writerow((*own, f"{x:.2f}", f"{y:.2f}", f"{weight:.6f}"))
     return buffer.getvalue()
