@@ -26,18 +26,17 @@ import orjson
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from app.engine import EXAMPLE_NAMES, EXAMPLES, MODEL, Engine
-from app.run import Run
-from app.state import VIEWS as NAMES
-from app.state import ViewState
-from app.text import say
-from app.views import VIEWS, points, shares, view_of
-from app.views.canvas import Drawing
+from app.drawing.canvas import Drawing
+from app.engine.engine import EXAMPLE_NAMES, EXAMPLES, MODEL, Engine
+from app.i18n import say
+from app.run.run import Run
+from app.run.state import ViewState
+from app.theme import DARK, LIGHT, WHITE, clear
+from app.views import VIEWS, view_of
 from litedetr import image as photos
 from litedetr.weights import WeightsError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-DARK_INK, LIGHT_INK = "#e9edf5", "#161b26"
 
 
 class FigureError(ValueError):
@@ -59,7 +58,7 @@ def redraw(photo: photos.Photo, state: str | ViewState = "", model: str = "", en
         litedetr.weights.WeightsError: the model cannot be loaded.
     """
     run, state = look(photo, state, model, engine)
-    return with_photo(view_of(state.view).figure(run, state), run)
+    return with_photo(view_of(state.view, run).figure(run, state), run)
 
 
 def look(photo: photos.Photo, state: str | ViewState, model: str = "", engine: Engine | None = None) -> tuple[Run, ViewState]:
@@ -72,7 +71,7 @@ def look(photo: photos.Photo, state: str | ViewState, model: str = "", engine: E
         photo = EXAMPLES / f"{photo}.jpg"
     name = Path(photo).name if isinstance(photo, str | Path) else "photo"
     run = engine.run(photo, name, model=model)
-    engine.compute(run, state, lambda share, text: None)
+    engine.compute(run, state, lambda event: None)
     return run, state
 
 
@@ -86,11 +85,10 @@ def with_photo(figure: go.Figure, run: Run) -> go.Figure:
 
 def standalone(run: Run, state: ViewState) -> str:
     """One HTML page with the view's figure, its charts and its words. Photo and plotly.js are inside: it works offline."""
-    view = view_of(state.view)
-    state = state if state.view in VIEWS else state.with_(view="detections")
+    view = view_of(state.view, run)
+    state = state.with_(view=view.name)
     summary = view.summary(run, state)
-    charts = [shares.drawing(run, state)] if view is points else []
-    charts += view.charts(run, state) if hasattr(view, "charts") else []
+    charts = view.charts(run, state)
     drawings = [view.drawing(run, state), *charts]
     heights = [_height(drawings[0], run), *(f"{drawing['layout'].get('height', 220)}px" for drawing in charts)]
     title = f"{say(state.lang, f'view.{state.view}')} · {run.name}"
@@ -110,7 +108,7 @@ def standalone(run: Run, state: ViewState) -> str:
         state=escape(query),
         plotly=get_plotlyjs(),
         drawings=_json(drawings).replace(_json(run.picture_url), _json(_data_uri(run))).replace("</", "<\\/"),
-        inks=_json([LIGHT_INK, DARK_INK]),
+        inks=_json([LIGHT["ink"], DARK["ink"]]),
     )
 
 
@@ -124,9 +122,9 @@ def write(path: Path, run: Run, state: ViewState, width: int = 1200) -> None:
     if kind == ".html":
         path.write_text(standalone(run, state), encoding="utf-8")
     elif kind == ".json":
-        path.write_text(with_photo(view_of(state.view).figure(run, state), run).to_json(), encoding="utf-8")
+        path.write_text(with_photo(view_of(state.view, run).figure(run, state), run).to_json(), encoding="utf-8")
     elif kind in (".svg", ".png"):
-        path.write_bytes(_picture(with_photo(view_of(state.view).figure(run, state), run), run, kind[1:], width))
+        path.write_bytes(_picture(with_photo(view_of(state.view, run).figure(run, state), run), run, kind[1:], width))
     else:
         raise FigureError(f"expected a file ending in .html, .json, .svg or .png, got {path.name!r}: choose one of these.")
 
@@ -135,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code."""
     parser = argparse.ArgumentParser(prog="python -m app.figure", description="Draw one of the page's views into a file.")
     parser.add_argument("photo", help=f"a picture file, or an example: {', '.join(EXAMPLE_NAMES)}")
-    parser.add_argument("--view", choices=NAMES, help="what is drawn (default: the state's, or the detections)")
+    parser.add_argument("--view", choices=VIEWS, help="what is drawn (default: the state's, or the detections)")
     parser.add_argument("--state", default="", help='what is selected, as in the page\'s link: "q=3&step=B1 all"')
     parser.add_argument("--model", default="", help="a model's id on the Hub (default: the page's own)")
     parser.add_argument("--out", type=Path, required=True, help="figure.html, .json, .svg or .png")
@@ -190,7 +188,7 @@ def _picture(figure: go.Figure, run: Run, kind: str, width: int) -> bytes:
     drawing = figure.to_plotly_json()
     tall = _tall(drawing, run)
     height = round(width * tall) if tall is not None else drawing["layout"].get("height", 520)
-    figure.update_layout(paper_bgcolor="#ffffff", font_color=LIGHT_INK)
+    figure.update_layout(paper_bgcolor=WHITE, font_color=LIGHT["ink"])
     content = figure.to_json().replace("</", "<\\/")
     size = f"{{format: '{kind}', width: {width}, height: {height}}}"
     script = f"Plotly.toImage({content}, {size}).then((url) => {{ document.body.textContent = 'figure ' + url; }});"
@@ -212,20 +210,20 @@ def _picture(figure: go.Figure, run: Run, kind: str, width: int) -> bytes:
     return unquote(body).encode()
 
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { max-width: 1100px; margin: 24px auto; padding: 0 16px; background: #ffffff; color: #161b26;
-  font: 15px/1.5 Inter, ui-sans-serif, system-ui, -apple-system, "Segoe UI", "Noto Sans KR", "Noto Sans CJK KR", sans-serif; }
-h1 { margin: 0 0 4px; font-size: 20px; }
-.figure { width: 100%; margin: 12px 0; }
-.note { padding: 7px 10px; border-left: 3px solid #d9a400; background: rgb(217 164 0 / 12%); }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; }
-dt, .small { opacity: .75; font-size: 13px; }
-dd { margin: 0; }
-table { border-collapse: collapse; }
-th, td { padding: 3px 12px 3px 0; text-align: left; font-size: 13px; }
-.small { overflow-wrap: anywhere; }
-@media (prefers-color-scheme: dark) { body { background: #0b0e14; color: #e9edf5; } }
+_STYLE = f"""
+:root {{ color-scheme: light dark; }}
+body {{ max-width: 1100px; margin: 24px auto; padding: 0 16px; background: {WHITE}; color: {LIGHT["ink"]};
+  font: 15px/1.5 Inter, ui-sans-serif, system-ui, -apple-system, "Segoe UI", "Noto Sans KR", "Noto Sans CJK KR", sans-serif; }}
+h1 {{ margin: 0 0 4px; font-size: 20px; }}
+.figure {{ width: 100%; margin: 12px 0; }}
+.note {{ padding: 7px 10px; border-left: 3px solid {LIGHT["warn-line"]}; background: {clear(LIGHT["warn-line"], 0.12)}; }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; }}
+dt, .small {{ opacity: .75; font-size: 13px; }}
+dd {{ margin: 0; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: 3px 12px 3px 0; text-align: left; font-size: 13px; }}
+.small {{ overflow-wrap: anywhere; }}
+@media (prefers-color-scheme: dark) {{ body {{ background: {DARK["bg"]}; color: {DARK["ink"]}; }} }}
 """
 
 _PAGE = """<!doctype html>

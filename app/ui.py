@@ -3,81 +3,81 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+import signal
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import gradio as gr
 
-from app.engine import EXAMPLE_NAMES, Engine, ExpiredRun
-from app.guard import MAX_FILE, Page, guards
-from app.line import FullLine
-from app.lookups import Lookups
-from app.memory import NoMemory
-from app.models import hub_is_open, offered
-from app.orders import News, Tell, follow
-from app.programs import MCP, add_endpoints
-from app.routes import routes
+from app.engine.engine import EXAMPLE_NAMES, Engine
+from app.engine.models import hub_is_open
+from app.run.model_list import offered
+from app.run.state import ViewState
+from app.server.cleanup import cleanup
+from app.server.endpoints import MCP, add_endpoints
+from app.server.events import run_events, work_events
+from app.server.guard import MAX_FILE, Page, client_of, guards
+from app.server.lookups import Lookups
+from app.server.routes import routes
+from app.server.uploads import forget_photos, photo_box
 from app.stage import HEAD, stage
-from app.state import ViewState
-from app.text import say
-from app.tidy import photo_box, tidying
 from app.views import VIEWS
-from litedetr.image import PhotoError
-from litedetr.weights import WeightsError
+from litedetr.processors import granted
 
-_PROGRAMS = {"concurrency_limit": 4, "concurrency_id": "programs"}
+_ENDPOINTS = {"concurrency_limit": 4, "concurrency_id": "endpoints"}
 _PRIVATE = {"api_visibility": "private", "queue": True, "show_progress": "hidden", "concurrency_limit": None}
-"""Orders wait in the engine's own line, which tells them their place; not in Gradio's queue."""
+"""Jobs wait in the engine's own queue, which tells them their place; not in Gradio's."""
 
 
 def build(engine: Engine) -> gr.Blocks:
     """The page over an engine. Start it with ``page.launch(**launch_options(engine))``."""
-    lookups, orders = Lookups(engine.store), engine.orders
+    lookups, jobs = Lookups(engine.store), engine.jobs
 
     # More at once would only take the interpreter from each other, and from the server.
-    few = anyio.CapacityLimiter(os.cpu_count() or 1)
+    few = anyio.CapacityLimiter(granted())
+    one = anyio.CapacityLimiter(1)  # for runs whose figures take long: their visitors wait for each other, not others for them
 
     async def open_run(request: Any) -> dict[str, Any]:
-        return await anyio.to_thread.run_sync(lookups.open, request, limiter=few)
+        return await anyio.to_thread.run_sync(lookups.open, request, limiter=one if lookups.heavy(request) else few)
 
     async def look(request: Any) -> dict[str, Any]:
-        return await anyio.to_thread.run_sync(lookups.look, request, limiter=few)
+        return await anyio.to_thread.run_sync(lookups.look, request, limiter=one if lookups.heavy(request) else few)
 
     def cancel(request: Any) -> dict[str, Any]:
-        """End a visitor's orders up to ``ticket``."""
+        """Cancel a visitor's jobs up to ``ticket``."""
         request = _given(request)
-        orders.cancel(request.get("visitor"), request.get("ticket"))
+        jobs.cancel(request.get("visitor"), request.get("ticket"))
         return {}
 
-    async def analyse(file: str | None, request: Any) -> AsyncIterator[Any]:
-        """Run the model on a photo or an example, telling each stage as it begins."""
-        request = _given(request)
-        ticket, visitor = request.get("ticket"), request.get("visitor")
-        example, model = str(request.get("example") or ""), str(request.get("model") or "")
-        lang = ViewState.from_query({"lang": request.get("lang")}).lang
-        async for news in _detect_news(engine, file, example, lang, model, lambda: orders.ended(visitor, ticket)):
-            yield gr.HTML(news={"ticket": ticket, **news})
+    async def analyse(file: str | None, asked: Any, request: gr.Request) -> AsyncIterator[Any]:
+        """Run the model on a photo or an example, with an event as each stage begins."""
+        asked = _given(asked)
+        ticket, visitor, client = asked.get("ticket"), asked.get("visitor"), client_of(request)
+        example, model = str(asked.get("example") or ""), str(asked.get("model") or "")
+        lang = ViewState.from_query({"lang": asked.get("lang")}).lang
+        async for event in run_events(engine, file, example, lang, model, lambda: jobs.is_cancelled(visitor, ticket), client):
+            yield gr.HTML(run_event={"ticket": ticket, **event})
 
-    async def work(request: Any) -> AsyncIterator[Any]:
-        """Compute what a view needs the model for again, telling how it goes on."""
-        request = _given(request)
-        ticket, visitor = request.get("ticket"), request.get("visitor")
-        state = ViewState.from_query(request.get("state"))
-        async for news in _work_news(engine, request.get("run"), state, lambda: orders.ended(visitor, ticket)):
-            yield gr.HTML(told={"ticket": ticket, **news})
+    async def work(asked: Any, request: gr.Request) -> AsyncIterator[Any]:
+        """Compute what a view needs the model for again."""
+        asked = _given(asked)
+        ticket, visitor, client = asked.get("ticket"), asked.get("visitor"), client_of(request)
+        state = ViewState.from_query(asked.get("state"))
+        async for event in work_events(engine, asked.get("run"), state, lambda: jobs.is_cancelled(visitor, ticket), client):
+            yield gr.HTML(work_event={"ticket": ticket, **event})
 
     with Page(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
-        viewer = stage([open_run, look, cancel], examples=EXAMPLE_NAMES, views=list(VIEWS), models=offered(), hub=hub_is_open())
+        functions = [open_run, look, cancel]
+        viewer = stage(functions, examples=EXAMPLE_NAMES, views=VIEWS.values(), models=offered(), hub=hub_is_open())
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
         upload = photo_box()
-        request = gr.JSON(visible=False)
+        asked = gr.JSON(visible=False)
         viewer.analyse(
             analyse,
-            inputs=[upload, request],
+            inputs=[upload, asked],
             outputs=[viewer],
-            js="() => window.liteDetr.order()",
+            js="() => window.liteDetr.runRequest()",
             trigger_mode="multiple",
             **_PRIVATE,
         )
@@ -86,12 +86,28 @@ def build(engine: Engine) -> gr.Blocks:
             work,
             inputs=[wanted],
             outputs=[viewer],
-            js="() => window.liteDetr.work.order()",
+            js="() => window.liteDetr.work.jobRequest()",
             trigger_mode="multiple",
             **_PRIVATE,
         )
-        add_endpoints(engine, **_PROGRAMS)
+        add_endpoints(engine, **_ENDPOINTS)
     return page.queue(max_size=128)
+
+
+def serve(page: gr.Blocks, engine: Engine) -> None:
+    """Start the page, until the process is told to end: jobs end with a sentence then, and photos go."""
+
+    def end(*_: Any) -> None:
+        engine.jobs.closed = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        page.launch(**launch_options(engine))
+    finally:
+        forget_photos()
+        if engine.jobs.closed:
+            os._exit(0)  # whatever still computes in a thread is nobody's any more
 
 
 SESSIONS = 100
@@ -103,7 +119,7 @@ def launch_options(engine: Engine) -> dict[str, Any]:
     return {
         "head": HEAD,
         "theme": gr.themes.Base(font=["ui-sans-serif", "system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        "app_kwargs": {"routes": routes(engine.store), "lifespan": tidying(engine.store), **guards()},
+        "app_kwargs": {"routes": routes(engine.store), "lifespan": cleanup(engine.store), **guards()},
         "footer_links": [],
         "run_history": False,
         "show_error": False,
@@ -116,65 +132,3 @@ def launch_options(engine: Engine) -> dict[str, Any]:
 
 def _given(request: Any) -> dict[str, Any]:
     return request if isinstance(request, dict) else {}
-
-
-def _detect_news(
-    engine: Engine, file: str | None, example: str, lang: str, model: str, ended: Callable[[], bool] = lambda: False
-) -> AsyncIterator[News]:
-    """Run the model and tell how it goes on.
-
-    Yields what `Engine.run` tells, and ``{"run": id}`` or ``{"error": sentence}`` at the end; ``{"refused": sentence}`` where a
-    model cannot be had, and the page's own goes on in its place.
-    """
-    refused: News = {}  # goes with all later news, because the page sees only the newest of what comes fast
-
-    def run(source: str, tell: Tell) -> News:
-        def told(news: News) -> None:
-            tell(news | refused)
-
-        if file:
-            made = engine.run(file, Path(file).name, told, source)
-        elif example:
-            made = engine.example(example, told, source)
-        else:
-            raise PhotoError(say(lang, "error.no_photo"))
-        return {"run": made.id} | refused
-
-    def act(tell: Tell) -> News:
-        try:
-            try:
-                return run(model, tell)
-            except WeightsError as error:
-                if not model:
-                    raise
-                refused["refused"] = str(error)
-                return run("", tell)
-        except (PhotoError, WeightsError) as error:
-            return {"error": str(error)} | refused
-        except NoMemory:
-            return {"error": say(lang, "error.memory")}
-        except FullLine:
-            return {"error": say(lang, "error.line")}
-
-    return follow(act, ended, say(lang, "error.inside"))
-
-
-def _work_news(engine: Engine, run_id: Any, state: ViewState, ended: Callable[[], bool]) -> AsyncIterator[News]:
-    """Compute what a view needs the model for, and tell how it goes on.
-
-    Yields what `Engine.compute` tells, and ``{"done": key}`` or ``{"error": sentence}`` at the end.
-    """
-
-    def act(tell: Tell) -> News:
-        try:
-            return {"done": engine.compute(engine.store.get(run_id), state, tell)}
-        except ExpiredRun:
-            return {"error": say(state.lang, "error.expired")}
-        except WeightsError as error:
-            return {"error": str(error)}
-        except NoMemory:
-            return {"error": say(state.lang, "error.memory")}
-        except FullLine:
-            return {"error": say(state.lang, "error.line")}
-
-    return follow(act, ended, say(state.lang, "error.inside"))

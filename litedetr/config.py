@@ -21,15 +21,16 @@ LARGEST_TENSOR = 2**28
 
 # Far above all that was ever published, and low enough that nothing absurd is even begun.
 _WHOLE = {
-    "backbone_width": (1, 1024), "width": (1, 4096), "heads": (1, 64), "levels": (3, 8), "points": (1, 64),
+    "backbone_width": (1, 1024), "width": (1, 4096), "heads": (1, 64), "levels": (1, 8), "points": (1, 64),
     "encoder_ffn": (1, 32768), "low_ffn": (1, 32768), "decoder_ffn": (1, 32768), "decoder_layers": (1, 64),
-    "queries": (1, 10_000), "one_to_many_queries": (0, 10_000), "num_classes": (1, 50_000), "select": (1, 10_000),
+    "queries": (1, 10_000), "one_to_many_queries": (0, 10_000), "num_classes": (1, 50_000), "top_k": (1, 10_000),
     "short_side": (1, 8192), "long_side": (1, 8192), "size_divisor": (1, 512),
 }  # fmt: skip
 _REAL = {"temperature": (1e-3, 1e6), "position_shift": (-1.0, 1.0), "threshold": (0.0, 1.0)}
 _YES_NO = (
-    "key_aware", "same_loc", "proj_key", "shared_heads", "learned_content", "two_stage", "box_refine", "dense_head",
+    "key_aware", "same_loc", "proj_key", "shared_heads", "learned_content", "two_stage", "box_refine", "dense_head", "dilation",
 )  # fmt: skip
+_RENAMED = {"select": "top_k", "duplicates": "nms_iou"}
 _ENCODER_STEPS = 256
 _NAME_LENGTH = 200
 
@@ -42,7 +43,8 @@ class DetectorConfig:
         family: "dino", "deformable_detr" or "h_detr"; any of them is "lite" with an interleaved schedule.
         backbone: "resnet50", "swin_tiny", "mobilenetv2" or "nanodet_g"; backbone_width: channels of ResNet's stem or of
             Swin's first stage.
-        width: d, the transformer's width; heads: M; levels: L; points: P per head and level.
+        dilation: ResNet's last stage keeps the stride of the stage before it (DC5).
+        width: d, the transformer's width; heads: M; levels: L, of fewer than three the coarsest; points: P per head and level.
         schedule: the encoder's schedule, e.g. "H3L1-(2+1)x3"; "H4L0-(1+1)x6" is the full encoder.
         key_aware: KDA in encoder and decoder instead of plain deformable attention.
         same_loc: one sampling offset shared by all levels (encoder); proj_key: keys have a projection of their own (encoder).
@@ -60,8 +62,8 @@ class DetectorConfig:
             moved by a sum before the sigmoid, for which a token has to guess the photo's shape and its own place.
         dense_head: a training-only head that predicts from every encoder token.
         num_classes, class_names, category_ids: outputs; ids as they appear in COCO-format results.
-        select: detections kept by post-processing before any threshold.
-        duplicates: IoU from which on a detection is dropped beside a better one of its class; None keeps all, as the papers do.
+        top_k: detections kept by post-processing before any threshold.
+        nms_iou: IoU from which on a detection is dropped beside a better one of its class; None keeps all, as the papers do.
         threshold: score at which a detection is shown by default.
         short_side, long_side: the photo is resized to have this shorter side unless the longer would exceed its limit.
         size_divisor: both sides are rounded to multiples of it (the photo is stretched a little, never padded).
@@ -71,6 +73,7 @@ class DetectorConfig:
     family: str = "dino"
     backbone: str = "resnet50"
     backbone_width: int = 64
+    dilation: bool = False
     width: int = 256
     heads: int = 8
     levels: int = 4
@@ -96,8 +99,8 @@ class DetectorConfig:
     num_classes: int = 91
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
-    select: int = 300
-    duplicates: float | None = None
+    top_k: int = 300
+    nms_iou: float | None = None
     threshold: float = 0.5
     short_side: int = 800
     long_side: int = 1333
@@ -114,6 +117,8 @@ class DetectorConfig:
                 f"expected two_stage and box_refine in a {self.family} model, got two_stage={self.two_stage}, "
                 f"box_refine={self.box_refine}: only deformable_detr does without them, and two stages need box_refine"
             )
+        if self.dilation and self.backbone != "resnet50":
+            raise ValueError(f"expected dilation in a resnet50, got it in a {self.backbone}: leave it out")
         schedule = EncoderSchedule.parse(self.schedule)
         levels = schedule.levels
         if levels != self.levels:
@@ -122,8 +127,8 @@ class DetectorConfig:
             )
         if self.width % self.heads:
             raise ValueError(f"expected a width divisible by the number of heads, got width={self.width}, heads={self.heads}")
-        if self.duplicates is not None and not (_is_real(self.duplicates) and 0 < self.duplicates <= 1):
-            raise ValueError(f"expected duplicates as an IoU in (0, 1], or None to keep all, got {_short(self.duplicates)}")
+        if self.nms_iou is not None and not (_is_real(self.nms_iou) and 0 < self.nms_iou <= 1):
+            raise ValueError(f"expected nms_iou as an IoU in (0, 1], or None to keep all, got {_short(self.nms_iou)}")
         cells = self.anchor_cells
         if cells is not None and not (self.is_dino and _is_real(cells) and 0.1 <= cells <= 100):
             raise ValueError(
@@ -221,6 +226,8 @@ class DetectorConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DetectorConfig:
+        """The config of a config.json, also of one with the names that fields had once."""
+        values = renamed(values)
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -229,6 +236,11 @@ class DetectorConfig:
                 "was it written by a newer version?"
             )
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the names that they have now."""
+    return {_RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def _is_whole(value: object) -> bool:
@@ -284,8 +296,14 @@ def _deformable_detr(two_stage: bool, box_refine: bool) -> DetectorConfig:
         temperature=10000.0,
         position_shift=-0.5,
         class_names=coco.names_by_id(),
-        select=100,
+        top_k=100,
     )
+
+
+def _single_scale(dilation: bool) -> DetectorConfig:
+    """Deformable DETR on the backbone's last map alone, of stride 32, or 16 with dilation (DC5)."""
+    full = _deformable_detr(two_stage=False, box_refine=False)
+    return replace(full, levels=1, schedule=str(EncoderSchedule.full(1)), dilation=dilation)
 
 
 def _h_detr(backbone: str, width: int) -> DetectorConfig:
@@ -342,7 +360,7 @@ def _lite_dino_nanodet() -> DetectorConfig:
         anchor_cells=2.8,
         short_side=448,
         long_side=448,
-        duplicates=0.65,
+        nms_iou=0.65,
         pixel_mean=IMAGENET_MEAN,
         pixel_std=IMAGENET_STD,
     )
@@ -354,6 +372,8 @@ def _presets() -> dict[str, DetectorConfig]:
         "deformable-detr-r50": _deformable_detr(two_stage=False, box_refine=False),
         "deformable-detr-r50-refine": _deformable_detr(two_stage=False, box_refine=True),
         "deformable-detr-r50-two-stage": _deformable_detr(two_stage=True, box_refine=True),
+        "deformable-detr-r50-single-scale": _single_scale(dilation=False),
+        "deformable-detr-r50-single-scale-dc5": _single_scale(dilation=True),
         "lite-dino-mobilenet": _lite_dino_mobilenet(),
         "lite-dino-nanodet-g": _lite_dino_nanodet(),
     }
@@ -374,7 +394,7 @@ def presets() -> dict[str, DetectorConfig]:
 
 def preset(name: str, **changes: Any) -> DetectorConfig:
     """The preset called `name`, with fields replaced; a changed ``num_classes`` drops the names and ids of the old classes."""
-    known = presets()
+    known, changes = presets(), renamed(changes)
     if name not in known:
         raise ValueError(f"expected one of the presets {', '.join(sorted(known))}, got {name!r}")
     config = known[name]

@@ -40,11 +40,10 @@ class DecoderLayer(nn.Module):
         query = content + positions
         attended = self.self_attention(query, query, content, attn_mask=attention_mask, need_weights=False)[0]
         content = self.self_norm(content + attended)
-        attended = self.attention(
-            content + positions, reference_points, memory, pyramid.shapes, padding, return_sampling=trace is not None
-        )
+        sampled = trace is not None and trace[0].samples
+        attended = self.attention(content + positions, reference_points, memory, pyramid.shapes, padding, return_sampling=sampled)
+        attended, sampling = attended if sampled else (attended, None)
         if trace is not None:
-            attended, sampling = attended
             record, index = trace
             record.add_decoder_layer(index, reference_points, sampling, attended, self.attention)
         return self.ffn(self.norm(content + attended))
@@ -94,6 +93,7 @@ class DeformableDecoder(nn.Module):
         attention_mask: Tensor | None = None,
         trace: Trace | None = None,
         positions: Tensor | None = None,
+        first: int = 0,
     ) -> tuple[Tensor, list[Tensor]]:
         """Run the layers, refining boxes.
 
@@ -101,9 +101,10 @@ class DeformableDecoder(nn.Module):
             content: (B, Q, d) query contents.
             references: (B, Q, 4) boxes cxcywh or (B, Q, 2) points, **before** the sigmoid.
             memory: (B, S, d) the encoder's output; pyramid: its layout.
-            box_heads: one per layer; where it is None the references stay.
+            box_heads: one per layer that runs; where it is None the references stay.
             attention_mask: (Q, Q) bool, True = may not attend.
             positions: (B, Q, d) query positions, where they are not made from the boxes.
+            first: the layer to begin with.
 
         Returns:
             States (layers, B, Q, d), after the final norm where there is one; references before the first and after each
@@ -113,10 +114,10 @@ class DeformableDecoder(nn.Module):
         padding = pyramid.padding
         boxes = references.sigmoid()
         states, refined = [], [boxes]
-        for index, (layer, box_head) in enumerate(zip(self.layers, box_heads, strict=True)):
+        for index, (layer, box_head) in enumerate(zip(self.layers[first:], box_heads, strict=True), first):
             level_boxes = boxes[:, :, None] * ratios[:, None, :, : boxes.shape[-1]]  # (B, Q, L, 2 or 4)
             if self.reference_head is not None:
-                positions = self.reference_head(box_sine(level_boxes[:, :, 0], self.width // 2))
+                positions = self._positions(level_boxes)
             recording = None if trace is None else (trace, index)
             with stage(trace, f"decoder {index + 1}"):
                 content = layer(content, positions, level_boxes, memory, pyramid, padding, attention_mask, recording)
@@ -127,3 +128,23 @@ class DeformableDecoder(nn.Module):
             boxes = moved.detach()
             refined.append(moved if self.look_forward_twice else boxes)
         return torch.stack(states), refined
+
+    def _positions(self, level_boxes: Tensor) -> Tensor:
+        """(B, Q, L, 4) the boxes on every level -> (B, Q, d)."""
+        return self.reference_head(box_sine(level_boxes[:, :, 0], self.width // 2))
+
+    def attend_again(
+        self,
+        index: int,
+        content: Tensor,
+        positions: Tensor | None,
+        level_boxes: Tensor,
+        memory: Tensor,
+        pyramid: FeaturePyramid,
+        trace: Trace,
+    ) -> None:
+        """Record what a layer does with the content (1, Q, d) before it and the boxes on every level (1, Q, L, 2 or 4); the rest
+        as in `forward`."""
+        if self.reference_head is not None:
+            positions = self._positions(level_boxes)
+        self.layers[index](content, positions, level_boxes, memory, pyramid, pyramid.padding, None, (trace, index))

@@ -1,16 +1,17 @@
-"""Detections: the one result type, with its exporters."""
+"""Detections: the one result type, how it is made from a model's outputs, and its exporters. Needs no PyTorch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from litedetr.boxes import pairwise_iou
-from litedetr.trace import Trace
+from litedetr.config import DetectorConfig
+from litedetr.notebook import picture
+
+if TYPE_CHECKING:
+    from litedetr.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Detections:
         class_names: one per class; category_ids: one per class, as they appear in COCO-format results.
         photo_size: (height, width) in pixels.
         trace: what the model looked at, if it was asked to record it.
+        photo: (H, W, 3) uint8 RGB where `predict` had it: a notebook shows the boxes on it.
     """
 
     boxes: np.ndarray
@@ -35,6 +37,41 @@ class Detections:
     category_ids: tuple[int, ...]
     photo_size: tuple[int, int]
     trace: Trace | None = field(default=None, repr=False, compare=False)
+    photo: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def from_outputs(
+        cls,
+        logits: np.ndarray,
+        boxes: np.ndarray,
+        photo_size: tuple[int, int],
+        config: DetectorConfig,
+        threshold: float | None = None,
+        trace: Trace | None = None,
+    ) -> Detections:
+        """What a model's outputs for one photo say.
+
+        Args:
+            logits: (Q, K) before the sigmoid; boxes: (Q, 4) cxcywh in [0, 1].
+            photo_size: (height, width) in pixels.
+            config: of the model, which says how many are kept, which of them are dropped as duplicates, and the names; or a
+                `litedetr.guests.detector.GuestConfig`.
+            threshold: lowest score to keep; ``config.threshold`` if None.
+        """
+        threshold = config.threshold if threshold is None else check_threshold(threshold)
+        scores, labels, corners, queries = top_k(logits, boxes, photo_size, config.top_k)
+        height, width = photo_size
+        found = cls(
+            boxes=corners.clip(0, np.float32((width, height, width, height))),
+            scores=scores,
+            labels=labels,
+            queries=queries,
+            class_names=config.names,
+            category_ids=config.ids,
+            photo_size=photo_size,
+            trace=trace,
+        )
+        return found[class_nms(corners, labels, config.nms_iou)].above(threshold)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -70,6 +107,10 @@ class Detections:
             for (x1, y1, x2, y2), score, label in zip(self.boxes, self.scores, self.labels, strict=True)
         ]
 
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows."""
+        return picture(self)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: photo size and one dict per detection with name, label, score and box (xyxy, pixels)."""
         height, width = self.photo_size
@@ -88,42 +129,63 @@ class Detections:
         }
 
 
-def select_best(logits: Tensor, boxes: Tensor, sizes: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Post-processing of sigmoid detectors (Deformable DETR): the best (query, class) pairs of every photo.
+def check_threshold(threshold: float) -> float:
+    """The lowest score to keep, as it is.
+
+    Raises:
+        ValueError: it is no score from 0 to 1.
+    """
+    if not 0 <= threshold <= 1:
+        hint = f"for {threshold:g} % give {threshold / 100:g}" if 1 < threshold <= 100 else "give one of these"
+        raise ValueError(f"expected a threshold from 0 to 1, as scores are, got {threshold:g}: {hint}")
+    return threshold
+
+
+def top_k(
+    logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int], k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Post-processing of sigmoid detectors (Deformable DETR): the best (query, class) pairs of a photo.
 
     Args:
-        logits: (B, Q, K); boxes: (B, Q, 4) cxcywh in [0, 1]; sizes: (B, 2) (height, width) that boxes are scaled to.
-        count: how many to keep, at most Q * K.
+        logits: (Q, K); boxes: (Q, 4) cxcywh in [0, 1]; size: (height, width) that boxes are scaled to.
+        k: how many to keep, at most Q * K.
 
     Returns:
-        scores (B, N), labels (B, N), boxes (B, N, 4) xyxy in pixels, queries (B, N); best first.
+        scores (N,), labels (N,), boxes (N, 4) xyxy in pixels, queries (N,); best first. Scores and boxes are float32.
     """
-    B, Q, K = logits.shape
-    scores, index = logits.float().sigmoid().flatten(1).topk(min(count, Q * K), dim=1)
-    queries = torch.div(index, K, rounding_mode="floor")
-    centre, size = boxes.float().split(2, dim=-1)
-    corners = torch.cat((centre - size / 2, centre + size / 2), dim=-1)
-    chosen = corners.gather(1, queries[..., None].expand(-1, -1, 4))
-    height, width = sizes.to(chosen).unbind(-1)
-    return scores, index % K, chosen * torch.stack((width, height, width, height), dim=-1)[:, None], queries
+    values = logits.astype(np.float32, copy=False).ravel()
+    best = np.argpartition(-values, min(k, len(values)) - 1)[:k]
+    best = best[np.lexsort((best, -values[best]))]
+    queries, labels = np.divmod(best, logits.shape[1])
+    scores = 0.5 + 0.5 * np.tanh(0.5 * values[best].astype(np.float64))  # the sigmoid, without overflow
+    centre, extent = np.split(boxes[queries].astype(np.float32, copy=False), 2, axis=1)
+    corners = np.concatenate((centre - extent / 2, centre + extent / 2), axis=1)
+    return scores.astype(np.float32), labels, corners * np.float32((*size[::-1], *size[::-1])), queries
 
 
-def distinct(boxes: Tensor, labels: Tensor, overlap: float | None) -> Tensor:
-    """Which detections to keep, best first: those whose IoU with every better one kept of their class is below `overlap`.
+def class_nms(boxes: np.ndarray, labels: np.ndarray, nms_iou: float | None) -> np.ndarray:
+    """Non-maximum suppression within each class: those stay whose IoU with every better one that stays is below `nms_iou`.
 
     Few decoder layers, trained for a short time, leave an object to several queries now and then.
 
     Args:
-        boxes: (N, 4) xyxy, by falling score; labels: (N,); overlap: IoU in (0, 1], None to keep all.
+        boxes: (N, 4) xyxy, by falling score; labels: (N,); nms_iou: in (0, 1], None to keep all.
 
     Returns:
         (N,) bool.
     """
-    keep = torch.ones(len(boxes), dtype=torch.bool)
-    if overlap is None or len(boxes) == 0:
+    keep = np.ones(len(boxes), bool)
+    if nms_iou is None or len(boxes) == 0:
         return keep
-    boxes, labels = boxes.cpu(), labels.cpu()
-    clash = (pairwise_iou(boxes, boxes) >= overlap) & (labels[:, None] == labels)  # NaN of empty boxes is no clash
-    for place in clash.tril(-1).any(1).nonzero().flatten().tolist():  # few have a better one to clash with
+    clash = (labels[:, None] == labels) & (iou(boxes, boxes) >= nms_iou)  # NaN of empty boxes is no clash
+    for place in np.flatnonzero(np.tril(clash, -1).any(1)):  # few have a better one to clash with
         keep[place] = not (clash[place, :place] & keep[:place]).any()
     return keep
+
+
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N, 4), (M, 4) xyxy -> (N, M) intersection over union; NaN of two empty boxes."""
+    shared = (np.minimum(first[:, None, 2:], second[:, 2:]) - np.maximum(first[:, None, :2], second[:, :2])).clip(min=0).prod(-1)
+    areas, others = ((boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return shared / (areas[:, None] + others - shared)

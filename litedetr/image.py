@@ -1,39 +1,34 @@
-"""Photos in: open, turn, guard, resize, normalise, pad; and boxes back to the photo's pixels."""
+"""Photos in: open, resize, normalise, pad; and boxes back to the photo's pixels."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
-import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
-from torch import Tensor
 
-MAX_PIXELS = 50_000_000
-"""Larger pictures are refused by their header, before anything is decoded."""
+from litedetr.photos import decode
+from litedetr.photos.decode import Encoded, PhotoError, PhotoHeader, photo_header, photo_size
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-"""Of all that Pillow knows, what photos come in: others start programs (EPS) or are hardly looked after."""
-HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
-
-Photo = str | Path | bytes | Image.Image | np.ndarray
-
-Image.MAX_IMAGE_PIXELS = None  # the guard below says it in our words, from the header
-
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
-"""What undoes each of EXIF's orientations."""
+__all__ = [
+    "Photo", "PhotoError", "PhotoGeometry", "PhotoHeader", "normalise", "open_photo", "photo_header", "photo_size", "prepare",
+    "resize", "resized_size",
+]  # fmt: skip
 
 
-class PhotoError(ValueError):
-    """A picture that cannot be used; the message is a sentence for the person who sent it."""
+@runtime_checkable
+class Tensor(Protocol):
+    """A tensor of PyTorch, which is not needed to know one."""
+
+    def detach(self) -> Tensor: ...
+    def cpu(self) -> Tensor: ...
+    def is_floating_point(self) -> bool: ...
+    def float(self) -> Tensor: ...
+    def numpy(self) -> np.ndarray: ...
+
+
+Photo = Encoded | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
@@ -57,115 +52,31 @@ class PhotoGeometry:
 
     def _scale(self, like: Tensor | np.ndarray) -> Tensor | np.ndarray:
         scale = [self.padded[axis] * self.photo[axis] / self.resized[axis] for axis in (1, 0)]
-        return torch.tensor(scale, dtype=like.dtype) if isinstance(like, Tensor) else np.asarray(scale, dtype=like.dtype)
+        return np.asarray(scale, dtype=like.dtype) if isinstance(like, np.ndarray) else like.new_tensor(scale)
 
 
-def open_photo(photo: Photo) -> np.ndarray:
-    """Any picture -> (H, W, 3) uint8 RGB, upright by its EXIF orientation.
+def open_photo(photo: Photo, upright: bool = True) -> np.ndarray:
+    """Any picture -> (H, W, 3) uint8 RGB; the same bytes give the same pixels wherever they are opened.
+
+    Transparent parts become white. A grey picture of more than 8 bits, or of floats, has its own range of finite values stretched
+    from black to white, and a warning says so.
 
     Args:
-        photo: a path, encoded bytes, a PIL image, or an (H, W, 3) uint8 RGB array.
+        photo: a path, encoded bytes, a file object, a PIL image; or the pixels in RGB order as an array (H, W, 3) or a tensor
+            (3, H, W), either of which may be the other way round, grey (H, W) or with alpha: 0 to 255, or floats in 0 to 1.
+        upright: turn by the EXIF orientation; else as stored (a TIFF is always upright).
 
     Raises:
-        PhotoError: not a picture, empty, broken, or more than `MAX_PIXELS`.
+        PhotoError: not a picture, empty, broken, or more than `litedetr.photos.decode.MAX_PIXELS`.
     """
-    if isinstance(photo, np.ndarray):
-        return _check_array(photo)
-    with _opened(photo) as image:
-        return _decode(image)
+    if isinstance(photo, Tensor):
+        return decode.from_pixels(_to_numpy(photo), channels_first=True)
+    return decode.open_photo(photo, upright)
 
 
-def photo_size(photo: str | Path | bytes) -> tuple[int, int]:
-    """(height, width) in pixels of what `open_photo` would give, by the file's header alone. Errors are those of `open_photo`."""
-    with _opened(photo) as image:
-        width, height = image.size
-        # Pillow turns a TIFF by itself, and decodes a whole PNG in search of EXIF behind the pixels, where hardly any has some.
-        known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
-        turned = known and _orientation(image) >= 5
-        return (width, height) if turned else (height, width)
-
-
-@contextmanager
-def _opened(photo: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
-    """The picture with its header read and its size checked; whatever goes wrong with it is a `PhotoError`."""
-    if isinstance(photo, Image.Image):
-        source: Image.Image | Path | io.BytesIO = photo
-    elif isinstance(photo, bytes):
-        source = io.BytesIO(photo)
-    else:
-        source = Path(photo)
-        if not source.is_file():
-            raise PhotoError(f"There is no picture called {source.name}: check the path.")
-    try:
-        with nullcontext(source) if isinstance(source, Image.Image) else Image.open(source, formats=FORMATS) as image:
-            _check_size(*image.size)
-            yield image
-    except PhotoError:
-        raise
-    except PermissionError:
-        raise PhotoError("This picture may not be read: change the permissions of the file.") from None
-    except UnidentifiedImageError:
-        raise PhotoError(_not_a_picture(source)) from None
-    except Exception:  # Pillow's readers raise whatever comes of broken bytes
-        raise PhotoError("This picture is broken or cut off: save it again and send the new copy.") from None
-
-
-def _not_a_picture(source: Path | io.BytesIO) -> str:
-    head = source.getvalue()[:12] if isinstance(source, io.BytesIO) else _head(source)
-    if head[4:8] == b"ftyp" and head[8:12] in HEIC_BRANDS:
-        return "This is a HEIC picture, which cannot be read here: save it as a JPEG and send that."
-    return "This file is not a picture that can be read: send a JPEG, PNG or WebP file."
-
-
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(12)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF's, 1 to 8; 1 where there is none or it cannot be read."""
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # broken EXIF takes nothing from the picture
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _check_array(photo: np.ndarray) -> np.ndarray:
-    if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
-        raise PhotoError(
-            f"Expected an array of shape (height, width, 3) and dtype uint8 in RGB order, got {photo.shape} {photo.dtype}."
-        )
-    _check_size(photo.shape[1], photo.shape[0])
-    return photo
-
-
-def _check_size(width: int, height: int) -> None:
-    if width < 1 or height < 1:
-        raise PhotoError("This picture is empty: it has no pixels.")
-    if width * height > MAX_PIXELS:
-        raise PhotoError(
-            f"This picture is too large: {width} × {height} is {width * height / 1e6:.0f} megapixels, and the limit is "
-            f"{MAX_PIXELS / 1e6:.0f}. Scale it down and send it again."
-        )
-
-
-def _decode(image: Image.Image) -> np.ndarray:
-    # JPEG decodes at 1/2, 1/4 or 1/8 for free; detectors never need more than about 2,000 pixels of a side, but the
-    # coordinates that go out are the original's, so the full size is kept.
-    image.load()
-    turn = _TURNS.get(_orientation(image))
-    if turn is not None:
-        image = image.transpose(turn)
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float32)
-        peak = 65535.0 if values.max(initial=0) > 255 else 255.0
-        image = Image.fromarray(np.clip(values * (255.0 / peak), 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(canvas, rgba)
-    return np.array(image.convert("RGB"))
+def _to_numpy(photo: Tensor) -> np.ndarray:
+    photo = photo.detach().cpu()
+    return (photo.float() if photo.is_floating_point() else photo).numpy()  # NumPy has no bfloat16
 
 
 def resized_size(photo: tuple[int, int], short_side: int, long_side: int, divisor: int = 1) -> tuple[int, int]:
@@ -187,12 +98,6 @@ def resize(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(photo, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def normalise(pixels: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """(..., 3, H, W) RGB in 0..255 -> (x - mean) / std per channel, float32."""
-    shape = (3, 1, 1)
-    return (pixels.float() - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
-
-
 def prepare(
     photo: np.ndarray,
     short_side: int,
@@ -200,10 +105,13 @@ def prepare(
     divisor: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-) -> tuple[Tensor, Tensor, PhotoGeometry]:
-    """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w) bool with True = padding, and the geometry."""
+) -> tuple[np.ndarray, PhotoGeometry]:
+    """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w) float32, (x - mean) / std per channel, and how the photo lies there."""
     size = resized_size(photo.shape[:2], short_side, long_side, divisor)
-    small = torch.from_numpy(np.ascontiguousarray(resize(photo, size))).permute(2, 0, 1)
-    pixels = normalise(small, mean, std)[None]
-    mask = torch.zeros(1, *size, dtype=torch.bool)
-    return pixels, mask, PhotoGeometry(tuple(photo.shape[:2]), size, size)
+    return normalise(resize(photo, size), mean, std), PhotoGeometry(tuple(photo.shape[:2]), size, size)
+
+
+def normalise(photo: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+    """(h, w, 3) uint8 RGB -> (1, 3, h, w) float32, (x - mean) / std per channel; in memory the channels stay last."""
+    pixels = (photo.astype(np.float32) - np.float32(mean)) / np.float32(std)
+    return pixels.transpose(2, 0, 1)[None]

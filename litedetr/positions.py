@@ -120,6 +120,12 @@ def reference_points(shapes: Shapes, ratios: Tensor) -> Tensor:
     return token_centres(shapes, ratios)[:, :, None] * ratios[:, None]
 
 
+def pixel_size(shapes: Shapes, like: Tensor) -> Tensor:
+    """(L, 2) width and height of a pixel of every level, relative to the image; sizes that are traced stay variables."""
+    sides = torch.stack([like.new_full((), side) for H, W in shapes for side in (W, H)])
+    return 1 / sides.view(-1, 2)
+
+
 def box_proposals(
     shapes: Shapes, mask: Tensor, base_size: Tensor | float = 0.05, usable_only: bool = True, cells: float | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -137,7 +143,8 @@ def box_proposals(
         (B, S, 4) cxcywh **before** the sigmoid; (B, S) bool, True = usable.
     """
     B = mask.shape[0]
-    size = torch.as_tensor(base_size, dtype=torch.get_default_dtype(), device=mask.device).expand(2)
+    dtype = base_size.dtype if isinstance(base_size, Tensor) else torch.float32
+    size = torch.as_tensor(base_size, dtype=dtype, device=mask.device).expand(2)
     centres, sizes = [], []
     for level, (level_mask, (H, W)) in enumerate(zip(split_levels(mask, shapes), shapes, strict=True)):
         ratio = valid_ratios(level_mask.view(B, H, W), size.dtype)

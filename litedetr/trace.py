@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from litedetr.image import PhotoGeometry
+from litedetr.notebook import table
 from litedetr.ops import reference
 from litedetr.schedule import EncoderStep, scale_name
 
 if TYPE_CHECKING:
     from litedetr.attention import DeformableAttention, Sampling
+    from litedetr.pyramid import FeaturePyramid
+    from litedetr.replay import Replay
 
 
 @dataclass(frozen=True)
-class AttentionStep:
-    """One deformable attention call on one photo. M heads, L levels (finest first), P points.
+class StepOutline:
+    """What is known of a step without its tensors.
 
     Attributes:
         name: "B1 high", "B1 all", "decoder 1", …
@@ -32,14 +39,6 @@ class AttentionStep:
         first_query: index among all S tokens of the first query (encoder); 0 in the decoder.
         spatial_shapes: (height, width) per level.
         reference_points: (Q, L, 2) as x, y or (Q, L, 4) as cx, cy, w, h, in [0, 1] of the padded image.
-        locations: (Q, M, L, P, 2) x, y in [0, 1] of the padded image; outside that, outside the image.
-        weights: (Q, M, L, P), they sum to 1 per query and head.
-        value: (S, M, D) the projected values that were sampled, 0 at padding.
-        output: (Q, d) the attention module's own output.
-        output_weight, output_bias: its output projection, to rebuild the output from the points.
-        query: (Q, M, D) the projected queries, and key: (S, M, D) what they were compared with, by which KDA made the weights
-            (logit = query . key / sqrt(D)); None with plain deformable attention.
-        tokens: (Q, d) what the queries were when the step was over.
     """
 
     name: str
@@ -49,15 +48,11 @@ class AttentionStep:
     first_query: int
     spatial_shapes: tuple[tuple[int, int], ...]
     reference_points: Tensor
-    locations: Tensor
-    weights: Tensor
-    value: Tensor
-    output: Tensor
-    output_weight: Tensor
-    output_bias: Tensor
-    query: Tensor | None = None
-    key: Tensor | None = None
-    tokens: Tensor | None = None
+
+    @property
+    def queries(self) -> int:
+        """Q, how many queries the step has."""
+        return len(self.reference_points)
 
     @property
     def query_scales(self) -> tuple[str, ...]:
@@ -68,6 +63,33 @@ class AttentionStep:
     def scales(self) -> tuple[str, ...]:
         """Names of all scales, finest first: ("S4", "S3", "S2", "S1")."""
         return tuple(scale_name(level, len(self.spatial_shapes)) for level in range(len(self.spatial_shapes)))
+
+
+@dataclass(frozen=True)
+class AttentionStep(StepOutline):
+    """One deformable attention call on one photo. M heads, L levels (finest first), P points.
+
+    Attributes:
+        name, kind, block, query_levels, first_query, spatial_shapes, reference_points: as in `StepOutline`.
+        locations: (Q, M, L, P, 2) x, y in [0, 1] of the padded image; outside that, outside the image.
+        weights: (Q, M, L, P), they sum to 1 per query and head.
+        value: (S, M, D) the projected values that were sampled, 0 at padding.
+        output: (Q, d) the attention module's own output.
+        output_weight, output_bias: its output projection, to rebuild the output from the points.
+        query: (Q, M, D) the projected queries, and key: (S, M, D) what they were compared with, by which KDA made the weights
+            (logit = query . key / sqrt(D)); None with plain deformable attention.
+        tokens: (Q, d) what the queries were when the step was over.
+    """
+
+    locations: Tensor
+    weights: Tensor
+    value: Tensor
+    output: Tensor
+    output_weight: Tensor
+    output_bias: Tensor
+    query: Tensor | None = None
+    key: Tensor | None = None
+    tokens: Tensor | None = None
 
     def rebuild(self, queries: Tensor | slice | list[int] | None = None) -> Tensor:
         """The module's output made again from locations and weights alone: (Q, d), or its rows for `queries`."""
@@ -83,13 +105,89 @@ class AttentionStep:
         difference = self.rebuild(queries) - self.output[rows].float()
         return float(difference.abs().max()) if difference.numel() else 0.0
 
+    @property
+    def whole(self) -> AttentionStep:
+        """Itself; see `LightStep`."""
+        return self
 
-@dataclass
+    def tensors(self) -> list[Tensor]:
+        """What it holds, without the layer's weights, which are the model's."""
+        model = ("output_weight", "output_bias")
+        return [value for name, value in vars(self).items() if isinstance(value, Tensor) and name not in model]
+
+
+@dataclass(frozen=True, eq=False)
+class LightStep(StepOutline):
+    """An `AttentionStep` of a light trace: it has the same attributes, and those that are no outline are made when they are read.
+
+    Attributes:
+        name, kind, block, query_levels, first_query, spatial_shapes, reference_points: as in `StepOutline`.
+        index: among the trace's steps.
+        replay: makes it.
+    """
+
+    index: int
+    replay: Replay = field(repr=False)
+
+    @property
+    def whole(self) -> AttentionStep:
+        """All of it."""
+        return self.replay.step(self.index)
+
+    @property
+    def locations(self) -> Tensor:
+        return self.whole.locations
+
+    @property
+    def weights(self) -> Tensor:
+        return self.whole.weights
+
+    @property
+    def value(self) -> Tensor:
+        return self.whole.value
+
+    @property
+    def output(self) -> Tensor:
+        return self.whole.output
+
+    @property
+    def output_weight(self) -> Tensor:
+        return self.whole.output_weight
+
+    @property
+    def output_bias(self) -> Tensor:
+        return self.whole.output_bias
+
+    @property
+    def query(self) -> Tensor | None:
+        return self.whole.query
+
+    @property
+    def key(self) -> Tensor | None:
+        return self.whole.key
+
+    @property
+    def tokens(self) -> Tensor:
+        written = self.replay.written[self.index]
+        return self.replay.memory(self.index)[self.first_query :] if written is None else written
+
+    def rebuild(self, queries: Tensor | slice | list[int] | None = None) -> Tensor:
+        return self.whole.rebuild(queries)
+
+    def rebuild_error(self, queries: Tensor | slice | list[int] | None = None) -> float:
+        return self.whole.rebuild_error(queries)
+
+    def tensors(self) -> list[Tensor]:
+        written = self.replay.written[self.index]
+        return [self.reference_points] if written is None else [self.reference_points, written]
+
+
+@dataclass(repr=False)
 class Trace:
     """Every encoder update and decoder layer of one photo.
 
     Attributes:
-        steps: encoder steps in order, then decoder layers.
+        steps: encoder steps in order, then decoder layers; those of a light trace make their tensors when these are read.
         geometry: from coordinates of the padded image to the photo's pixels.
         spatial_shapes: (height, width) per level, finest first.
         padding: (S,) bool, True = padding token.
@@ -103,9 +201,10 @@ class Trace:
         proposal_logits: (S, K) and proposal_boxes: (S, 4) cxcywh in [0, 1], what every token proposed (two-stage models; the box
             is 1, 1, 1, 1 where a token may propose none: in padding and where its box would leave the picture).
         milliseconds: wall-clock of "backbone", "neck", "encoder", "selection", "decoder", and of each step by its name.
+        replay: makes the steps of a light trace; None where they are whole. A light trace becomes a whole one when it is pickled.
     """
 
-    steps: list[AttentionStep] = field(default_factory=list)
+    steps: list[AttentionStep] | list[LightStep] = field(default_factory=list)
     geometry: PhotoGeometry | None = None
     spatial_shapes: tuple[tuple[int, int], ...] = ()
     padding: Tensor | None = None
@@ -118,36 +217,107 @@ class Trace:
     proposal_logits: Tensor | None = None
     proposal_boxes: Tensor | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
+    replay: Replay | None = None
 
     @property
-    def encoder_steps(self) -> list[AttentionStep]:
+    def encoder_steps(self) -> list[AttentionStep] | list[LightStep]:
         return [step for step in self.steps if step.kind != "decoder"]
 
     @property
-    def decoder_steps(self) -> list[AttentionStep]:
+    def decoder_steps(self) -> list[AttentionStep] | list[LightStep]:
         return [step for step in self.steps if step.kind == "decoder"]
 
     @property
     def nbytes(self) -> int:
         """Bytes held, counting memory that several tensors share once."""
-        models = {id(tensor) for step in self.steps for tensor in (step.output_weight, step.output_bias)}
-        held = [value for part in (self, *self.steps) for value in vars(part).values() if isinstance(value, Tensor)]
-        storages = [t.untyped_storage() for t in held if id(t) not in models]
-        return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        own = [value for value in vars(self).values() if isinstance(value, Tensor)]
+        return bytes_of([*own, *(tensor for step in self.steps for tensor in step.tensors())])
+
+    def rebuild_error(self) -> float:
+        """Largest of all steps' `AttentionStep.rebuild_error`."""
+        return max((step.rebuild_error() for step in self.steps), default=0.0)
 
     def memory(self, step: int) -> Tensor:
         """(S, d): the tokens of all scales after encoder step `step`, counted from 0; -1 for before the encoder."""
+        if self.replay is not None:
+            return self.replay.memory(step)
         tokens = self.tokens
         for done in self.encoder_steps[: step + 1]:
             tokens = torch.cat((tokens[: done.first_query], done.tokens))
         return tokens
 
-    def step(self, name: str) -> AttentionStep:
+    def step(self, name: str) -> AttentionStep | LightStep:
         """The step called `name`."""
         for step in self.steps:
             if step.name == name:
                 return step
         raise KeyError(f"expected one of the steps {', '.join(step.name for step in self.steps)}, got {name!r}")
+
+    def whole(self) -> Trace:
+        """The same with all tensors of all steps, which needs no detector any more; itself where it is that already."""
+        if self.replay is None:
+            return self
+        return replace(self, steps=[step.whole for step in self.steps], replay=None)
+
+    def __getstate__(self) -> dict:
+        return dict(vars(self.whole()))
+
+    def __repr__(self) -> str:
+        return f"Trace({len(self.steps)} steps: {', '.join(step.name for step in self.steps)})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each step."""
+        rows = [
+            (step.name, " ".join(step.query_scales) or "objects", step.queries, self.milliseconds.get(step.name, float("nan")))
+            for step in self.steps
+        ]
+        return table(("step", "updates", "queries", "ms"), rows)
+
+    def save(self, path: str | Path) -> None:
+        """Write everything to an .npz file: `numpy.load` reads it, and `Trace.load`.
+
+        The arrays are called as the attributes are: "tokens", "boxes", …, and those of a step by its name before that:
+        "B1 high/locations", "decoder 1/weights", … The array "about" is a text, the rest as JSON. Steps are written one after
+        the other, so that a light trace never holds all of them. bfloat16 becomes float32.
+        """
+        about = {
+            "steps": [{name: getattr(step, name) for name in _OUTLINE} for step in self.steps],
+            "geometry": None if self.geometry is None else asdict(self.geometry),
+            "spatial_shapes": self.spatial_shapes,
+            "milliseconds": self.milliseconds,
+        }
+        with zipfile.ZipFile(path, "w") as file:
+            _write(file, "about", np.array(json.dumps(about)))
+            for name, value in vars(self).items():
+                if isinstance(value, Tensor):
+                    _write(file, name, _array(value))
+            for step in self.steps:
+                for name, value in vars(step.whole).items():
+                    if isinstance(value, Tensor):
+                        _write(file, f"{step.name}/{name}", _array(value))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """What `save` wrote, with all tensors of all steps.
+
+        Raises:
+            ValueError: the file is something else.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: torch.from_numpy(file[name]) for name in file.files if name != "about"}
+                about = json.loads(str(file["about"]))
+        except (KeyError, zipfile.BadZipFile, ValueError) as error:
+            raise ValueError(f"expected a trace as Trace.save writes it, got {path}: {error}") from error
+        shapes = _tuples(about["spatial_shapes"])
+        steps = []
+        for outline in about["steps"]:
+            own = {name.rpartition("/")[2]: value for name, value in arrays.items() if name.startswith(f"{outline['name']}/")}
+            outline["query_levels"] = tuple(outline["query_levels"])
+            steps.append(AttentionStep(**outline, spatial_shapes=shapes, **own))
+        geometry = None if about["geometry"] is None else PhotoGeometry(**{k: _tuples(v) for k, v in about["geometry"].items()})
+        own = {name: value for name, value in arrays.items() if "/" not in name}
+        return cls(steps=steps, geometry=geometry, spatial_shapes=shapes, milliseconds=about["milliseconds"], **own)
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
@@ -156,34 +326,62 @@ class Trace:
         yield
         self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + 1000 * (time.perf_counter() - start)
 
+    @property
+    def samples(self) -> bool:
+        """Whether attention modules are asked for what they sampled."""
+        return self.replay is None
+
+    def begin(self, pyramid: FeaturePyramid) -> None:
+        """What goes into the encoder."""
+        self.spatial_shapes, self.padding, self.tokens = pyramid.shapes, _keep(pyramid.mask[0]), _keep(pyramid.tokens[0])
+        if self.replay is not None:
+            padding = self.padding if bool(self.padding.any()) else None
+            self.replay.shapes, self.replay.padding, self.replay.tokens = self.spatial_shapes, padding, self.tokens
+
+    def begin_decoder(self, queries: Tensor, positions: Tensor | None) -> None:
+        """What goes into the decoder, (1, Q, d) each."""
+        self.queries, self.query_positions = _keep(queries[0]), None if positions is None else _keep(positions[0])
+        if self.replay is not None:
+            self.replay.queries, self.replay.query_positions = self.queries, self.query_positions
+
     def add_encoder_step(
         self,
         step: EncoderStep,
         first_query: int,
         reference_points: Tensor,
-        sampling: Sampling,
+        sampling: Sampling | None,
         output: Tensor,
         attention: DeformableAttention,
     ) -> None:
-        self._add(step.name, step.kind, step.block, step.query_levels, first_query, reference_points, sampling, output, attention)
+        """An update of the encoder, with `sampling` where the trace `samples`."""
+        outline = (step.name, step.kind, step.block, step.query_levels, first_query)
+        self._add(outline, reference_points, sampling, output, attention)
 
     def add_decoder_layer(
-        self, index: int, reference_points: Tensor, sampling: Sampling, output: Tensor, attention: DeformableAttention
+        self, index: int, reference_points: Tensor, sampling: Sampling | None, output: Tensor, attention: DeformableAttention
     ) -> None:
-        self._add(f"decoder {index + 1}", "decoder", None, (), 0, reference_points, sampling, output, attention)
+        """A layer of the decoder, with `sampling` where the trace `samples`."""
+        self._add((f"decoder {index + 1}", "decoder", None, (), 0), reference_points, sampling, output, attention)
+        if self.replay is not None:
+            self.replay.references.append(self.steps[-1].reference_points)
 
-    def _add(self, name, kind, block, query_levels, first_query, reference_points, sampling, output, attention) -> None:
+    def _add(
+        self,
+        outline: tuple,
+        reference_points: Tensor,
+        sampling: Sampling | None,
+        output: Tensor,
+        attention: DeformableAttention,
+    ) -> None:
         if output.shape[0] != 1:
             raise ValueError(f"expected one photo to trace, got a batch of {output.shape[0]}: trace photos one at a time")
+        outline = (*outline, self.spatial_shapes, _keep(reference_points[0]))
+        if self.replay is not None:
+            self.steps.append(LightStep(*outline, len(self.steps), self.replay))
+            return
         self.steps.append(
             AttentionStep(
-                name=name,
-                kind=kind,
-                block=block,
-                query_levels=query_levels,
-                first_query=first_query,
-                spatial_shapes=self.spatial_shapes,
-                reference_points=_keep(reference_points[0]),
+                *outline,
                 locations=_keep(sampling.locations[0]),
                 weights=_keep(sampling.weights[0]),
                 value=_keep(sampling.value[0]),
@@ -195,9 +393,40 @@ class Trace:
             )
         )
 
-    def end_step(self, tokens: Tensor) -> None:
-        """What the last step's queries (1, Q, d) became."""
-        self.steps[-1] = replace(self.steps[-1], tokens=_keep(tokens[0]))
+    def end_step(self, tokens: Tensor, overwritten: bool = False) -> None:
+        """What the last step's queries (1, Q, d) became; `overwritten` where that tensor will not last."""
+        step = self.steps[-1]
+        if self.replay is not None and step.kind != "decoder" and not self.replay.keeps(tokens.shape[1]):
+            self.replay.written.append(None)
+            return
+        kept = _keep(tokens[0].clone() if overwritten else tokens[0])
+        if self.replay is None:
+            self.steps[-1] = replace(step, tokens=kept)
+        else:
+            self.replay.written.append(kept)
+
+
+_OUTLINE = ("name", "kind", "block", "query_levels", "first_query")
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """Bytes that tensors hold, counting memory that several share once."""
+    storages = [tensor.untyped_storage() for tensor in tensors]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _tuples(value):
+    """JSON's lists as tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def _write(file: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    with file.open(f"{name}.npy", "w", force_zip64=True) as entry:
+        np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def _keep(tensor: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Coroutines beside a browser: Playwright's event loop keeps running in the thread that started it."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,3 +15,12 @@ def in_a_thread(function: Callable[..., Any], *arguments: Any) -> Any:
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """`asyncio.run`, whatever runs in this thread."""
     return in_a_thread(asyncio.run, coroutine)
+
+
+def collected(items: AsyncIterator[Any]) -> list[Any]:
+    """All that comes, to the end."""
+
+    async def read() -> list[Any]:
+        return [item async for item in items]
+
+    return run(read())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+
+from litedetr import Detector, DetectorConfig, EncoderSchedule
+from litedetr.weights.conversion.reference import convert_state
 
 COMMITTED = Path(__file__).parent / "golden"
 FOLDER = Path(os.environ.get("LITEDETR_GOLDEN") or COMMITTED)
@@ -62,3 +66,57 @@ def assert_close(actual: Tensor, expected: Tensor, limit: float, what: str = "")
     assert torch.equal(actual[~finite], expected[~finite]), f"{what}: other infinities"
     difference = float((actual[finite] - expected[finite]).abs().max()) if finite.any() else 0.0
     assert difference <= limit, f"{what}: differs by {difference:.3g}, allowed {limit:.3g}"
+
+
+def config_of(case: dict) -> DetectorConfig:
+    c = case["config"]
+    family = {"lite_dino": "dino"}.get(case["family"], case["family"])
+    levels, layers = c["num_feature_levels"], c["enc_layers"]
+    common = {
+        "family": family,
+        "backbone_width": case["resnet_width"],
+        "width": c["hidden_dim"],
+        "heads": c["nheads"],
+        "levels": levels,
+        "points": c["enc_n_points"],
+        "encoder_ffn": c.get("dim_feedforward_enc", c["dim_feedforward"]),
+        "decoder_ffn": c.get("dim_feedforward_dec", c["dim_feedforward"]),
+        "decoder_layers": c["dec_layers"],
+        "num_classes": c.get("num_classes", 91),
+    }
+    if family != "dino":
+        return DetectorConfig(
+            **common,
+            schedule=str(EncoderSchedule.full(levels, layers)),
+            key_aware=False,
+            low_ffn=None,
+            queries=c["num_queries"] if family == "deformable_detr" else c["num_queries_one2one"],
+            one_to_many_queries=c.get("num_queries_one2many", 0),
+            two_stage=c["two_stage"],
+            box_refine=c["with_box_refine"],
+            shared_heads=not c["with_box_refine"],
+            learned_content=c.get("mixed_selection", False),
+            temperature=10000.0,
+            position_shift=-0.5,
+        )
+    lite = case["family"] == "lite_dino"
+    schedule = EncoderSchedule.full(levels, layers)
+    if lite:
+        schedule = EncoderSchedule(c["enc_scale"], levels - c["enc_scale"], layers // c["num_expansion"], c["num_expansion"])
+    return DetectorConfig(
+        **common,
+        schedule=str(schedule),
+        key_aware=lite and c["key_aware"],
+        same_loc=lite and c["same_loc"],
+        proj_key=lite and c["proj_key"],
+        low_ffn=c["hidden_dim"] if lite and c["small_expand"] else None,
+        queries=c["num_queries"],
+        shared_heads=c["dec_pred_class_embed_share"],
+        learned_content=c["embed_init_tgt"],
+        top_k=c["num_select"],
+    )
+
+
+def load_published(detector: Detector, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict with published names into a detector."""
+    detector.load_state_dict(convert_state(state, detector.state_dict()))

@@ -8,7 +8,7 @@ import sys
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
-from litedetr import bulk
+from litedetr.batch import detect as bulk
 from litedetr.cli import main
 
 

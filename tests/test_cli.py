@@ -88,6 +88,32 @@ def test_eval(model, photo, tmp_path, capsys):
     )
 
 
+def test_photos_with_their_boxes(model, photo, tmp_path, capsys):
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    for name in ("a.png", "more/a.png"):
+        Image.fromarray(photo).save(tmp_path / "photos" / name)
+    command = ["detect", str(tmp_path / "photos"), "--model", str(model), "--threshold", "0.3", "--draw", str(tmp_path / "drawn")]
+    assert main(command) == 0
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png-2.jpg", "a.png.jpg"]
+    picture = np.asarray(Image.open(tmp_path / "drawn" / "a.png.jpg")).astype(int)
+    assert picture.shape == photo.shape
+    assert (np.abs(picture - photo).max(2) > 60).mean() > 0.01  # boxes
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main([*command, "--out", str(tmp_path / "found.jsonl")]) == 2
+
+
+def test_alone_it_helps(capsys):
+    assert main([]) == 0
+    assert "find objects in photos" in capsys.readouterr().out
+
+
+def test_a_percentage_is_no_threshold(tmp_path, capsys):
+    assert main(["detect", str(tmp_path), "--threshold", "50"]) == 2
+    assert capsys.readouterr().err == (
+        "litedetr: expected a threshold from 0 to 1, as scores are, got 50: for 50 % give 0.5\n"
+    )
+
+
 def test_a_wrong_model_is_a_sentence(capsys):
     assert main(["detect", "x.jpg", "--model", "nowhere"]) == 2
     assert capsys.readouterr().err.startswith('litedetr: expected "embedded", a folder with')

@@ -1,5 +1,6 @@
 """predict, predict_batch, traces, saving and loading."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from litedetr import Detections, Detector, Trace, ops
-from litedetr.detections import distinct
+from litedetr.detections import class_nms
 from litedetr.image import PhotoError
 from litedetr.ops import reference
 from litedetr.weights import WeightsError
@@ -21,7 +22,7 @@ def test_predict(detector, photo):
     N = len(result)
     assert result.boxes.shape == (N, 4)
     assert result.scores.shape == result.labels.shape == result.queries.shape == (N,)
-    assert len(result.scores) == detector.config.select
+    assert len(result.scores) == detector.config.top_k
     assert (np.diff(result.scores) <= 0).all(), "sorted by score"
     assert (result.boxes[:, :2] <= result.boxes[:, 2:]).all()
     assert (result.boxes >= 0).all()
@@ -238,25 +239,49 @@ def test_missing_photo(detector, tmp_path):
 
 
 def test_near_duplicates_of_a_class_are_dropped_beside_the_best():
-    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [0, 0, 10, 10], [50, 50, 50, 50], [50, 50, 50, 50.0]])
-    labels = torch.tensor([1, 1, 1, 2, 1, 1])
-    assert distinct(boxes, labels, None).all()
-    assert distinct(boxes, labels, 0.85).tolist() == [True, False, True, True, True, True]  # a dropped one drops nobody
-    assert distinct(boxes, labels, 0.7).tolist() == [True, False, False, True, True, True]
-    assert distinct(boxes[:0], labels[:0], 0.5).shape == (0,)
+    boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [0, 0, 10, 10], [50, 50, 50, 50], [50, 50, 50, 50]])
+    labels = np.array([1, 1, 1, 2, 1, 1])
+    assert class_nms(boxes, labels, None).all()
+    assert class_nms(boxes, labels, 0.85).tolist() == [True, False, True, True, True, True]  # a dropped one drops nobody
+    assert class_nms(boxes, labels, 0.7).tolist() == [True, False, False, True, True, True]
+    assert class_nms(boxes[:0], labels[:0], 0.5).shape == (0,)
 
 
 def test_a_detector_drops_duplicates_where_its_config_says_so(detector, photo):
-    one, other = (Detector(replace(detector.config, duplicates=overlap)) for overlap in (None, 0.02))
-    for copy in (one, other):
-        copy.load_state_dict(detector.state_dict())
+    one, other = (Detector(replace(detector.config, nms_iou=overlap)) for overlap in (None, 0.02))
+    for twin in (one, other):
+        twin.load_state_dict(detector.state_dict())
         with torch.no_grad():
-            copy.heads.classes[-1].bias[0] = 10.0  # one class for all, in boxes that overlap
+            twin.heads.classes[-1].bias[0] = 10.0  # one class for all, in boxes that overlap
     everything, fewer = one.predict(photo, 0.0), other.predict(photo, 0.0)
     assert 0 < len(fewer) < len(everything)
     pairs, others = (set(zip(found.queries.tolist(), found.labels.tolist(), strict=True)) for found in (fewer, everything))
     assert pairs < others
     assert fewer.scores[0] == everything.scores[0]
     with pytest.raises(ValueError) as error:
-        replace(detector.config, duplicates=1.5)
-    assert str(error.value) == "expected duplicates as an IoU in (0, 1], or None to keep all, got 1.5"
+        replace(detector.config, nms_iou=1.5)
+    assert str(error.value) == "expected nms_iou as an IoU in (0, 1], or None to keep all, got 1.5"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_precisions(detector, photo, dtype):
+    expected, other = detector.predict(photo, threshold=0.0), copy.deepcopy(detector).to(dtype)
+    for found in (other.predict(photo, 0.0, trace=True), *other.predict_batch([photo], 0.0)):
+        assert found.scores.dtype == np.float32
+        assert np.abs(found.scores - expected.scores).max() < 0.15  # other queries where tokens are nearly equal
+
+
+def test_another_default_dtype_changes_nothing(detector, photo):
+    expected = detector.predict(photo, threshold=0.0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = detector.predict(photo, threshold=0.0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.array_equal(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize(("threshold", "said"), [(50, "for 50 % give 0.5"), (-0.1, "give one"), (float("nan"), "got nan")])
+def test_a_threshold_is_a_score(detector, photo, threshold, said):
+    with pytest.raises(ValueError, match=f"expected a threshold from 0 to 1, as scores are, .*{said}"):
+        detector.predict(photo, threshold)

@@ -1,70 +1,22 @@
 """Whole detectors against golden data: every stage and every output."""
 
+import numpy as np
 import pytest
 import torch
 
-from litedetr import Detector, DetectorConfig, EncoderSchedule
-from litedetr.conversion.reference import load_reference_state
-from litedetr.detections import select_best
+from litedetr import Detector
+from litedetr.detections import top_k
 from tests import golden_data as golden
+from tests.golden_data import config_of
 
 CASES = golden.cases("model", "lite_dino_", "dino", "ddetr", "hdetr")
-
-
-def config_of(case: dict) -> DetectorConfig:
-    c = case["config"]
-    family = {"lite_dino": "dino"}.get(case["family"], case["family"])
-    levels, layers = c["num_feature_levels"], c["enc_layers"]
-    common = {
-        "family": family,
-        "backbone_width": case["resnet_width"],
-        "width": c["hidden_dim"],
-        "heads": c["nheads"],
-        "levels": levels,
-        "points": c["enc_n_points"],
-        "encoder_ffn": c.get("dim_feedforward_enc", c["dim_feedforward"]),
-        "decoder_ffn": c.get("dim_feedforward_dec", c["dim_feedforward"]),
-        "decoder_layers": c["dec_layers"],
-        "num_classes": c.get("num_classes", 91),
-    }
-    if family != "dino":
-        return DetectorConfig(
-            **common,
-            schedule=str(EncoderSchedule.full(levels, layers)),
-            key_aware=False,
-            low_ffn=None,
-            queries=c["num_queries"] if family == "deformable_detr" else c["num_queries_one2one"],
-            one_to_many_queries=c.get("num_queries_one2many", 0),
-            two_stage=c["two_stage"],
-            box_refine=c["with_box_refine"],
-            shared_heads=not c["with_box_refine"],
-            learned_content=c.get("mixed_selection", False),
-            temperature=10000.0,
-            position_shift=-0.5,
-        )
-    lite = case["family"] == "lite_dino"
-    schedule = EncoderSchedule.full(levels, layers)
-    if lite:
-        schedule = EncoderSchedule(c["enc_scale"], levels - c["enc_scale"], layers // c["num_expansion"], c["num_expansion"])
-    return DetectorConfig(
-        **common,
-        schedule=str(schedule),
-        key_aware=lite and c["key_aware"],
-        same_loc=lite and c["same_loc"],
-        proj_key=lite and c["proj_key"],
-        low_ffn=c["hidden_dim"] if lite and c["small_expand"] else None,
-        queries=c["num_queries"],
-        shared_heads=c["dec_pred_class_embed_share"],
-        learned_content=c["embed_init_tgt"],
-        select=c["num_select"],
-    )
 
 
 @pytest.fixture(scope="module", params=CASES)
 def run(request):
     case, arrays, parameters = golden.load("model", request.param)
     detector = Detector(config_of(case))
-    load_reference_state(detector, parameters)
+    golden.load_published(detector, parameters)
     many = [True] if case["family"] == "h_detr" and not case["eval_one2one"] else []
     with torch.inference_mode():
         features = detector.backbone(arrays["image"])
@@ -130,9 +82,10 @@ def test_every_stage(run):
 
 def test_post_processing(run):
     case, arrays, stages = run
-    scores, labels, boxes, _ = select_best(
-        stages["out.pred_logits"], stages["out.pred_boxes"], arrays["post.target_sizes"], case["post_num_select"]
-    )
+    outputs = (stages[f"out.pred_{name}"].detach().float().numpy() for name in ("logits", "boxes"))
+    photos = zip(*outputs, arrays["post.target_sizes"].tolist(), strict=True)
+    best = [top_k(*photo, case["post_num_select"])[:3] for photo in photos]
+    scores, labels, boxes = (torch.from_numpy(np.stack(column)) for column in zip(*best, strict=True))
     sure = case["post_unambiguous_prefix"]
     limit = golden.tolerance(max(case["max_abs_diff_float32_vs_float64"].values()))
     golden.assert_close(scores, arrays["post.scores"], limit, "scores")

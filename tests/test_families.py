@@ -9,19 +9,7 @@ import torch
 from litedetr import Detector, DetectorConfig
 from litedetr.config import preset, presets
 from litedetr.output import LayerOutput
-
-
-def small(name: str, **changes) -> Detector:
-    """A preset with the same parts and few channels."""
-    config = preset(name)
-    widths = {"resnet50": 2, "swin_tiny": 12, "mobilenetv2": 64, "nanodet_g": 64}
-    changes = {
-        "width": 32, "heads": 4, "encoder_ffn": 24, "decoder_ffn": 24, "low_ffn": config.low_ffn and 16, "decoder_layers": 2,
-        "queries": 12, "one_to_many_queries": config.one_to_many_queries and 7, "backbone_width": widths[config.backbone],
-        "short_side": 96, "long_side": 96, **changes,
-    }  # fmt: skip
-    torch.manual_seed(1)
-    return Detector.from_preset(name, **changes)
+from tests.small_models import small
 
 
 @pytest.mark.parametrize("name", sorted(presets()))

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tempfile
 import zlib
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from litedetr import image
-from litedetr.image import PhotoError, PhotoGeometry, open_photo
+from litedetr.image import PhotoError, PhotoGeometry, open_photo, photo_header
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -98,23 +99,93 @@ def test_broken_files(quarters, junk, sentence):
     assert str(error.value) == sentence
 
 
-def test_arrays_are_checked():
-    with pytest.raises(PhotoError) as error:
-        open_photo(np.zeros((4, 4), np.float32))
-    assert str(error.value) == ("Expected an array of shape (height, width, 3) and dtype uint8 in RGB order, got (4, 4) float32.")
-    with pytest.raises(PhotoError, match="This picture is empty"):
-        open_photo(np.zeros((0, 4, 3), np.uint8))
+@pytest.mark.parametrize("kind", ["bytes", "bytearray", "memoryview", "BytesIO", "spooled", "file", "path", "string", "pil"])
+def test_whatever_holds_a_file(quarters, tmp_path, kind):
+    content = encoded(quarters)
+    path = tmp_path / "quarters.png"
+    path.write_bytes(content)
+    with tempfile.SpooledTemporaryFile() as spooled, path.open("rb") as file:
+        spooled.write(content)
+        spooled.seek(0)
+        photo = {
+            "bytes": content, "bytearray": bytearray(content), "memoryview": memoryview(content), "BytesIO": io.BytesIO(content),
+            "spooled": spooled, "file": file, "path": path, "string": str(path), "pil": Image.open(path),
+        }[kind]  # fmt: skip
+        assert np.array_equal(open_photo(photo), np.asarray(quarters))
+
+
+def test_whatever_holds_pixels(quarters):
+    pixels = np.array(quarters)
+    first, grey = np.ascontiguousarray(np.moveaxis(pixels, 2, 0)), np.array(quarters.convert("L"))
+    assert open_photo(pixels) is pixels
+    same = [first, pixels / 255, first.astype(np.float32) / 255, pixels.astype(np.int64), pixels.astype(np.uint16) * 257]
+    same += [torch.from_numpy(values) for values in (pixels, first, first.astype(np.float32) / 255)]
+    same += [torch.from_numpy(first / 255).to(torch.bfloat16), np.dstack((pixels, np.full((20, 40), 255, np.uint8)))]
+    for values in same:
+        assert np.abs(open_photo(values).astype(int) - pixels).max() <= 2, (values.shape, values.dtype)
+    for values in (grey, grey[None], grey[..., None], torch.from_numpy(grey), grey / 255):
+        assert np.array_equal(open_photo(values), np.repeat(grey[..., None], 3, axis=2))
+    assert open_photo(np.eye(4, dtype=bool))[1, 1].tolist() == [255, 255, 255]
+    assert open_photo(torch.zeros(3, 5, 3)).shape == (5, 3, 3)
+    assert open_photo(np.zeros((3, 5, 3), np.uint8)).shape == (3, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("photo", "sentence"),
+    [
+        (None, "Expected a picture as a path, encoded bytes, a file object, a PIL image, an array or a tensor, got NoneType."),
+        (io.StringIO("text"), "Expected a file object that gives bytes, got one that gives str"),
+        (io.BytesIO(), "Nothing is left to read in this file object: call its seek\\(0\\) first."),
+        ("https://example.org/cat.jpg", "This is a web address: download the picture"),
+        (np.zeros((0, 4, 3), np.uint8), "This picture is empty"),
+        (np.zeros((2, 3, 8, 8), np.uint8), r"got \(2, 3, 8, 8\) uint8: give several photos to predict_batch"),
+        (np.zeros((5, 5, 2), np.uint8), r"Expected the pixels of one photo .* as floats from 0 to 1, got \(5, 5, 2\) uint8\."),
+        (np.full((4, 4, 3), 200.0), "float64 with values from 200 to 200: divide or clip them"),
+        (np.full((4, 4, 3), np.nan), "with values from nan to nan"),
+        (np.full((4, 4, 3), -1), "int64 with values from -1 to -1"),
+        (np.full((4, 4), np.nan), "no finite values"),
+        (np.full((4, 4, 3), "a"), "Expected the pixels"),
+    ],
+)
+def test_what_cannot_be_used_has_a_sentence(photo, sentence):
+    with pytest.raises(PhotoError, match=sentence):
+        open_photo(photo)
+
+
+@pytest.mark.parametrize("kind", ["float 0 to 1", "12 bits", "14 bits, thermal", "an inf", "array", "constant"])
+def test_deep_grey_is_seen_with_its_contrast(kind):
+    ramp = np.linspace(0, 255, 256, dtype=np.float32).reshape(16, 16)
+    values = {
+        "float 0 to 1": ramp / 255, "12 bits": ramp.astype(np.uint16) * 16, "14 bits, thermal": ramp.astype(np.uint16) * 4 + 7000,
+        "an inf": np.where(ramp == 255, np.inf, ramp), "array": ramp.astype(np.int32) * 300 - 5, "constant": ramp * 0 + 7,
+    }[kind]  # fmt: skip
+    photo = values if kind == "array" else encoded(Image.fromarray(values), "TIFF")
+    with pytest.warns(UserWarning, match="its own range of values"):
+        seen = open_photo(photo)
+    expected = ramp * 0 if kind == "constant" else ramp
+    assert np.abs(seen[..., 0] - expected).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_as_stored(quarters, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(quarters, "JPEG", exif=exif, quality=95)
+    assert open_photo(content, upright=False).shape == (20, 40, 3)
+    assert open_photo(content, upright=False)[3, 3].argmax() == 0
+    header = photo_header(content)
+    assert (header.stored, header.orientation) == ((20, 40), orientation)
+    assert header.upright == open_photo(content).shape[:2]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (480, 640), (37, 101)])
 def test_prepare(size):
     photo = np.full((*size, 3), 255, np.uint8)
-    pixels, mask, geometry = image.prepare(photo, 320, 320, 32, (127.5,) * 3, (127.5,) * 3)
+    pixels, geometry = image.prepare(photo, 320, 320, 32, (127.5,) * 3, (127.5,) * 3)
     assert max(geometry.resized) == 320
     assert all(side % 32 == 0 for side in geometry.resized)
-    assert pixels.shape[2:] == mask.shape[1:] == geometry.resized == geometry.padded
-    assert torch.allclose(pixels, torch.ones(1))
-    assert not mask.any()
+    assert pixels.shape[2:] == geometry.resized == geometry.padded
+    assert np.allclose(pixels, 1)
 
 
 def test_published_sizes():

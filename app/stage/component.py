@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import gradio as gr
 
-from app.lesson import lesson
-from app.routes import PLOTLY
-from app.state import LANGUAGES
-from app.text import texts
-from app.theme import scale_colour
+from app.i18n import texts
+from app.lessons import lesson
+from app.run.state import KEYS, KEYS_OF_OWN_PHOTO, LANGUAGES
+from app.server.routes import PLOTLY
+from app.theme import SCALES, css
+from app.views.view import View
 
 FOLDER = Path(__file__).resolve().parent
 
 HEAD = f"""
 <meta name="color-scheme" content="light dark">
+<style>{css()}</style>
 <link rel="stylesheet" href="lite/stage/stage.css">
 <link rel="stylesheet" href="lite/stage/views.css">
 <link rel="modulepreload" href="lite/stage/js/main.js">
@@ -28,12 +30,12 @@ HEAD = f"""
 def stage(
     server_functions: Sequence[Callable],
     examples: Sequence[str],
-    views: Sequence[str],
+    views: Iterable[View],
     models: Sequence[dict[str, str]],
     hub: bool,
 ) -> gr.HTML:
-    """The component. Its JavaScript calls `server_functions`, triggers "analyse" and "work", and watches the props ``news`` and
-    ``told``."""
+    """The component. Its JavaScript calls `server_functions`, triggers "analyse" and "work", and watches the props
+    ``run_event`` and ``work_event``."""
     return gr.HTML(
         value="",
         html_template=(FOLDER / "stage.html").read_text(encoding="utf-8"),
@@ -43,17 +45,18 @@ def stage(
         container=False,
         padding=False,
         elem_id="lite-detr",
-        news={},
-        told={},
+        run_event={},
+        work_event={},
         page={
             "plotly": PLOTLY,
             "examples": list(examples),
-            "views": list(views),
+            "views": [{"name": v.name, "cards": v.cards, "rail": v.rail, "leads": v.leads, "box": v.box} for v in views],
             "models": list(models),
             "hub": hub,
             "lesson": {lang: lesson(lang) for lang in LANGUAGES},
             "texts": {lang: texts(lang) for lang in LANGUAGES},
-            "colours": {f"S{number}": scale_colour(f"S{number}") for number in range(1, 7)},
+            "scales": {f"S{number}": {"colour": each.colour, "path": each.path} for number, each in enumerate(SCALES, start=1)},
+            "link": {"keys": KEYS, "own": KEYS_OF_OWN_PHOTO},
         },
     )
 

@@ -1,24 +1,31 @@
-"""Views: pure functions of a run and a state.
-
-Each has ``drawing``, a figure as plain data (what the page sends: checking every field takes Plotly 40 ms), ``figure``, the same
-as a checked ``plotly.graph_objects.Figure``, and ``summary``, the numbers beside it with what the inspector writes: ``facts``,
-``notes``, ``caption``, ``table``, ``badge``. It may have ``controls`` (what a visitor can set), ``charts`` (further figures),
-``pick`` and ``move`` (what a click and an arrow key mean in it, where that is not what `app.selection` says), and, for what needs
-the model again, ``job`` (a key that names exactly what must be computed) and ``work`` (computes it).
-"""
+"""The views: what the stage can show of a run. A new one is a file or a folder here, its texts, and a line in the list below."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-from types import ModuleType
+from app.run.run import Run
+from app.views import attended, desire, detections, film, leak, lookers, mattered, missed, onion, points, schedule, versus
+from app.views.view import View
 
-from app.state import VIEWS as NAMES
+VIEWS: dict[str, View] = {
+    view.name: view
+    for view in (
+        detections.VIEW,
+        points.VIEW,
+        attended.VIEW,
+        desire.VIEW,
+        lookers.VIEW,
+        film.VIEW,
+        onion.VIEW,
+        mattered.VIEW,
+        missed.VIEW,
+        leak.VIEW,
+        schedule.VIEW,
+        versus.VIEW,
+    )
+}
+"""By `ViewState.view`, in the order of the tabs; the first is what a link without a view shows."""
 
-VIEWS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in NAMES if find_spec(f"{__name__}.{name}")}
-"""What the stage can show, by `ViewState.view`, in the order of the tabs."""
 
-
-def view_of(name: str) -> ModuleType:
-    """The view of a name; the detections where there is no such view."""
-    return VIEWS.get(name, VIEWS["detections"])
+def view_of(name: str, run: Run) -> View:
+    """The view of a name as it shows a run; the first where there is no such view."""
+    return VIEWS.get(name, next(iter(VIEWS.values()))).of(run)

@@ -17,18 +17,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
-from app.run import Run
-from app.selection import Selection, select
-from app.state import ViewState
-from app.text import say
-from app.theme import scale_colour, scale_symbol
-from app.views import bilinear
-from app.views.askers import level_grid
-from app.views.canvas import Drawing, outline
-from app.views.chart import HEADS, ROW, chart, name_axis, value_axis
-from app.views.panels import Panel, panels
+from app.drawing import controls as settings
+from app.drawing.canvas import Drawing, outline
+from app.drawing.chart import HEADS, ROW, chart, name_axis, value_axis
+from app.drawing.marks import cells, diameters, query_box, sampling_points
+from app.drawing.panels import Panel, panels
+from app.i18n import say
+from app.run import bilinear
+from app.run.choice import QueryChoice, choose
+from app.run.run import Run
+from app.run.state import ViewState
+from app.run.step_queries import level_grid
+from app.run.token_place import level_slices
+from app.theme import BEST, LIT_ROW, RIM_OF_SMALL, WHITE, scale_colour, scale_symbol
+from app.views.view import View
 
 VEIL = 0.6
 SMALLEST, LARGEST = 6.0, 16.0
@@ -61,24 +64,23 @@ class Desire:
         return int((self.best - self.mean).max(axis=1).argmax())
 
 
-def desire_of(run: Run, chosen: Selection) -> Desire | None:
+def desire_of(run: Run, chosen: QueryChoice) -> Desire | None:
     """All heads and levels of a query, kept with the run; None where the attention has no keys."""
     if chosen.step.key is None or chosen.step.query is None:
         return None
     return run.extras.memo(f"desire {chosen.step.name} {chosen.row}", lambda: _desire(run, chosen))
 
 
-def _desire(run: Run, chosen: Selection) -> Desire:
+def _desire(run: Run, chosen: QueryChoice) -> Desire:
     step = chosen.step
     query, key = step.query[chosen.row].float().numpy(), step.key.float().numpy()  # (M, D), (S, M, D)
     logits = np.einsum("md,smd->ms", query, key, optimize=True) / np.sqrt(query.shape[1])
     padding = np.zeros(len(key), dtype=bool) if run.trace.padding is None else run.trace.padding.numpy()
     locations = chosen.locations
     counts = ((locations >= 0) & (locations <= 1)).all(axis=-1)
-    dense, sampled, rows, first = [], [], [], 0
+    dense, sampled, rows, slices = [], [], [], level_slices(step.spatial_shapes)
     for level, (height, width) in enumerate(step.spatial_shapes):
-        tokens = slice(first, first + height * width)
-        first = tokens.stop
+        tokens = slices[level]
         read = bilinear.sample(logits[:, tokens].reshape(-1, height, width), locations[:, level])  # keys at padding are zeros
         dense.append(np.where(padding[tokens], np.nan, logits[:, tokens]).reshape(-1, height, width))
         sampled.append(read)
@@ -87,14 +89,9 @@ def _desire(run: Run, chosen: Selection) -> Desire:
     return Desire(dense, np.stack(sampled, axis=1), counts, best, mean, top, reached, beaten)
 
 
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
-
-
 def drawing(run: Run, state: ViewState) -> Drawing:
     """The map of each level that is not hidden, on one measure, with the head's points; without keys, the points alone."""
-    chosen = select(run, state)
+    chosen = choose(run, state)
     desire = desire_of(run, chosen)
     head = _head(run, state, desire)
     contents = [_panel(run, state, chosen, desire, head, level) for level in _levels(chosen, state)]
@@ -118,9 +115,9 @@ def drawing(run: Run, state: ViewState) -> Drawing:
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
     """``head`` from 1, ``scales`` S1 first, and per head and scale (rows and columns) ``best``, ``mean``, ``top``, ``reached``,
     ``beaten`` (None where they mean nothing); ``error``: the attention weights made again from the logits, largest difference."""
-    chosen, lang = select(run, state), state.lang
+    chosen, lang = choose(run, state), state.lang
     desire = desire_of(run, chosen)
-    notes = [say(lang, f"note.{key}", **values) for key, values in chosen.notes]
+    notes = chosen.sentences(lang)
     scales = list(reversed(chosen.step.scales))
     common = {"step": chosen.step.name, "query": chosen.query, "scales": scales}
     if desire is None:
@@ -151,28 +148,24 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """Which head, and one level or all."""
-    lang, chosen = state.lang, select(run, state)
-    head = _head(run, state, desire_of(run, chosen))
-    heads = [[str(number + 1), str(number + 1)] for number in range(chosen.step.weights.shape[1])]
-    scales = sorted(chosen.step.scales)
-    alone = [[",".join(each for each in scales if each != scale), scale] for scale in scales]
+    chosen = choose(run, state)
+    head, heads = _head(run, state, desire_of(run, chosen)), chosen.step.weights.shape[1]
     return [
-        {"key": "head", "kind": "choice", "label": say(lang, "heads"), "value": str(head + 1), "options": heads},
-        {
-            "key": "hide",
-            "kind": "choice",
-            "label": say(lang, "desire.maps"),
-            "value": ",".join(state.hidden),
-            "options": [["", say(lang, "heads.all")], *alone],
-        },
+        settings.head(state.lang, heads, head + 1, every=False),
+        settings.one_scale(state, say(state.lang, "desire.maps"), chosen.step.scales),
     ]
 
 
 def charts(run: Run, state: ViewState) -> list[Drawing]:
     """What every head reached, per scale."""
-    chosen = select(run, state)
+    chosen = choose(run, state)
     desire = desire_of(run, chosen)
     return [] if desire is None else [_heads_chart(chosen, desire, _head(run, state, desire), state.lang)]
+
+
+def needs(run: Run, state: ViewState) -> str | None:
+    """Keys."""
+    return None if run.config.key_aware else say(state.lang, "desire.note.none", model=run.model)
 
 
 def _compare(logits: np.ndarray, top: np.ndarray) -> np.ndarray:
@@ -196,14 +189,14 @@ def _head(run: Run, state: ViewState, desire: Desire | None) -> int:
     return 0 if desire is None else desire.strongest()
 
 
-def _levels(chosen: Selection, state: ViewState) -> list[int]:
+def _levels(chosen: QueryChoice, state: ViewState) -> list[int]:
     """Levels that are drawn, coarsest (S1) first; all where all are hidden."""
     scales = chosen.step.scales
     kept = [level for level in reversed(range(len(scales))) if scales[level] not in state.hidden]
     return kept or list(reversed(range(len(scales))))
 
 
-def _rebuild_error(chosen: Selection, desire: Desire) -> float:
+def _rebuild_error(chosen: QueryChoice, desire: Desire) -> float:
     """Softmax of the sampled logits against the attention's own weights: largest difference."""
     raised = np.exp(desire.sampled - desire.sampled.max(axis=(1, 2), keepdims=True), dtype=np.float64)
     return float(np.abs(raised / raised.sum(axis=(1, 2), keepdims=True) - chosen.weights).max())
@@ -217,7 +210,7 @@ def _share(value: float) -> str:
     return f"{value:.0%}" if np.isfinite(value) else "–"
 
 
-def _facts(chosen: Selection, desire: Desire, head: int, lang: str) -> list[list[str]]:
+def _facts(chosen: QueryChoice, desire: Desire, head: int, lang: str) -> list[list[str]]:
     """The head over all levels at once."""
     level = int(np.nanargmax(desire.best[head]))
     there = np.nanmax(desire.best[head])
@@ -233,7 +226,7 @@ def _facts(chosen: Selection, desire: Desire, head: int, lang: str) -> list[list
     return found
 
 
-def _row(chosen: Selection, desire: Desire, head: int, level: int) -> dict[str, Any]:
+def _row(chosen: QueryChoice, desire: Desire, head: int, level: int) -> dict[str, Any]:
     scales = chosen.step.scales
     top = desire.top[head, level]
     cells = [scales[level], f"{desire.best[head, level]:.2f}", f"{top:.2f}" if np.isfinite(top) else "–"]
@@ -241,7 +234,7 @@ def _row(chosen: Selection, desire: Desire, head: int, level: int) -> dict[str, 
     return {"cells": cells, "set": {"hide": ",".join(sorted(scale for scale in scales if scale != scales[level]))}}
 
 
-def _panel(run: Run, state: ViewState, chosen: Selection, desire: Desire | None, head: int, level: int) -> Panel:
+def _panel(run: Run, state: ViewState, chosen: QueryChoice, desire: Desire | None, head: int, level: int) -> Panel:
     scale = chosen.step.scales[level]
     title = scale
     traces: list[dict[str, Any]] = []
@@ -250,25 +243,19 @@ def _panel(run: Run, state: ViewState, chosen: Selection, desire: Desire | None,
             title = say(state.lang, "desire.title", scale=scale, reached=_share(desire.reached[head, level]))
         traces.append(_map(run, desire.dense[level][head], scale))
         traces.append(_best(run, desire.dense[level][head], state.lang))
-    traces += _query(chosen)
+    traces += query_box(chosen)
     return Panel(title, [*traces, _points(run, state, chosen, desire, head, level)])
 
 
 def _map(run: Run, logits: np.ndarray, scale: str) -> dict[str, Any]:
-    width, height = level_grid(run, logits.shape)
-    return {
-        "type": "heatmap",
-        "z": logits.astype(np.float32),
-        "x0": width / 2,
-        "dx": width,
-        "y0": height / 2,
-        "dy": height,
-        "coloraxis": "coloraxis",
-        "opacity": 0.7,
-        "zsmooth": False,
-        "name": f"map {scale}",
-        "hovertemplate": f"<b>{scale}</b> · %{{z:.3f}}<extra></extra>",
-    }
+    return cells(
+        logits.astype(np.float32),
+        level_grid(run, logits.shape),
+        coloraxis="coloraxis",
+        opacity=0.7,
+        name=f"map {scale}",
+        hovertemplate=f"<b>{scale}</b> · %{{z:.3f}}<extra></extra>",
+    )
 
 
 def _best(run: Run, logits: np.ndarray, lang: str) -> dict[str, Any]:
@@ -276,20 +263,11 @@ def _best(run: Run, logits: np.ndarray, lang: str) -> dict[str, Any]:
     row, column = np.unravel_index(int(np.nanargmax(logits)), logits.shape) if np.isfinite(logits).any() else (0, 0)
     width, height = level_grid(run, logits.shape)
     path = outline((column * width, row * height, (column + 1) * width, (row + 1) * height))
-    line = {"color": "#ff3b30", "width": 2.5}
+    line = {"color": BEST, "width": 2.5}
     return {"type": "scatter", "mode": "lines", **path, "line": line, "hoverinfo": "skip", "name": "best"}
 
 
-def _query(chosen: Selection) -> list[dict[str, Any]]:
-    common = {"type": "scatter", "mode": "lines", **outline(chosen.box), "hoverinfo": "skip", "name": "query"}
-    dash = "dot" if chosen.kind == "token" else "dash"
-    return [
-        {**common, "line": {"color": "rgba(6,9,15,.8)", "width": 4}},
-        {**common, "line": {"color": "#ffffff", "width": 2, "dash": dash}},
-    ]
-
-
-def _points(run: Run, state: ViewState, chosen: Selection, desire: Desire | None, head: int, level: int) -> dict[str, Any]:
+def _points(run: Run, state: ViewState, chosen: QueryChoice, desire: Desire | None, head: int, level: int) -> dict[str, Any]:
     """The head's points on the level, as large as their weight; hollow, so that the map shows through."""
     scale = chosen.step.scales[level]
     weights = chosen.weights[head, level]
@@ -299,26 +277,17 @@ def _points(run: Run, state: ViewState, chosen: Selection, desire: Desire | None
     words = {key: say(state.lang, key) for key in ("point", "weight")} | {"logit": say(state.lang, "desire.logit")}
     hover = f"<b>{scale}</b> · {words['point']} %{{customdata[0]}}<br>{words['weight']} %{{customdata[1]:.4f}}"
     hover += "" if desire is None else f"<br>{words['logit']} %{{customdata[2]:.3f}}"
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": scale,
-        "meta": scale,
-        "x": x.astype(np.float32),
-        "y": y.astype(np.float32),
-        "customdata": np.stack((np.arange(len(weights)) + 1, weights, np.nan_to_num(logits)), axis=1).astype(np.float32),
-        "hovertemplate": hover + "<extra></extra>",
-        "marker": {
-            "symbol": scale_symbol(scale),
-            "color": scale_colour(scale),
-            "size": (SMALLEST + (LARGEST - SMALLEST) * np.sqrt(relative)).astype(np.float32),
-            "opacity": 1,
-            "line": {"width": 2, "color": "#ffffff"},
-        },
-    }
+    return sampling_points(
+        scale,
+        x,
+        y,
+        {"size": diameters(relative, SMALLEST, LARGEST), "opacity": 1, "line": {"width": 2, "color": WHITE}},
+        customdata=np.stack((np.arange(len(weights)) + 1, weights, np.nan_to_num(logits)), axis=1).astype(np.float32),
+        hovertemplate=hover + "<extra></extra>",
+    )
 
 
-def _heads_chart(chosen: Selection, desire: Desire, head: int, lang: str) -> Drawing:
+def _heads_chart(chosen: QueryChoice, desire: Desire, head: int, lang: str) -> Drawing:
     """One row per head, one mark per scale: from the mean token (0) to the best match (1)."""
     names = [f"{say(lang, 'head')} {number + 1}" for number in range(len(desire.best))]
     traces = []
@@ -337,7 +306,7 @@ def _heads_chart(chosen: Selection, desire: Desire, head: int, lang: str) -> Dra
                     "symbol": scale_symbol(scale),
                     "size": 10,
                     "opacity": [1.0 if number == head else 0.75 for number in range(len(names))],
-                    "line": {"width": 1, "color": "rgba(6,9,15,.6)"},
+                    "line": {"width": 1, "color": RIM_OF_SMALL},
                 },
                 "hovertemplate": f"<b>{scale}</b> · %{{y}}<br>%{{x:.1%}}<extra></extra>",
             }
@@ -345,8 +314,11 @@ def _heads_chart(chosen: Selection, desire: Desire, head: int, lang: str) -> Dra
     known = desire.reached[np.isfinite(desire.reached)]
     low = min(0.0, float(known.min(initial=0.0))) - 0.06
     band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": head - 0.5, "y1": head + 0.5, "line": {"width": 0}}
-    shapes = [{**band, "fillcolor": "rgba(138,147,163,.2)", "layer": "below"}]
+    shapes = [{**band, "fillcolor": LIT_ROW, "layer": "below"}]
     axes = {"xaxis": value_axis(tickformat=".0%", range=[low, 1.06]), "yaxis": name_axis(type="category")}
     drawn = chart(traces, say(lang, "desire.chart"), ROW * len(names), legend=True, shapes=shapes, **axes)
     drawn["layout"]["margin"] |= {"l": HEADS}
     return drawn
+
+
+VIEW = View("desire", drawing, summary, controls=controls, charts=charts, needs=needs, own=True)

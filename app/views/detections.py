@@ -7,22 +7,18 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
-from app.run import Run
-from app.selection import detection_of
-from app.state import ViewState
-from app.text import say
-from app.theme import FONT, class_colour, ink_on
-from app.views.canvas import Drawing, canvas, outline
+from app.drawing.canvas import Drawing, canvas, outline
+from app.drawing.marks import corner, hoverlabel, tag
+from app.i18n import say
+from app.run.choice import detection_of, move_object
+from app.run.run import Run
+from app.run.state import ViewState
+from app.theme import class_colour, clear
+from app.views.view import View
 
 LABELS = 24
 """More labels than this would hide the photo; the other boxes say their class on hover."""
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -49,14 +45,15 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
             for label, count in counts.items()
         ],
         "chosen": detection_of(run, state.query),
+        "step": "boxes",
         "caption": say(state.lang, "hint.detections"),
+        "line": {"mouse": say(state.lang, "hint.detections"), "touch": say(state.lang, "hint.touch")},
     }
 
 
 def _box(run: Run, index: int, chosen: bool) -> dict[str, Any]:
     found = run.detections
     colour = class_colour(int(found.labels[index]))
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     text = f"<b>{escape(found.names[index])}</b>  {found.scores[index]:.2f}"
     return {
         "type": "scatter",
@@ -64,12 +61,12 @@ def _box(run: Run, index: int, chosen: bool) -> dict[str, Any]:
         "mode": "lines",
         "line": {"color": colour, "width": 4 if chosen else 2.5},
         "fill": "toself",
-        "fillcolor": f"rgba({red},{green},{blue},{0.22 if chosen else 0.06})",
+        "fillcolor": clear(colour, 0.22 if chosen else 0.06),
         "hoveron": "fills",
         "hoverinfo": "text",
         "text": text,
         "name": text,
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+        "hoverlabel": hoverlabel(colour),
         "meta": index,
     }
 
@@ -78,18 +75,9 @@ def _label(run: Run, index: int) -> dict[str, Any]:
     found = run.detections
     colour = class_colour(int(found.labels[index]))
     x, y, right, _ = (float(value) for value in found.boxes[index])
-    leftward = x > 0.86 * run.size[1]  # there is no room to the right of it
-    above = y > 0.045 * max(run.size)
-    return {
-        "x": right if leftward else x,
-        "y": y,
-        "xanchor": "right" if leftward else "left",
-        "yanchor": "bottom" if above else "top",
-        "text": f"{escape(found.names[index])} {found.scores[index]:.2f}",
-        "showarrow": False,
-        "font": {"color": ink_on(colour), "size": 12, "family": FONT, "weight": 600},
-        "bgcolor": colour,
-        "borderpad": 2,
-        "xshift": 1 if leftward else -1,
-        "captureevents": False,
-    }
+    place = corner(x, right, y, run.size, 0.045 * max(run.size))
+    text = f"{escape(found.names[index])} {found.scores[index]:.2f}"
+    return tag(text, colour, 12, **place) | {"borderpad": 2, "xshift": 1 if place["xanchor"] == "right" else -1}
+
+
+VIEW = View("detections", drawing, summary, move=move_object, cards=("classes",), rail=False, leads="points")

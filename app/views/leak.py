@@ -14,17 +14,20 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
-from app.run import Run
-from app.selection import Selection, select
-from app.state import AUTO, ViewState
-from app.text import say
-from app.theme import ink_on, scale_colour, scale_symbol
-from app.views import bilinear
-from app.views.askers import Askers, askers, level_grid
-from app.views.canvas import Drawing, canvas, outline
-from app.views.chart import LIGHT_HALF, NUMBERS, ROW, chart, head_bars, name_axis
+from app.drawing import controls as settings
+from app.drawing.canvas import Drawing, canvas, outline
+from app.drawing.chart import ROW, chart, head_bars, name_axis
+from app.drawing.marks import cells, diameters, hoverlabel, sampling_points
+from app.i18n import say
+from app.run import bilinear
+from app.run.choice import QueryChoice, choose
+from app.run.run import Run
+from app.run.state import AUTO, ViewState
+from app.run.step_queries import Askers, askers, level_grid
+from app.run.token_place import level_slices
+from app.theme import CHOSEN, LIGHT_HALF, NOTHING, NUMBERS, WHITE, scale_colour
+from app.views.view import View
 from litedetr import AttentionStep
 
 WORST = 6
@@ -56,11 +59,6 @@ def leak_of(run: Run, step: AttentionStep) -> Leak:
     return run.extras.memo(f"leak {step.name}", lambda: _leak(run, step))
 
 
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
-
-
 def drawing(run: Run, state: ViewState) -> Drawing:
     """The photo with the leak of every token of a scale (or of every object), the worst queries and their points outside."""
     shown = _Shown(run, state)
@@ -69,7 +67,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     traces += _points_outside(shown)
     if shown.chosen is not None:
         box = outline(tuple(shown.askers.boxes[shown.chosen.row]))
-        traces.append({"type": "scatter", "mode": "lines", **box, "line": {"color": "#fff", "width": 2.5}, "hoverinfo": "skip"})
+        traces.append({"type": "scatter", "mode": "lines", **box, "line": {"color": WHITE, "width": 2.5}, "hoverinfo": "skip"})
     plot = canvas(run, traces, veil=VEIL)
     plot["layout"]["xaxis"]["range"], plot["layout"]["yaxis"]["range"] = _ranges(run, traces)
     plot["layout"]["meta"] = {"panels": [{"x": "x", "y": "y"}]}
@@ -90,7 +88,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     index = run.step_names.index(shown.step.name)
     lost, worst = shown.lost, shown.worst
     here = float(table[index].sum())
-    total = float(np.average(table.sum(axis=1), weights=[len(step.weights) for step in run.trace.steps]))
+    total = float(np.average(table.sum(axis=1), weights=[step.queries for step in run.trace.steps]))
     facts = [
         [say(lang, "leak.here", step=shown.step.name), f"{here:.2%}"],
         [say(lang, "leak.run"), f"{total:.2%}"],
@@ -117,14 +115,11 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """Which head, and whose tokens are coloured."""
-    lang, heads = state.lang, run.config.heads
     shown = _Shown(run, state)
-    every = [["", say(lang, "heads.all")], *([str(head + 1), str(head + 1)] for head in range(heads))]
-    found = [{"key": "head", "kind": "choice", "label": say(lang, "heads"), "value": str(shown.head or ""), "options": every}]
+    found = [settings.head(state.lang, run.config.heads, shown.head)]
     if shown.level is not None:
-        scales = [[scale, scale] for scale in sorted(shown.step.query_scales)]
         here = shown.step.scales[shown.level]
-        found.append({"key": "scale", "kind": "choice", "label": say(lang, "leak.scale"), "value": here, "options": scales})
+        found.append(settings.scale(say(state.lang, "leak.scale"), here, shown.step.query_scales))
     return found
 
 
@@ -139,10 +134,10 @@ class _Shown:
 
     def __init__(self, run: Run, state: ViewState):
         self.run, self.state = run, state
-        chosen = select(run, state)
+        chosen = choose(run, state)
         self.step = chosen.step
         named = state.query is not None or state.point is not None
-        self.chosen: Selection | None = chosen if named else None
+        self.chosen: QueryChoice | None = chosen if named else None
         heads = self.step.weights.shape[1]
         self.head = state.head if state.head is not None and state.head <= heads else None
         self.level = None
@@ -185,14 +180,12 @@ def _leak(run: Run, step: AttentionStep) -> Leak:
     shapes = step.spatial_shapes
     outside = bilinear.weighted(step, lambda points, level: 1 - bilinear.inside(points, shapes[level]), range(len(shapes)))
     padding = np.zeros_like(outside)
-    first = 0
-    for level, shape in enumerate(step.spatial_shapes):
+    for level, (shape, tokens) in enumerate(zip(shapes, level_slices(shapes), strict=True)):
         if padded is not None:
             points, given = locations[:, :, level], weights[:, :, level]
-            cells = padded[first : first + shape[0] * shape[1]].numpy().reshape(1, *shape).astype(np.float32)
-            share = bilinear.sample(cells, points.reshape(1, -1, 2)).reshape(given.shape)
+            there = padded[tokens].numpy().reshape(1, *shape).astype(np.float32)
+            share = bilinear.sample(there, points.reshape(1, -1, 2)).reshape(given.shape)
             padding[:, :, level] = (given * share).sum(axis=-1)
-        first += shape[0] * shape[1]
     return Leak(outside, padding)
 
 
@@ -221,7 +214,7 @@ def _notes(shown: _Shown, padding: np.ndarray) -> list[str]:
     notes = [say(lang, "leak.note.kda" if keyed else "leak.note.plain"), say(lang, "leak.note.part")]
     notes.append(say(lang, "leak.note.stretched" if shown.run.trace.padding is None or not padding.any() else "leak.note.padded"))
     if shown.chosen is not None:
-        notes = [*(say(lang, f"note.{key}", **values) for key, values in shown.chosen.notes), *notes]
+        notes = [*shown.chosen.sentences(lang), *notes]
     traces = _points_outside(shown)
     (left, right), (bottom, top) = _ranges(shown.run, traces)
     beyond = sum(int(((t["x"] < left) | (t["x"] > right) | (t["y"] < top) | (t["y"] > bottom)).sum()) for t in traces)
@@ -241,35 +234,22 @@ def _row(shown: _Shown, row: int, lost: float) -> dict[str, Any]:
 def _token_heat(shown: _Shown) -> dict[str, Any]:
     """The leak of each token of the asking level, on its cell; nothing where the token is padding."""
     run, step = shown.run, shown.step
-    shape = step.spatial_shapes[shown.level]
-    first = sum(height * width for height, width in step.spatial_shapes[: shown.level])
-    cells = shown.lost[first - step.first_query :][: shape[0] * shape[1]].astype(np.float32)
+    shape, tokens = step.spatial_shapes[shown.level], level_slices(step.spatial_shapes)[shown.level]
+    lost = shown.lost[tokens.start - step.first_query :][: shape[0] * shape[1]].astype(np.float32)
     if run.trace.padding is not None:
-        cells = np.where(run.trace.padding[first : first + len(cells)].numpy(), np.nan, cells)
-    width, height = level_grid(run, shape)
-    unit = say(shown.state.lang, "leak.unit")
-    return {
-        "type": "heatmap",
-        "z": (100 * cells).reshape(shape),
-        "x0": width / 2,
-        "dx": width,
-        "y0": height / 2,
-        "dy": height,
-        "zmin": 0,
-        "zmax": max(100 * float(shown.lost.max()), 1.0),
-        "colorscale": "Viridis",
-        "opacity": 0.62,
-        "zsmooth": False,
-        "name": "leak",
-        "hovertemplate": f"{step.scales[shown.level]} · %{{z:.2f}} %<extra></extra>",
-        "colorbar": {
-            "title": {"text": unit, "side": "right", "font": {"size": 12}},
-            "thickness": 10,
-            "len": 0.8,
-            "x": 1.0,
-            "outlinewidth": 0,
-        },
-    }
+        lost = np.where(run.trace.padding[tokens].numpy(), np.nan, lost)
+    bar = {"title": {"text": say(shown.state.lang, "leak.unit"), "side": "right", "font": {"size": 12}}, "thickness": 10}
+    return cells(
+        (100 * lost).reshape(shape),
+        level_grid(run, shape),
+        zmin=0,
+        zmax=max(100 * float(shown.lost.max()), 1.0),
+        colorscale="Viridis",
+        opacity=0.62,
+        name="leak",
+        hovertemplate=f"{step.scales[shown.level]} · %{{z:.2f}} %<extra></extra>",
+        colorbar={**bar, "len": 0.8, "x": 1.0, "outlinewidth": 0},
+    )
 
 
 def _asker(shown: _Shown, row: int) -> dict[str, Any]:
@@ -282,13 +262,13 @@ def _asker(shown: _Shown, row: int) -> dict[str, Any]:
         **outline(tuple(who.boxes[row])),
         "line": {"color": colour, "width": 2},
         "fill": "toself",
-        "fillcolor": "rgba(0,0,0,0)",
+        "fillcolor": NOTHING,
         "hoveron": "fills",
         "hoverinfo": "text",
         "text": text,
         "name": "worst",
         "meta": {"set": who.link(row)},
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+        "hoverlabel": hoverlabel(colour),
     }
 
 
@@ -306,27 +286,17 @@ def _points_outside(shown: _Shown) -> list[dict[str, Any]]:
         out = (x < 0) | (y < 0) | (x > width) | (y > height)
         if not out.any():
             continue
-        colour = scale_colour(scale)
         details = np.stack((np.broadcast_to(rows[:, None, None], x.shape)[out], weights[out]), axis=1)
         traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": scale,
-                "meta": scale,
-                "x": x[out].astype(np.float32),
-                "y": y[out].astype(np.float32),
-                "customdata": details.astype(np.float32),
-                "hovertemplate": f"<b>{scale}</b> · {say(shown.state.lang, 'weight')} %{{customdata[1]:.4f}}<extra></extra>",
-                "marker": {
-                    "symbol": scale_symbol(scale),
-                    "color": colour,
-                    "size": (3 + 18 * np.sqrt(weights[out])).astype(np.float32),
-                    "opacity": 0.9,
-                    "line": {"width": 1, "color": "rgba(6,9,15,.85)"},
-                },
-                "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
-            }
+            sampling_points(
+                scale,
+                x[out],
+                y[out],
+                {"size": diameters(weights[out], 3, 21), "opacity": 0.9},
+                customdata=details.astype(np.float32),
+                hovertemplate=f"<b>{scale}</b> · {say(shown.state.lang, 'weight')} %{{customdata[1]:.4f}}<extra></extra>",
+                hoverlabel=hoverlabel(scale_colour(scale)),
+            )
         )
     return traces
 
@@ -371,10 +341,10 @@ def _table_chart(shown: _Shown) -> Drawing:
         "x1": values.shape[1] - 0.5,
         "y0": row - 0.5,
         "y1": row + 0.5,
-        "fillcolor": "rgba(0,0,0,0)",
+        "fillcolor": NOTHING,
     }
     title = say(lang, "leak.table", **shown.words())
-    shapes = [{**mark, "line": {"color": "#e69f00", "width": 2.5}}]
+    shapes = [{**mark, "line": {"color": CHOSEN, "width": 2.5}}]
     xaxis = {"side": "top", "ticks": "", "type": "category"}
     drawing = chart([trace], title, ROW * len(names), shapes=shapes, xaxis=xaxis, yaxis=name_axis())
     drawing["layout"]["margin"] |= {"t": 48, "b": 2}
@@ -387,3 +357,6 @@ def _heads_chart(shown: _Shown) -> Drawing:
     names = [f"{say(lang, 'head')} {head + 1}" for head in range(len(heads))]
     title = say(lang, "leak.heads.chart", step=step.name)
     return head_bars(heads, step.scales[::-1], names, title, "%{x:.3f} %", shown.head, " %")
+
+
+VIEW = View("leak", drawing, summary, controls=controls, charts=charts)

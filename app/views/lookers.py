@@ -15,17 +15,18 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 
-from app import selection
-from app.run import Run
-from app.state import ViewState
-from app.text import say
-from app.theme import FONT, ink_on, scale_colour
-from app.views import bilinear
-from app.views.askers import Askers, askers, level_grid
-from app.views.canvas import Drawing, canvas, outline
-from app.views.chart import head_bars
+from app.drawing import controls as settings
+from app.drawing.canvas import Drawing, canvas, outline
+from app.drawing.chart import head_bars
+from app.drawing.marks import hoverlabel, tag
+from app.i18n import say
+from app.run import bilinear, choice
+from app.run.run import Run
+from app.run.state import ViewState
+from app.run.step_queries import Askers, askers, level_grid
+from app.theme import RIM, WHITE, clear, scale_colour
+from app.views.view import View
 from litedetr import AttentionStep
 
 VEIL = 0.5
@@ -33,11 +34,6 @@ DRAWN, DRAWN_BOXES = 48, 12
 """Tokens and objects that are drawn, of the readers."""
 LISTED, NUMBERED = 12, 5
 """Readers in the table, and how many of them have their rank on the photo."""
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -97,12 +93,9 @@ def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     last = next((step.name for step in reversed(steps) if (step.kind == "decoder") == (now.kind == "decoder")), now.name)
     kinds = {"decoder": "lookers.by.objects"}
     options = [[name, say(state.lang, kinds.get(run.trace.step(name).kind, "lookers.by.tokens"))] for name in ends]
-    scales = sorted(now.scales)
-    alone = [[",".join(each for each in scales if each != scale), scale] for scale in scales]
-    counted = {"key": "hide", "kind": "choice", "label": say(state.lang, "lookers.counted"), "value": ",".join(state.hidden)}
     return [
-        {"key": "step", "kind": "choice", "label": say(state.lang, "lookers.by"), "value": last, "options": options},
-        {**counted, "options": [["", say(state.lang, "heads.all")], *alone]},
+        settings.choice("step", say(state.lang, "lookers.by"), last, options),
+        settings.one_scale(state, say(state.lang, "lookers.counted"), now.scales),
     ]
 
 
@@ -113,8 +106,8 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
 
 def pick(run: Run, state: ViewState, x: float, y: float) -> ViewState:
     """A click asks about that point, whatever lies under it, at the same step."""
-    step = selection.select(run, state).step.name
-    return selection.pick_point(run, state.with_(step=step), x, y)
+    step = choice.choose(run, state).step.name
+    return choice.pick_point(run, state.with_(step=step), x, y)
 
 
 def move(run: Run, state: ViewState, dx: int, dy: int) -> ViewState:
@@ -147,7 +140,7 @@ class _Shown:
 
     def __init__(self, run: Run, state: ViewState):
         self.run, self.state = run, state
-        self.step = selection.select(run, state).step
+        self.step = choice.choose(run, state).step
         self.place, self.spot = _place(run, state)
         self.cells = [_cell_at(run, shape, self.place) for shape in self.step.spatial_shapes]
         kept = [level for level, scale in enumerate(self.step.scales) if scale not in state.hidden]
@@ -238,7 +231,6 @@ def _reader(shown: _Shown, row: int) -> dict[str, Any]:
     who = shown.askers
     reading, share = float(shown.totals[row]), float(shown.totals[row] / shown.totals.max())
     colour = who.colour(row)
-    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     chosen = who.levels is None and row == shown.state.query
     fill = 0.14 * chosen if who.levels is None else 0.08 + 0.6 * share
     line = 0.35 + 0.65 * share
@@ -246,33 +238,23 @@ def _reader(shown: _Shown, row: int) -> dict[str, Any]:
         "type": "scatter",
         "mode": "lines",
         **outline(tuple(who.boxes[row])),
-        "line": {"color": "#ffffff" if chosen else f"rgba({red},{green},{blue},{line:.3f})", "width": 1 + 3 * share + chosen},
+        "line": {"color": WHITE if chosen else clear(colour, round(line, 3)), "width": 1 + 3 * share + chosen},
         "fill": "toself",
-        "fillcolor": f"rgba({red},{green},{blue},{fill:.3f})",
+        "fillcolor": clear(colour, round(fill, 3)),
         "hoveron": "fills",
         "hoverinfo": "text",
         "text": f"<b>{escape(who.name(row, shown.state.lang))}</b><br>{reading:.2%}",
         "name": "reader",
         "meta": {"row": row, "reading": reading, "set": _link(shown, row)},
-        "hoverlabel": {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}},
+        "hoverlabel": hoverlabel(colour),
     }
 
 
-def _rank(shown: _Shown, place: int, row: int) -> dict[str, Any]:
+def _rank(shown: _Shown, number: int, row: int) -> dict[str, Any]:
     """The reader's rank, from 1, in the corner of its cell or box."""
     colour, box = shown.askers.colour(row), shown.askers.boxes[row]
-    return {
-        "x": float(box[0]),
-        "y": float(box[1]),
-        "xanchor": "left",
-        "yanchor": "top",
-        "text": str(place + 1),
-        "showarrow": False,
-        "font": {"color": ink_on(colour), "size": 11, "family": FONT, "weight": 700},
-        "bgcolor": colour,
-        "borderpad": 1,
-        "captureevents": False,
-    }
+    place = {"x": float(box[0]), "y": float(box[1]), "xanchor": "left", "yanchor": "top"}
+    return tag(str(number + 1), colour, weight=700, **place)
 
 
 def _cell(shown: _Shown, level: int) -> dict[str, Any]:
@@ -286,8 +268,8 @@ def _cell(shown: _Shown, level: int) -> dict[str, Any]:
 
 def _mark(shown: _Shown) -> list[dict[str, Any]]:
     common = {"type": "scatter", "mode": "markers", "x": [shown.place[0]], "y": [shown.place[1]], "hoverinfo": "skip"}
-    halo = {"symbol": "circle-open-dot", "size": 17, "color": "rgba(6,9,15,.85)", "line": {"width": 6}}
-    mark = {"symbol": "circle-open-dot", "size": 16, "color": "#ffffff", "line": {"width": 2.5}}
+    halo = {"symbol": "circle-open-dot", "size": 17, "color": RIM, "line": {"width": 6}}
+    mark = {"symbol": "circle-open-dot", "size": 16, "color": WHITE, "line": {"width": 2.5}}
     return [{**common, "marker": halo, "name": "point"}, {**common, "marker": mark, "name": "point"}]
 
 
@@ -299,3 +281,6 @@ def _arriving_chart(shown: _Shown) -> Drawing:
     return head_bars(
         values, [step.scales[level] for level in order], names, say(lang, "lookers.chart", step=step.name), "%{x:.4f}"
     )
+
+
+VIEW = View("lookers", drawing, summary, controls=controls, charts=charts, pick=pick, move=move)

@@ -7,27 +7,26 @@ from html import escape
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from plotly.colors import sample_colorscale
 
-from app import selection
-from app.run import Run
-from app.selection import Selection, pick_object, select
-from app.state import AUTO, ViewState
-from app.text import say
-from app.theme import class_colour, scale_colour, scale_symbol
-from app.views.canvas import Drawing, canvas, outline
-from app.views.chart import band, line_at, name_at, small_chart
-from app.views.token_place import token_place
+from app.drawing.canvas import Drawing, canvas, outline
+from app.drawing.chart import band, line_at, name_at, small_chart
+from app.drawing.marks import diameters, sampling_points
+from app.i18n import say
+from app.run import choice
+from app.run.choice import QueryChoice, choose, pick_object
+from app.run.run import Run
+from app.run.state import AUTO, ViewState
+from app.run.token_place import token_place
+from app.theme import HALO_OF_SKIN, NEUTRAL, WAY, class_colour
+from app.views.view import View
 from litedetr.boxes import iou
 
 VEIL = 0.45
 FAINTEST = 0.6
 SHADES = (0.52, 1.0)
 """Part of Viridis that reads on a dimmed photo, oldest skin to newest."""
-DARK = "rgba(6,9,15,.75)"
-OTHER = "#8a93a3"
 LARGEST = 18.0
 """Diameter of the heaviest point, in screen pixels."""
 
@@ -52,11 +51,6 @@ class Skin:
     other_score: float | None
     moved: float | None
     overlap: float
-
-
-def figure(run: Run, state: ViewState) -> go.Figure:
-    """`drawing` as a figure."""
-    return go.Figure(drawing(run, state))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -106,13 +100,13 @@ def pick(run: Run, state: ViewState, x: float, y: float) -> ViewState:
 
 def move(run: Run, state: ViewState, dx: int, dy: int) -> ViewState:
     """An arrow key leads to the next detection, at the same stage."""
-    return selection.move(run, _at_last_layer(run, state), dx, dy).with_(step=state.step)
+    return choice.move(run, _at_last_layer(run, state), dx, dy).with_(step=state.step)
 
 
 def chosen_query(run: Run, state: ViewState) -> tuple[int, list[str]]:
     """The decoder query that the state means, and sentences that say so where it is the nearest sensible one."""
-    chosen = select(run, _at_last_layer(run, state).with_(scale=AUTO))
-    return chosen.query, [say(state.lang, f"note.{key}", **values) for key, values in chosen.notes]
+    chosen = choose(run, _at_last_layer(run, state).with_(scale=AUTO))
+    return chosen.query, chosen.sentences(state.lang)
 
 
 def label_of(run: Run, query: int) -> int:
@@ -161,15 +155,17 @@ def _at_last_layer(run: Run, state: ViewState) -> ViewState:
 
 
 def _token_step(run: Run, state: ViewState) -> str:
-    encoder = [step.name for step in run.trace.encoder_steps]
+    encoder = [step.name for step in run.trace.encoder_steps] or ["backbone"]
     return state.step if state.step in encoder else encoder[-1]
 
 
-def _sampled(run: Run, state: ViewState) -> Selection | None:
+def _sampled(run: Run, state: ViewState) -> QueryChoice | None:
     """Who sampled at the shown stage: the query in its layer, or its token in the encoder step if it asked there."""
     query, stage = chosen_query(run, state)[0], stage_of(run, state)
+    if not stage and not run.trace.encoder_steps:
+        return None
     step = run.trace.decoder_steps[stage - 1].name if stage else _token_step(run, state)
-    chosen = select(run, state.with_(query=query, point=None, scale=AUTO, step=step))
+    chosen = choose(run, state.with_(query=query, point=None, scale=AUTO, step=step))
     if stage:
         return chosen
     tokens = run.trace.selected_tokens
@@ -188,12 +184,10 @@ def _points(run: Run, state: ViewState) -> list[dict[str, Any]]:
             continue
         x, y = np.moveaxis(run.to_photo(chosen.locations[heads, level]).reshape(-1, 2), -1, 0)
         weights = chosen.weights[heads, level].ravel()
-        marker = {"color": scale_colour(scale), "symbol": scale_symbol(scale), "opacity": 0.4, "line": {"width": 0}}
-        marker["size"] = (3 + (LARGEST - 3) * np.sqrt(weights / heaviest)).astype(np.float32)
+        marker = {"size": diameters(weights / heaviest, 3.0, LARGEST), "opacity": 0.4, "line": {"width": 0}}
         words = f"<b>{scale}</b><br>{say(state.lang, 'weight')} %{{customdata:.4f}}<extra></extra>"
-        place = {"x": x.astype(np.float32), "y": y.astype(np.float32), "customdata": weights, "hovertemplate": words}
-        common = {"type": "scatter", "mode": "markers", "name": scale, "meta": scale, "showlegend": False, "cliponaxis": False}
-        traces.append({**common, **place, "marker": marker})
+        common = {"customdata": weights, "hovertemplate": words, "showlegend": False, "cliponaxis": False}
+        traces.append(sampling_points(scale, x, y, marker, **common))
     return traces
 
 
@@ -209,8 +203,8 @@ def _way(stages: list[Skin]) -> list[dict[str, Any]]:
     x, y = ([(skin.box[axis] + skin.box[axis + 2]) / 2 for skin in stages] for axis in (0, 1))
     shades = [_shade(index, len(stages))[0] for index in range(len(stages))]
     common = {"type": "scatter", "x": x, "y": y, "hoverinfo": "skip", "showlegend": False, "name": "way"}
-    marker = {"color": shades, "size": 7, "line": {"width": 1, "color": DARK}}
-    return [{**common, "mode": "lines+markers", "line": {"color": "rgba(255,255,255,.6)", "width": 1.5}, "marker": marker}]
+    marker = {"color": shades, "size": 7, "line": {"width": 1, "color": HALO_OF_SKIN}}
+    return [{**common, "mode": "lines+markers", "line": {"color": WAY, "width": 1.5}, "marker": marker}]
 
 
 def _skin(state: ViewState, stages: list[Skin], index: int, shown: bool) -> list[dict[str, Any]]:
@@ -220,7 +214,13 @@ def _skin(state: ViewState, stages: list[Skin], index: int, shown: bool) -> list
     text = f"<b>{_stage_name(state, skin)}</b>{score}<br>{say(state.lang, 'onion.overlap')} {skin.overlap:.2f}"
     path = {"type": "scatter", "mode": "lines", **outline(skin.box), "name": _stage_name(state, skin)}
     width = 4.5 if shown else 2.0
-    halo = {**path, "line": {"color": DARK, "width": width + 2}, "opacity": opacity, "hoverinfo": "skip", "showlegend": False}
+    halo = {
+        **path,
+        "line": {"color": HALO_OF_SKIN, "width": width + 2},
+        "opacity": opacity,
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
     dash = "dot" if index == 0 else "solid"
     line = {"color": colour, "width": width, "dash": dash}
     drawn = {"line": line, "opacity": 1.0 if shown else opacity, "hoverinfo": "text", "text": text, "meta": {"stage": index}}
@@ -242,7 +242,7 @@ def _scores(run: Run, state: ViewState, stages: list[Skin], label: int) -> Drawi
         "name": name,
         "y": [skin.score for skin in stages],
         "line": {"color": colour, "width": 2.5},
-        "marker": {"color": colour, "size": 8, "line": {"width": 1, "color": DARK}},
+        "marker": {"color": colour, "size": 8, "line": {"width": 1, "color": HALO_OF_SKIN}},
         "hovertemplate": f"<b>{name}</b> %{{y:.3f}}<extra></extra>",
     }
     other = {
@@ -250,8 +250,8 @@ def _scores(run: Run, state: ViewState, stages: list[Skin], label: int) -> Drawi
         "name": say(state.lang, "onion.other"),
         "y": [skin.other_score for skin in stages],
         "text": ["" if skin.other is None else escape(run.config.names[skin.other]) for skin in stages],
-        "line": {"color": OTHER, "width": 1.5, "dash": "dash"},
-        "marker": {"color": OTHER, "size": 6, "symbol": "diamond"},
+        "line": {"color": NEUTRAL, "width": 1.5, "dash": "dash"},
+        "marker": {"color": NEUTRAL, "size": 6, "symbol": "diamond"},
         "hovertemplate": "<b>%{text}</b> %{y:.3f}<extra></extra>",
     }
     threshold = run.threshold(state.threshold)
@@ -309,3 +309,6 @@ def _table(run: Run, state: ViewState, stages: list[Skin], text: Any) -> dict[st
         cells = [_stage_name(state, skin), score, other, moved, f"{skin.overlap:.2f}"]
         rows.append({"cells": cells, "set": {"step": skin.step or _token_step(run, state)}})
     return {"head": head, "rows": rows}
+
+
+VIEW = View("onion", drawing, summary, charts=charts, pick=pick, move=move)

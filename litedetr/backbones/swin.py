@@ -74,7 +74,7 @@ class SwinBlock(nn.Module):
         if shift:
             padded = padded.roll((-shift, -shift), dims=(1, 2))
             mask = shift_mask(*size, side, shift, x.device)
-        attended = _from_windows(self.attn(_to_windows(padded, side), mask), *size)
+        attended = _from_windows(self.attn(_to_windows(padded, side), mask), side, *size)
         if shift:
             attended = attended.roll((shift, shift), dims=(1, 2))
         return attended[:, :H, :W]
@@ -203,9 +203,8 @@ def _to_windows(x: Tensor, side: int) -> Tensor:
     return x.reshape(B, -1, side * side, C)
 
 
-def _from_windows(windows: Tensor, height: int, width: int) -> Tensor:
+def _from_windows(windows: Tensor, side: int, height: int, width: int) -> Tensor:
     """(B, windows, side * side, C) -> (B, height, width, C)."""
-    B, _, N, C = windows.shape
-    side = round(N**0.5)
+    B, _, _, C = windows.shape
     x = windows.view(B, height // side, width // side, side, side, C).transpose(2, 3)
     return x.reshape(B, height, width, C)

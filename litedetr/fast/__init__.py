@@ -8,14 +8,16 @@ from typing import Literal, NoReturn
 import torch
 from torch import Tensor, nn
 
-from litedetr.detector import Detector
 from litedetr.fast.backbone import fast_backbone, fast_neck
 from litedetr.fast.decoder import FastDecoder
 from litedetr.fast.encoder import FastEncoder
 from litedetr.fast.memory import keep_freed_memory
 from litedetr.fast.parts import fast_heads
 from litedetr.fast.selection import fast_selection
+from litedetr.lru import ByteLRU
+from litedetr.network import Network
 from litedetr.output import DenoisingQueries, DetectorOutput
+from litedetr.replay import Replay
 from litedetr.trace import Trace
 
 __all__ = ["FastDetector", "optimize"]
@@ -23,10 +25,10 @@ __all__ = ["FastDetector", "optimize"]
 DTYPES = (torch.float32, torch.bfloat16)
 
 
-class FastDetector(Detector):
+class FastDetector(Network):
     """A detector for inference, made from another one, with which it shares nothing.
 
-    `predict`, `predict_batch`, traces and `forward` without training's arguments are those of `Detector`. It cannot be trained,
+    `predict`, `predict_batch`, traces and `forward` without training's arguments are those of a detector. It cannot be trained,
     saved or moved: those raise `RuntimeError` and say what to do.
 
     Args:
@@ -34,7 +36,7 @@ class FastDetector(Detector):
         dtype: of the layers' weights and of what flows between them, float32 or bfloat16; photos, places and boxes stay float32.
     """
 
-    def __init__(self, detector: Detector, dtype: torch.dtype):
+    def __init__(self, detector: Network, dtype: torch.dtype):
         nn.Module.__init__(self)
         self.config, self.dtype = detector.config, dtype
         self.backbone = fast_backbone(detector.backbone, dtype)
@@ -58,18 +60,30 @@ class FastDetector(Detector):
         dense: bool = False,
         trace: Trace | None = None,
     ) -> DetectorOutput:
-        """As `Detector.forward` without the arguments that only training has."""
+        """As `Network.forward` without the arguments that only training has."""
         if denoising is not None or one_to_many or dense:
             self._refuse("trained")
         return super().forward(pixels, mask, trace=trace)
 
-    def optimize(self, dtype: str | torch.dtype = "auto") -> Detector:
+    def replay(self, cache: ByteLRU | None = None) -> Replay | None:
+        # What asks for attention is rounded to bfloat16 once in the run, and would be rounded twice.
+        return super().replay(cache) if self.dtype == torch.float32 else None
+
+    def infer(self, pixels: Tensor, trace: Trace | None = None) -> DetectorOutput:
+        """`forward`: photos stay float32 here, whatever the layers' dtype."""
+        return self(pixels.to(self.device), trace=trace)
+
+    def __deepcopy__(self, memo: dict) -> FastDetector:
+        """Itself: nothing about it ever changes, and packed weights cannot be copied."""
+        return self
+
+    def optimize(self, dtype: str | torch.dtype = "auto") -> FastDetector:
         """Itself: it is already."""
         if dtype not in ("auto", self.dtype, str(self.dtype).removeprefix("torch.")):
             self._refuse(f"turned into {dtype}")
         return self
 
-    def train(self, mode: bool = True) -> Detector:
+    def train(self, mode: bool = True) -> FastDetector:
         if mode:
             self._refuse("trained")
         return self
@@ -90,7 +104,7 @@ class FastDetector(Detector):
         )
 
 
-def optimize(detector: Detector, dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto") -> FastDetector:
+def optimize(detector: Network, dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto") -> FastDetector:
     """See `Detector.optimize`. On the CPU, the process keeps freed memory from then on, see `litedetr.fast.memory`."""
     if detector.device.type == "cpu":
         keep_freed_memory()
@@ -117,7 +131,7 @@ TRIAL_SIDE = 320
 """Side of the picture on which "auto" compares dtypes, where the model is not made for a smaller one: large enough to tell."""
 
 
-def _seconds(detector: Detector) -> float:
+def _seconds(detector: Network) -> float:
     """Processor time of an empty picture, better of two after a first one."""
     side = min(detector.config.short_side, TRIAL_SIDE)
     pixels = torch.zeros(1, 3, side, side)

@@ -40,7 +40,14 @@ class FastDecoderLayer(nn.Module):
         asking = torch.empty_like(content)
         content = self.self_norm(self.self_attention(content + positions, content), content, None, positions, asking)
         places = Places.of(level_boxes, pyramid.shapes, self.attention.points)
-        attended, sampling = self.attention(asking, places, memory, pyramid.shapes, padding, return_sampling=trace is not None)
+        attended, sampling = self.attention(
+            asking,
+            places,
+            memory,
+            pyramid.shapes,
+            padding,
+            return_sampling=trace is not None and trace[0].samples,
+        )
         if trace is not None:
             record, index = trace
             record.add_decoder_layer(index, level_boxes[None], sampling, attended[None], self.attention)
@@ -117,7 +124,7 @@ class FastDecoder(nn.Module):
         for index, (layer, box_head) in enumerate(zip(self.layers, box_heads, strict=True)):
             level_boxes = boxes[:, None] * ratios[:, : boxes.shape[-1]]  # (Q, L, 2 or 4)
             if self.reference_head is not None:
-                positions = self.reference_head(box_sine(level_boxes[:, 0], self.width // 2))
+                positions = self._positions(level_boxes)
             recording = None if trace is None else (trace, index)
             with stage(trace, f"decoder {index + 1}"):
                 content = layer(content, positions, level_boxes, memory, pyramid, padding, recording)
@@ -129,3 +136,24 @@ class FastDecoder(nn.Module):
             if box_head is not None and index < last:
                 boxes = move_boxes(boxes, box_head(content), self.eps)
         return states, starts
+
+    def _positions(self, level_boxes: Tensor) -> Tensor:
+        """(Q, L, 4) the boxes on every level -> (Q, d)."""
+        return self.reference_head(box_sine(level_boxes[:, 0], self.width // 2))
+
+    @torch.inference_mode()
+    def attend_again(
+        self,
+        index: int,
+        content: Tensor,
+        positions: Tensor | None,
+        level_boxes: Tensor,
+        memory: Tensor,
+        pyramid: FeaturePyramid,
+        trace: Trace,
+    ) -> None:
+        """As `DeformableDecoder.attend_again`."""
+        padding = None if pyramid.padding is None else pyramid.padding[0]
+        positions = positions[0].to(self.dtype) if self.reference_head is None else self._positions(level_boxes[0])
+        content = content[0].to(self.dtype)
+        self.layers[index](content, positions, level_boxes[0], memory[0], pyramid, padding, (trace, index))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
-from litedetr.encoder import EncoderLayer, InterleavedEncoder
+from litedetr.encoder import EncoderLayer, InterleavedEncoder, step_queries
 from litedetr.fast.attention import FastAttention, Places
 from litedetr.fast.dense import AddNorm, DenseFeedForward, pieces
 from litedetr.pyramid import FeaturePyramid
+from litedetr.schedule import EncoderStep
 from litedetr.trace import Trace, stage
 
 
@@ -61,40 +66,90 @@ class FastEncoder(nn.Module):
     def forward(self, pyramid: FeaturePyramid, trace: Trace | None = None) -> Tensor:
         """Pyramid -> memory (B, S, d) in the encoder's dtype."""
         memory = pyramid.tokens.to(self.dtype, copy=True)
-        positions = pyramid.positions.to(self.dtype)
-        padding = pyramid.padding
-        for photo, tokens in enumerate(memory):
-            hidden = None if padding is None else padding[photo]
-            self._update(tokens, positions[photo], pyramid.reference_points[photo], pyramid, hidden, trace)
+        for photo in range(len(memory)):
+            walk = self._walk(memory, pyramid, photo)
+            for index, step in enumerate(self.steps):
+                with stage(trace, step.name):
+                    self._update(index, walk, trace)
         return memory
 
-    def _update(
-        self,
-        memory: Tensor,
-        positions: Tensor,
-        reference_points: Tensor,
-        pyramid: FeaturePyramid,
-        padding: Tensor | None,
-        trace: Trace | None,
-    ) -> None:
-        """All steps, on the tokens (S, d) of one photo."""
-        places = Places.of(reference_points, pyramid.shapes, self.layers[0].attention.points)
-        asking = memory + positions  # of all tokens, kept up to date
-        for step, layer in zip(self.steps, self.layers, strict=True):
-            with stage(trace, step.name):
-                first = pyramid.first_token(step.query_levels[0])
-                low_tokens = max(pyramid.first_token(self.schedule.low) - first, 0)
-                queries, rows = memory[first:], slice(first, None)
-                attended, sampling = layer.attention(
-                    asking[rows],
-                    places[rows],
-                    memory,
-                    pyramid.shapes,
-                    padding,
-                    return_sampling=trace is not None,
-                )
-                done = step is self.steps[-1]
-                layer.finish(queries, attended, low_tokens, positions[rows], None if done else asking[rows])
-                if trace is not None:
-                    trace.add_encoder_step(step, first, reference_points[None, rows], sampling, attended[None], layer.attention)
-                    trace.end_step(queries[None].clone())  # the next step overwrites them
+    def _walk(self, memory: Tensor, pyramid: FeaturePyramid, photo: int) -> _Walk:
+        """One photo of a batch before its first step."""
+        return _Walk(
+            memory[photo],
+            pyramid.positions[photo].to(self.dtype),
+            pyramid.reference_points[photo],
+            Places.of(pyramid.reference_points[photo], pyramid.shapes, self.layers[0].attention.points),
+            pyramid,
+            None if pyramid.padding is None else pyramid.padding[photo],
+        )
+
+    def _update(self, index: int, walk: _Walk, trace: Trace | None = None) -> None:
+        """One step: the tokens of its scales are written anew."""
+        step = self.steps[index]
+        first, low_tokens = step_queries(self.schedule, step, walk.pyramid)
+        attended = self._attend(index, first, walk, trace)
+        queries, rows = walk.memory[first:], slice(first, None)
+        done = index == len(self.steps) - 1
+        self.layers[step.index].finish(queries, attended, low_tokens, walk.positions[rows], None if done else walk.asking[rows])
+        if trace is not None:
+            trace.end_step(queries[None], overwritten=True)
+
+    def _attend(self, index: int, first: int, walk: _Walk, trace: Trace | None = None) -> Tensor:
+        """What the step's queries, the tokens from `first` on, get from the whole memory: (Q, d)."""
+        rows, attention = slice(first, None), self.layers[self.steps[index].index].attention
+        attended, sampling = attention(
+            walk.asking[rows],
+            walk.places[rows],
+            walk.memory,
+            walk.pyramid.shapes,
+            walk.padding,
+            return_sampling=trace is not None and trace.samples,
+        )
+        if trace is not None:
+            references = walk.reference_points[None, rows]
+            trace.add_encoder_step(self.steps[index], first, references, sampling, attended[None], attention)
+        return attended
+
+    def with_steps(self, steps: Iterable[EncoderStep]) -> FastEncoder:
+        """As `InterleavedEncoder.with_steps`."""
+        other = copy.copy(self)
+        other.steps = tuple(steps)
+        return other
+
+    @torch.inference_mode()
+    def update_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid) -> Tensor:
+        """As `InterleavedEncoder.update_again`."""
+        walk = self._walk(memory.to(self.dtype, copy=True), pyramid, 0)
+        self._update(index, walk)
+        return walk.memory
+
+    @torch.inference_mode()
+    def attend_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid, trace: Trace) -> None:
+        """As `InterleavedEncoder.attend_again`."""
+        walk = self._walk(memory, pyramid, 0)
+        self._attend(index, pyramid.first_token(self.steps[index].query_levels[0]), walk, trace)
+
+
+@dataclass
+class _Walk:
+    """One photo on its way through the encoder.
+
+    Attributes:
+        memory: (S, d) the tokens, written anew step by step.
+        positions: (S, d) of the encoder's dtype.
+        asking: (S, d) memory + positions, kept up to date.
+        reference_points: (S, L, 2), and places: the same as the attention reads them.
+        padding: (S,) bool, None where nothing is padding.
+    """
+
+    memory: Tensor
+    positions: Tensor
+    reference_points: Tensor
+    places: Places
+    pyramid: FeaturePyramid
+    padding: Tensor | None
+    asking: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.asking = self.memory + self.positions

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from litedetr.fast.convolution import plain
-from litedetr.pyramid import FeaturePyramid, PyramidNeck
+from litedetr.pyramid import FeaturePyramid, Layouts, PyramidNeck, level_mask
 
 LAYOUTS = 4
 """Sizes of unpadded batches whose positions, masks and reference points are kept."""
@@ -32,47 +31,31 @@ class FastNeck(nn.Module):
 
     def __init__(self, neck: PyramidNeck, dtype: torch.dtype):
         super().__init__()
-        self.dtype, self.temperature, self.shift = dtype, neck.temperature, neck.shift
+        self.dtype = dtype
         self.projections = nn.ModuleList(plain(convolution, dtype) for convolution, _ in neck.projections)
         self.norms = nn.ModuleList(_frozen(norm) for _, norm in neck.projections)
         self.level_embed = nn.Buffer(neck.level_embed.detach().clone(), persistent=False)
-        self._layouts: OrderedDict[tuple, FeaturePyramid] = OrderedDict()
+        self.layouts = Layouts(self.level_embed, neck.temperature, neck.shift, kept=LAYOUTS)
 
     @torch.no_grad()
     def forward(self, features: Sequence[Tensor], mask: Tensor | None = None) -> FeaturePyramid:
         """Backbone features (B, C_l, H_l, W_l), finest first, and the image's padding mask -> `FeaturePyramid`."""
-        features = [f.to(self.dtype).contiguous(memory_format=torch.channels_last) for f in features]
+        features = [f.to(self.dtype).contiguous(memory_format=torch.channels_last) for f in features[-len(self.projections) :]]
         maps = []
         for index, (project, norm) in enumerate(zip(self.projections, self.norms, strict=True)):
             source = features[index] if index < len(features) else features[-1] if index == len(features) else maps[-1]
             maps.append(norm(project(source)))
-        layout = self._layout(maps, mask)
+        shapes = tuple((level.shape[2], level.shape[3]) for level in maps)
+        masks = None if mask is None else [level_mask(mask, shape, len(mask), mask.device) for shape in shapes]
+        layout = self.layouts(shapes, len(maps[0]), masks)
         tokens = torch.empty_like(layout.positions)
         for part, level in zip(tokens.split([H * W for H, W in layout.shapes], dim=1), maps, strict=True):
             part.copy_(level.flatten(2).transpose(1, 2))
         return layout.with_tokens(tokens)
 
-    def _layout(self, maps: Sequence[Tensor], mask: Tensor | None) -> FeaturePyramid:
-        """A pyramid in which everything is right but the tokens."""
-        if mask is not None:
-            return self._pyramid(maps, mask)
-        key = tuple(level.shape for level in maps)
-        layout = self._layouts.get(key)
-        if layout is None:
-            layout = self._layouts[key] = self._pyramid(maps, None)
-            while len(self._layouts) > LAYOUTS:
-                self._layouts.popitem(last=False)
-        return layout
-
-    def _pyramid(self, maps: Sequence[Tensor], mask: Tensor | None) -> FeaturePyramid:
-        """Without tokens of its own: a single zero stands for all of them."""
-        blank = [self.level_embed.new_zeros(()).expand(level.shape) for level in maps]
-        pyramid = FeaturePyramid.from_maps(blank, self.level_embed, mask, self.temperature, self.shift)
-        return pyramid.with_tokens(pyramid.tokens.new_empty(0))
-
 
 def _frozen(norm: nn.GroupNorm) -> nn.GroupNorm:
     """A copy whose weights are constants, in float32 whatever the input's dtype."""
-    copy = nn.GroupNorm(norm.num_groups, norm.num_channels, norm.eps, device=norm.weight.device)
+    copy = nn.GroupNorm(norm.num_groups, norm.num_channels, norm.eps, device=norm.weight.device, dtype=torch.float32)
     copy.load_state_dict(norm.state_dict())
     return copy.requires_grad_(False)

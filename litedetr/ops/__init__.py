@@ -19,11 +19,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from litedetr.ops import cuda, native, norm, reference
+from litedetr.ops import cuda, gather, native, norm, reference
 
-__all__ = ["BACKENDS", "add_norm", "deformable_attention", "key_aware_deformable_attention", "use"]
+__all__ = ["BACKENDS", "add_norm", "deformable_attention", "in_preparation", "key_aware_deformable_attention", "use"]
 
-BACKENDS = ("auto", "reference", "native", "cuda")
+BACKENDS = ("auto", "reference", "gather", "native", "cuda")
 
 _backend = "auto"  # a plain global: torch.compile guards on it, and traces nothing finer
 _warned: set[str] = set()  # of which kernels it has been said that they are missing
@@ -33,7 +33,8 @@ _warned: set[str] = set()  # of which kernels it has been said that they are mis
 def use(backend: str) -> Iterator[None]:
     """Chooses the implementation for everything that runs during the `with`, in the whole process.
 
-    "auto" takes the fastest that can run; "reference" is plain PyTorch; "native" is the CPU kernel; "cuda" the one for
+    "auto" takes the fastest that can run; "reference" is plain PyTorch; "gather" is that without `grid_sample`, for exported
+    graphs; "native" is the CPU kernel; "cuda" the one for
     NVIDIA's GPUs.
 
     Raises:
@@ -53,6 +54,11 @@ def use(backend: str) -> Iterator[None]:
         yield
     finally:
         _backend = before
+
+
+def in_preparation() -> bool:
+    """Whether "auto" runs the reference for want of a kernel that is still being built (`native.prepare_in_background`)."""
+    return _backend == "auto" and native.in_preparation()
 
 
 def deformable_attention(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
@@ -109,8 +115,8 @@ def key_aware_deformable_attention(
     _expect("query", query, (*locations.shape[:3], value.shape[-1]), "(B, Q, M, D) as in locations and value")
     mode = "shared" if key is value else "separate"
     chosen = _choose(mode, shapes, value, locations, query, key)
-    if chosen is reference:
-        out, weights = reference.key_aware_deformable_attention(query, key, value, shapes, locations)
+    if chosen in (reference, gather):
+        out, weights = chosen.key_aware_deformable_attention(query, key, value, shapes, locations)
     else:
         out, weights = chosen.key_aware_deformable_attention(query, key, value, shapes, locations, return_weights)
     return (out, weights) if return_weights else out
@@ -139,8 +145,7 @@ def add_norm(
     """
     out = torch.empty_like(x) if out is None else out
     tensors = (x, skip, out) if shift is None else (x, skip, out, shift, shifted)
-    building = _backend == "auto" and native.in_preparation()
-    if _backend in ("auto", "native") and not building and norm.supports(*tensors) and _available("native"):
+    if _backend in ("auto", "native") and not in_preparation() and norm.supports(*tensors) and _available("native"):
         norm.by_kernel(native.library(), native.path(), x, skip, weight, bias, eps, out, shift, shifted)
     else:
         norm.by_torch(x, skip, weight, bias, eps, out, shift, shifted)
@@ -149,8 +154,8 @@ def add_norm(
 
 def _choose(mode: str, shapes: Sequence[tuple[int, int]], value: Tensor, locations: Tensor, *others: Tensor):
     """The module that does the work: one place for the choice between implementations."""
-    if _backend == "reference":
-        return reference
+    if _backend in ("reference", "gather"):
+        return reference if _backend == "reference" else gather
     tensors = (value, locations, *others)
     if value.device.type == "cuda":
         supported = _backend != "native" and cuda.supports(shapes, *tensors)
@@ -186,7 +191,8 @@ def _available(kernels: str, *asked) -> bool:
 
 
 def _checked_shapes(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor) -> tuple[tuple[int, int], ...]:
-    shapes = tuple((int(height), int(width)) for height, width in spatial_shapes)
+    sizes = spatial_shapes.tolist() if isinstance(spatial_shapes, Tensor) else spatial_shapes
+    shapes = tuple((height, width) for height, width in sizes)
     if not shapes or any(height < 1 or width < 1 for height, width in shapes):
         raise ValueError(f"spatial_shapes: expected at least one (height, width), both at least 1; got {list(shapes)}")
     if value.ndim != 4:

@@ -4,33 +4,49 @@ Everything is computed in float32 at least (float64 if any input is), and output
 at the end: the same rule as the fast kernels follow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+Sampler = Callable[[Tensor, Sequence[tuple[int, int]], Tensor], Tensor]
+"""`sample`, or another function that gives the same."""
 
-def deformable_attention(value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sums of bilinear samples; see `litedetr.ops.deformable_attention`."""
+
+def deformable_attention(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    locations: Tensor,
+    weights: Tensor,
+    sampler: Sampler | None = None,
+) -> Tensor:
+    """Weighted sums of bilinear samples; see `litedetr.ops.deformable_attention`. `sampler`: `sample` if None."""
+    sampler = sampler or sample
     B, Q, M, L, P, _ = locations.shape
     D = value.shape[-1]
     dtype = _working_dtype(value, locations, weights)
-    samples = sample(value.to(dtype), spatial_shapes, locations.to(dtype))  # (B, Q, M, L*P, D)
+    samples = sampler(value.to(dtype), spatial_shapes, locations.to(dtype))  # (B, Q, M, L*P, D)
     out = (samples * weights.to(dtype).reshape(B, Q, M, L * P, 1)).sum(-2)  # (B, Q, M, D)
     return out.reshape(B, Q, M * D).to(value.dtype)
 
 
 def key_aware_deformable_attention(
-    query: Tensor, key: Tensor, value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    locations: Tensor,
+    sampler: Sampler | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Output and softmax weights; see `litedetr.ops.key_aware_deformable_attention`."""
+    """Output and softmax weights; see `litedetr.ops.key_aware_deformable_attention`. `sampler`: `sample` if None."""
+    sampler = sampler or sample
     B, Q, M, L, P, _ = locations.shape
     D = value.shape[-1]
     dtype = _working_dtype(query, key, value, locations)
     locations = locations.to(dtype)
-    values = sample(value.to(dtype), spatial_shapes, locations)  # (B, Q, M, L*P, D)
-    keys = values if key is value else sample(key.to(dtype), spatial_shapes, locations)
+    values = sampler(value.to(dtype), spatial_shapes, locations)  # (B, Q, M, L*P, D)
+    keys = values if key is value else sampler(key.to(dtype), spatial_shapes, locations)
     logits = (query.to(dtype).unsqueeze(-2) * keys).sum(-1) * D**-0.5  # (B, Q, M, L*P)
     weights = logits.softmax(-1)
     out = (weights.unsqueeze(-1) * values).sum(-2)  # (B, Q, M, D)

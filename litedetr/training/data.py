@@ -1,40 +1,39 @@
-"""Photos with boxes in a COCO-format folder, and the endless stream of training batches made from them.
+"""Photos with boxes, and the endless stream of training batches made from them.
 
-``DIR/train.json`` with the pictures in ``DIR/train/``, ``DIR/val.json`` with ``DIR/val/``. Category ids may have gaps:
-they become 0 … K-1 in the order in which the file lists them.
+Category ids may have gaps: they become 0 … K-1 in the order in which the annotations list them.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import threading
-from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from litedetr.processes import ALONE, Processes
+from litedetr.batch.processes import ALONE, Processes
+from litedetr.image import PhotoError, open_photo
+from litedetr.training.annotations import Annotations, DataError, Entry, few, read_annotations
 from litedetr.training.augment import NONE, AugmentSettings, Sample, augment
+from litedetr.training.frames import Frame, frames
+from litedetr.training.layouts import find
 from litedetr.training.targets import Targets
 
 log = logging.getLogger(__name__)
 MULTIPLE = 32
 
 
-class DataError(ValueError):
-    """A data folder that cannot be used: what was expected, what came, what to do."""
-
-
 @dataclass(frozen=True)
 class Photo:
-    """One picture's entry: its file, its size as the annotations say, its boxes (n, 4) ``xyxy`` and labels (n,)."""
+    """One picture's entry: its file, its size as its boxes count pixels, its boxes (n, 4) ``xyxy`` and labels (n,).
+
+    upright: whether the file's EXIF orientation is undone when it is opened.
+    """
 
     id: int
     path: Path
@@ -42,41 +41,66 @@ class Photo:
     height: int
     boxes: np.ndarray
     labels: np.ndarray
+    upright: bool = True
 
 
 class PhotoSet:
     """The pictures of one annotation file, decoded on demand and kept in memory up to ``cache_bytes``.
 
+    Everything is checked here, before any training: what cannot be used is left out with a line in the log, or refused.
     ``skipped`` counts the annotations left out, by reason; crowd boxes are no training targets and stand there too.
+    ``content`` is what the figures are measured on: COCO's format, with crowds, and without what is left out.
+
+    Args:
+        annotations: a COCO-format file, or what another layout's reader made.
+        images: the folder that file names are in.
+
+    Raises:
+        DataError: see `read_annotations` and `frames`; or pictures are missing, or no box is left.
     """
 
-    def __init__(self, annotations: Path | str, images: Path | str, cache_bytes: int = 2_000_000_000) -> None:
-        self.annotations, self.folder = Path(annotations), Path(images)
-        content = read_annotations(self.annotations)
-        self.names = [category["name"] for category in content["categories"]]
-        self.category_ids = [category["id"] for category in content["categories"]]
-        _check_entries(content, self.annotations)
-        self.photos, problems, reaching = _photos(content, self.folder, self.category_ids)
+    def __init__(self, annotations: Annotations | Path | str, images: Path | str, cache_bytes: int = 2_000_000_000) -> None:
+        found = annotations if isinstance(annotations, Annotations) else read_annotations(annotations)
+        self.annotations, self.folder = found.path, Path(images)
+        self.names = [category["name"] for category in found.categories]
+        self.category_ids = [category["id"] for category in found.categories]
+        files = _files(found, self.folder)
+        of_image: dict[int | str, list[Entry]] = {image["id"]: [] for image in found.images}
+        for box in found.boxes:
+            of_image[box["image_id"]].append(box)
+        placed, notes = frames(found, files, list(of_image.values()))
+        self.photos, kept, left_out, reaching = _photos(found, files, placed, of_image)
+        problems = {**found.left_out, **left_out}
         self.skipped = {reason: len(names) for reason, names in problems.items()}
-        missing = [photo.path.name for photo in self.photos if not photo.path.is_file()]
-        if missing:
-            raise DataError(
-                f"expected {len(self.photos)} pictures in {self.folder}, {len(missing)} are missing "
-                f"({', '.join(missing[:3])}, …); unpack the pictures there or correct the annotations"
-            )
+        self.content = {"images": found.images, "categories": found.categories, "annotations": kept}
+        for note in (*found.notes, *notes):
+            log.warning("%s: %s", self.annotations.name, note)
         for reason, names in problems.items():
-            log.warning("%s: %d annotations left out: %s (%s)", self.annotations.name, len(names), reason, _few(names))
+            log.warning("%s: %d annotations left out: %s (%s)", self.annotations.name, len(names), reason, few(names))
         if reaching:
-            log.warning("%s: %d boxes cut at their picture's edge (%s)", self.annotations.name, len(reaching), _few(reaching))
+            often = len(reaching) > 0.2 * len(kept)
+            hint = "; are they left, top, right, bottom? left, top, width, height is expected" if often else ""
+            text = "%s: %d boxes cut at their picture's edge (%s)%s"
+            log.warning(text, self.annotations.name, len(reaching), few(reaching), hint)
+        if not any(len(photo.boxes) for photo in self.photos):
+            why = "; ".join(f"{count} left out: {reason}" for reason, count in self.skipped.items()) or "there is none at all"
+            raise DataError(f"expected at least one usable box in {self.annotations}, got none ({why}); correct the annotations")
         self._cache: dict[int, np.ndarray] = {}
         self._free = cache_bytes
         self._lock = threading.Lock()
 
     @classmethod
     def open(cls, folder: Path | str, split: str = "train", **options: int) -> PhotoSet:
-        """``DIR/train.json`` + ``DIR/train/``, or another split's."""
-        folder = Path(folder)
-        return cls(folder / f"{split}.json", folder / split, **options)
+        """A split of a folder in any layout that `litedetr.training.layouts` knows.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        splits = find(folder)
+        if split not in splits:
+            raise DataError(f"expected a split called {split} in {folder}, found {', '.join(splits)}; name another or add it")
+        found = splits[split]
+        return cls(found.read(), found.images, **options)
 
     def __len__(self) -> int:
         return len(self.photos)
@@ -85,7 +109,7 @@ class PhotoSet:
         """The picture as it is, with its boxes; do not change the arrays."""
         photo, image = self.photos[index], self._cache.get(index)
         if image is None:
-            image = decode(photo.path)
+            image = _decoded(photo)
             with self._lock:
                 if self._free >= image.nbytes:
                     self._free -= image.nbytes
@@ -94,116 +118,67 @@ class PhotoSet:
         return Sample(image, photo.boxes * scale, photo.labels)
 
 
-def read_annotations(path: Path) -> dict:
-    """The JSON of a COCO-format file, checked for the lists that it must have."""
-    if not path.is_file():
-        raise DataError(f"expected COCO-format annotations at {path}, found no file; give the folder that holds them")
+def _decoded(photo: Photo) -> np.ndarray:
+    """As `Detector.predict` opens it, unless its boxes were drawn on the picture as stored."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"expected JSON in {path}, got something else ({error}); fetch the file again") from error
-    needed = ("images", "annotations", "categories")
-    absent = [key for key in needed if not isinstance(content, dict) or not isinstance(content.get(key), list)]
-    if absent:
-        raise DataError(f"expected the lists {needed} in {path}, {absent} missing; is it a COCO detection file?")
-    return content
+        return open_photo(photo.path, photo.upright)
+    except PhotoError as error:
+        raise DataError(f"expected a picture in {photo.path}, got none: {error} Replace the file or drop its entry") from error
 
 
-def decode(path: Path) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB; EXIF orientation is left alone, as COCO's boxes are."""
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    data = np.fromfile(path, dtype=np.uint8)
-    image = cv2.imdecode(data, flags) if data.size else None
-    if image is None:
-        raise DataError(f"expected a picture in {path}, OpenCV cannot decode it; replace the file or drop its entry")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _check_entries(content: dict, path: Path) -> None:
-    """Refuse pictures and classes that cannot be told apart, or lack what every one needs."""
-    for key, one, needed in (
-        ("images", "picture", ("id", "file_name", "width", "height")),
-        ("categories", "category", ("id", "name")),
-    ):
-        if not content[key]:
-            raise DataError(f"expected at least one {one} in {path}, got none; check the file")
-        for number, entry in enumerate(content[key]):
-            absent = [name for name in needed if name not in entry]
-            if absent:
-                raise DataError(f"expected {needed} of every {one} in {path}, number {number} lacks {absent}; complete it")
-        counts = Counter(entry["id"] for entry in content[key])
-        twice = [str(entry.get("file_name", entry.get("name"))) for entry in content[key] if counts[entry["id"]] > 1]
-        if twice:
-            raise DataError(f"expected an id of its own for every {one} in {path}, {_few(twice)} share theirs; renumber them")
-    empty = [str(entry["file_name"]) for entry in content["images"] if min(entry["width"] or 0, entry["height"] or 0) < 1]
-    if empty:
-        raise DataError(f"expected the width and height of every picture in {path}, {_few(empty)} have none; correct them")
-
-
-def _few(names: list[str]) -> str:
-    """The first few names."""
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-
-
-def _photos(content: dict, folder: Path, category_ids: list[int]) -> tuple[list[Photo], dict[str, list[str]], list[str]]:
-    """Every picture with its usable boxes; the annotations left out, by reason; those whose box was cut by a pixel or more."""
-    number = {category: index for index, category in enumerate(category_ids)}
-    entries = {entry["id"]: entry for entry in content["images"]}
-    boxes: dict[int, list] = {key: [] for key in entries}
-    labels: dict[int, list[int]] = {key: [] for key in entries}
-    problems: dict[str, list[str]] = {}
-    reaching, seen = [], set()
-    for annotation in content["annotations"]:
-        reason, box = _usable(annotation, entries, number)
-        own = annotation.get("id")
-        if not reason and own is not None and own in seen:
-            reason = "its id was used before"
-        seen.add(own)
-        picture = entries.get(annotation.get("image_id"), {}).get("file_name", "no picture")
-        name = f"{own} of {picture}"
-        if reason:
-            problems.setdefault(reason, []).append(name)
-            continue
-        x, y, w, h = map(float, annotation["bbox"])
-        if max(box[0] - x, box[1] - y, x + w - box[2], y + h - box[3]) >= 1:
-            reaching.append(name)
-        boxes[annotation["image_id"]].append(box)
-        labels[annotation["image_id"]].append(number[annotation["category_id"]])
-    photos = [
-        Photo(
-            id=key,
-            path=folder / entry["file_name"],
-            width=entry["width"],
-            height=entry["height"],
-            boxes=np.array(boxes[key], dtype=np.float32).reshape(-1, 4),
-            labels=np.array(labels[key], dtype=np.int64),
+def _files(found: Annotations, folder: Path) -> list[Path]:
+    """Every picture's file, be it named with folders, also those of another system, or without."""
+    files, missing = [], []
+    for image in found.images:
+        name = image["file_name"].replace("\\", "/")
+        tried = (folder / image["file_name"], folder / name, folder / Path(name).name)
+        files.append(next((path for path in tried if path.is_file()), tried[0]))
+        if not files[-1].is_file():
+            missing.append(Path(name).name)
+    if missing:
+        raise DataError(
+            f"expected {len(files)} pictures in {folder}, {len(missing)} are missing "
+            f"({few(missing)}); unpack the pictures there or correct the annotations"
         )
-        for key, entry in entries.items()
-    ]
-    return photos, problems, reaching
+    return files
 
 
-def _usable(annotation: dict, entries: dict, number: dict) -> tuple[str, tuple[float, ...]]:
-    """("", xyxy box cut at the picture's edges), or the reason why an annotation is no target."""
-    entry, box = entries.get(annotation.get("image_id")), annotation.get("bbox")
-    if entry is None:
-        return "its picture is not listed", ()
-    if annotation.get("category_id") not in number:
-        return "its category is not listed", ()
-    if annotation.get("iscrowd"):
-        return "crowd", ()
-    try:
-        x, y, w, h = (float(value) for value in box)
-    except (TypeError, ValueError):
-        return "its box is not four numbers", ()
-    if not all(map(math.isfinite, (x, y, w, h))):
-        return "its box is not finite", ()
-    if w <= 0 or h <= 0:
-        return "its box is empty", ()
-    cut = (max(x, 0.0), max(y, 0.0), min(x + w, entry["width"]), min(y + h, entry["height"]))
-    if cut[2] <= cut[0] or cut[3] <= cut[1]:
-        return "its box lies outside of the picture", ()
-    return "", cut
+def _photos(
+    found: Annotations, files: list[Path], placed: list[Frame], of_image: dict[int | str, list[Entry]]
+) -> tuple[list[Photo], list[Entry], dict[str, list[str]], list[str]]:
+    """Every picture with its targets; all usable annotations; the others' names by reason; those whose box was cut by a pixel or
+    more."""
+    label = {category["id"]: index for index, category in enumerate(found.categories)}
+    photos, kept, reaching = [], [], []
+    left_out: dict[str, list[str]] = {}
+    for image, path, frame in zip(found.images, files, placed, strict=True):
+        boxes, labels = [], []
+        for entry in of_image[image["id"]]:
+            x, y, w, h = entry["bbox"]
+            cut = (max(x, 0.0), max(y, 0.0), min(x + w, frame.width), min(y + h, frame.height))
+            if cut[2] <= cut[0] or cut[3] <= cut[1]:
+                left_out.setdefault("its box lies outside of the picture", []).append(entry["name"])
+                continue
+            kept.append(entry)
+            if entry["iscrowd"]:
+                left_out.setdefault("crowd", []).append(entry["name"])
+                continue
+            if max(cut[0] - x, cut[1] - y, x + w - cut[2], y + h - cut[3]) >= 1:
+                reaching.append(entry["name"])
+            boxes.append(cut)
+            labels.append(label[entry["category_id"]])
+        photos.append(
+            Photo(
+                id=image["id"],
+                path=path,
+                width=frame.width,
+                height=frame.height,
+                boxes=np.array(boxes, dtype=np.float32).reshape(-1, 4),
+                labels=np.array(labels, dtype=np.int64),
+                upright=frame.upright,
+            )
+        )
+    return photos, kept, left_out, reaching
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from litedetr.batch.processes import ALONE, Processes
 from litedetr.boxes import cxcywh_to_xyxy, iou, iou_and_giou
 from litedetr.output import LayerOutput
 from litedetr.positions import split_levels, token_centres, valid_ratios
-from litedetr.processes import ALONE, Processes
 from litedetr.training.matching import focal_background
 from litedetr.training.targets import Targets
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,16 +20,19 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 from tqdm import tqdm
 
-from litedetr.detections import distinct, select_best
+from litedetr.batch.processes import ALONE, Processes
+from litedetr.batch.resume import fingerprint
+from litedetr.detections import class_nms, top_k
 from litedetr.image import resize, resized_size
-from litedetr.processes import ALONE, Processes
-from litedetr.resume import fingerprint
 from litedetr.training.augment import Sample
 from litedetr.training.calibration import Calibration, calibrate
-from litedetr.training.data import DataError, PhotoSet, collate, read_annotations
+from litedetr.training.classes import category_ids
+from litedetr.training.confusion import confusion, confusion_svg, precision_svg
+from litedetr.training.data import DataError, PhotoSet, collate
 from litedetr.training.precision import autocast, normalise
 from litedetr.training.results import Found, ResultsFolder
 
+log = logging.getLogger(__name__)
 FIGURES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
@@ -38,9 +43,10 @@ FIGURES = (
 class Evaluation:
     """COCO's twelve figures (0..1; -1 where nothing of that kind exists) and two per class.
 
-    figures: by the names in `FIGURES`; per_class: class name -> {"AP": …, "AP50": …}; person_ap50: AP50 of the class
+    figures: by the names in `FIGURES`; per_class: class name -> {"AP": …, "AP50": …, "AR": …}; person_ap50: AP50 of the class
     called person, None without one; images: how many were measured; seconds: the detector's time; calibration: what the
-    scores mean; per_group: the classes' means over the file's supercategories, {} where it names none.
+    scores mean; per_group: the classes' means over the file's supercategories, {} where it names none; curves: overlap ->
+    precision at 101 recalls; confusion: class names, and `litedetr.training.confusion` at the threshold of best F1.
     """
 
     figures: dict[str, float]
@@ -50,6 +56,8 @@ class Evaluation:
     seconds: float
     calibration: Calibration | None = None
     per_group: dict[str, dict[str, float]] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    confusion: tuple[list[str], list[list[int]]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -59,6 +67,8 @@ class Evaluation:
             "images": self.images,
             "seconds": round(self.seconds, 2),
             "per_group": self.per_group,
+            "curves": self.curves,
+            "confusion": self.confusion,
             "calibration": None if self.calibration is None else asdict(self.calibration),
         }
 
@@ -74,6 +84,11 @@ class Evaluation:
         lines = [f"{name:10} {value:>5}" for name, value in shown.items()]
         lines += [f"{name:14} AP50 {100 * group['AP50']:5.1f}" for name, group in self.per_group.items()]
         lines += [] if self.calibration is None else [self.calibration.table()]
+        width = max([len(name) for name in self.per_class], default=0)
+        lines += [
+            f"{name:{width}}  AP {100 * row['AP']:5.1f}  AP50 {100 * row['AP50']:5.1f}  AR {100 * row['AR']:5.1f}"
+            for name, row in self.per_class.items()
+        ]
         return "\n".join([*lines, f"{self.images} pictures, {self.seconds:.0f} s"])
 
 
@@ -95,24 +110,30 @@ def evaluate(
     """Average precision of ``detector`` on the pictures of a COCO-format file; crowd boxes are ignore regions.
 
     Pictures are resized and padded as `Detector.predict` does it. size: their long side (default: the detector's own
-    ``config.short_side`` and ``config.long_side``); of each ``config.select`` detections count, as the detector's
+    ``config.short_side`` and ``config.long_side``); of each ``config.top_k`` detections count, as the detector's
     authors measured it (DINO 300, Deformable DETR 100). limit: measure the first pictures only; precision: "f32", "bf16" or
     "auto"; photos: the same set, already open (its cache is reused).
     results: a folder that detections are written to as they are made; pictures that it has already are not run again.
     processes: each runs its share of the pictures; the first one measures, all return the same.
-    Class k of the detector is category ``config.category_ids[k]`` of the file, or the k-th one listed if the detector has
-    no category ids of its own.
+    Which class is which category: see `litedetr.training.classes.category_ids`; others count neither for nor against.
+
+    Raises:
+        DataError: there is nothing to find on the pictures.
     """
+    fresh = photos is None
     photos = photos or PhotoSet(annotations, images, cache_bytes=0)
-    ids = category_ids(detector, photos)
+    ids, notes = category_ids(detector.config, photos)
+    for note in notes if fresh else ():
+        log.warning(note)
     device = torch.device(device) if device is not None else next(detector.parameters()).device
     sides = (size, size) if size else (detector.config.short_side, detector.config.long_side)
     folder = None
     if results is not None:
-        about = {"sides": list(sides), "select": detector.config.select, "precision": precision}
-        folder = ResultsFolder(results, {"model": fingerprint(detector), "set": _digest(annotations), **about}, processes)
+        about = {"sides": list(sides), "top_k": detector.config.top_k, "precision": precision}
+        folder = ResultsFolder(results, {"model": fingerprint(detector), "set": _digest(photos.content), **about}, processes)
     known = folder.known if folder else {}
     chosen = range(len(photos))[:limit]
+    content = _of_classes(photos, chosen, ids)
     batches = _batches(photos, chosen, sides, detector.config.size_divisor, batch_size)[processes.rank :: processes.count]
     training = detector.training
     detector.eval()
@@ -134,7 +155,16 @@ def evaluate(
     everything = known | {image: items for part in processes.gather(found) for image, items in part.items()}
     image_ids = [photos.photos[index].id for index in chosen]
     listed = [entry for image in image_ids for entry in everything[image]]
-    return processes.from_first(lambda: measure(read_annotations(Path(annotations)), listed, image_ids, seconds))
+    return processes.from_first(lambda: measure(content, listed, image_ids, seconds))
+
+
+def write_charts(result: Evaluation, folder: Path) -> None:
+    """precision-recall.svg and confusion.svg."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "precision-recall.svg").write_text(precision_svg(result.curves), encoding="utf-8")
+    if result.confusion is not None:
+        names, counts = result.confusion
+        (folder / "confusion.svg").write_text(confusion_svg(np.array(counts), names), encoding="utf-8")
 
 
 def coco_paths(folder: Path | str, split: str = "val") -> tuple[Path, Path]:
@@ -154,30 +184,28 @@ def coco_paths(folder: Path | str, split: str = "val") -> tuple[Path, Path]:
     return annotations, images
 
 
-def _digest(path: Path | str) -> str:
-    """Sixteen digits that change with a file's content."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+def _digest(content: dict[str, Any]) -> str:
+    """Sixteen digits that change with a set's content."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def category_ids(detector: nn.Module, photos: PhotoSet) -> Sequence[int]:
-    """The file's category of each of the detector's classes."""
-    given = tuple(detector.config.category_ids)
-    if given:
-        if not set(photos.category_ids) <= set(given):
-            absent = sorted(set(photos.category_ids) - set(given))
-            raise ValueError(
-                f"expected categories that the detector knows in {photos.annotations}, got {absent[:5]} besides; "
-                "measure on a set with the detector's classes"
-            )
-        return given
-    if detector.config.num_classes == len(photos.category_ids):
-        return photos.category_ids
-    if detector.config.num_classes > max(photos.category_ids):
-        return range(detector.config.num_classes)  # outputs counted by category id, as in the published models
-    raise ValueError(
-        f"expected {detector.config.num_classes} categories in {photos.annotations}, got {len(photos.category_ids)}; "
-        "measure on the set of classes that the detector was trained for"
+def _of_classes(photos: PhotoSet, chosen: Sequence[int], ids: Sequence[int | None]) -> dict[str, Any]:
+    """The set's content without the categories that are not among ``ids``.
+
+    Raises:
+        DataError: no object is left in the pictures ``chosen``: there is nothing to find, and no figure.
+    """
+    categories, annotations = (
+        [entry for entry in photos.content[key] if entry[name] in ids]
+        for key, name in (("categories", "id"), ("annotations", "category_id"))
     )
+    images = {photos.photos[index].id for index in chosen}
+    if not any(entry["image_id"] in images and not entry["iscrowd"] for entry in annotations):
+        raise DataError(
+            f"expected a box of the detector's classes on the {len(images)} pictures to measure of {photos.annotations}, got "
+            "none; measure on more pictures, or on a set with objects"
+        )
+    return {**photos.content, "categories": categories, "annotations": annotations}
 
 
 def _batches(
@@ -207,7 +235,7 @@ def _detect(
     photos: PhotoSet,
     batch: list[int],
     canvas: tuple[int, int],
-    ids: Sequence[int],
+    ids: Sequence[int | None],
     precision: str,
     device: torch.device,
 ) -> Found:
@@ -216,19 +244,22 @@ def _detect(
     mask = loaded.mask.to(device)
     with autocast(device, precision):
         output = detector(normalise(loaded.images.to(device), mask, detector.config), mask)
-    sizes = torch.tensor([(photos.photos[index].height, photos.photos[index].width) for index in batch], device=device)
-    best = select_best(output.logits, output.boxes, sizes, detector.config.select)
+    logits, all_boxes = (tensor.float().cpu().numpy() for tensor in (output.logits, output.boxes))
     results: Found = {}
-    for index, scores, labels, boxes, _ in zip(batch, *(t.cpu() for t in best), strict=True):
-        photo, kept = photos.photos[index], distinct(boxes, labels, detector.config.duplicates)
+    for place, index in enumerate(batch):
+        photo = photos.photos[index]
+        size = (photo.height, photo.width)
+        scores, labels, boxes, _ = top_k(logits[place], all_boxes[place], size, detector.config.top_k)
+        kept = class_nms(boxes, labels, detector.config.nms_iou)
         results[photo.id] = [
             {
                 "image_id": photo.id,
-                "category_id": int(ids[label]),
+                "category_id": ids[label],
                 "bbox": [left, top, right - left, bottom - top],
                 "score": score,
             }
             for score, label, (left, top, right, bottom) in zip(*(t[kept].tolist() for t in (scores, labels, boxes)), strict=True)
+            if ids[label] is not None
         ]
     return results
 
@@ -245,15 +276,24 @@ def measure(content: dict[str, Any], results: list[dict[str, Any]], image_ids: S
     for k, category in enumerate(coco.params.catIds):
         every = precision[:, :, k, 0, -1]
         if (every > -1).any():
-            per_class[names[category]] = {"AP": float(every.mean()), "AP50": float(every[0].mean())}
+            recall = coco.eval["recall"][:, k, 0, -1]
+            per_class[names[category]] = {
+                "AP": float(every.mean()), "AP50": float(every[0].mean()), "AR": float(recall.mean()),
+            }  # fmt: skip
+    calibration = calibrate(content, results, image_ids)
+    known = (precision[0, :, :, 0, -1] > -1).any(0)  # classes of which there is an object
+    means = {index: precision[index][:, known, 0, -1].mean(1) for index in (0, 5, 8) if known.any()}
+    curves = {f"{0.5 + 0.05 * index:.2f}": values.round(4).tolist() for index, values in means.items()}
     return Evaluation(
         figures={name: float(value) for name, value in zip(FIGURES, coco.stats, strict=True)},
         per_class=per_class,
         person_ap50=per_class.get("person", {}).get("AP50"),
         images=len(image_ids),
         seconds=seconds,
-        calibration=calibrate(content, results, image_ids),
+        calibration=calibration,
         per_group=_groups(content, per_class),
+        curves=curves,
+        confusion=(list(names.values()), confusion(content, results, image_ids, calibration.threshold).tolist()),
     )
 
 

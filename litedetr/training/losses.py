@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from litedetr.batch.processes import ALONE, Processes
 from litedetr.boxes import cxcywh_to_xyxy, iou_and_giou
 from litedetr.output import DetectorOutput, LayerOutput
-from litedetr.processes import ALONE, Processes
 from litedetr.training.denoising import Denoising
 from litedetr.training.dense import DenseSettings, dense_losses
 from litedetr.training.distillation import DistillationSettings

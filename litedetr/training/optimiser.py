@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from litedetr.training.classes import CLASS_PARTS
 from litedetr.training.recipes import EmaSettings, OptimiserSettings
 
 
 def parameter_groups(model: nn.Module, settings: OptimiserSettings) -> list[dict]:
-    """Backbone, sampling offsets, parts that start trained, the rest; each with and without weight decay.
+    """Backbone, sampling offsets, parts that start trained, what has a row per class, the rest; with and without weight decay.
 
     Biases, norms and embeddings (and every other parameter of one dimension) do not decay. Frozen ones are left out.
     """
@@ -30,6 +31,8 @@ def parameter_groups(model: nn.Module, settings: OptimiserSettings) -> list[dict
             rate = settings.rate * settings.offsets
         elif any(name.startswith(f"{part}.") for part in settings.trained):
             rate = settings.rate * settings.trained_factor
+        elif name.startswith(CLASS_PARTS):
+            rate = settings.rate * settings.classes
         plain = parameter.ndim <= 1 or name in embeddings or name.endswith("level_embed")
         groups.setdefault((rate, 0.0 if plain else settings.decay), []).append(parameter)
     return [

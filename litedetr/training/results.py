@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from litedetr.processes import Processes
-from litedetr.resume import begin, whole_lines
+from litedetr.batch.processes import Processes
+from litedetr.batch.resume import begin, whole_lines
 
 Found = dict[int, list[dict[str, Any]]]
 """Picture id -> its detections in COCO's results format."""

@@ -14,12 +14,12 @@ from litedetr.backbones.nanodet import load_nanodet_backbone
 from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
 from litedetr.encoder import InterleavedEncoder
+from litedetr.training.annotations import few
+from litedetr.training.classes import CLASS_PARTS, same_names
 from litedetr.training.data import PhotoSet
 from litedetr.training.recipes import Recipe
 
 log = logging.getLogger(__name__)
-CLASS_PARTS = ("heads.classes.", "selection.class_head.", "label_embed.")
-"""Weights that have a row per class."""
 
 
 def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
@@ -102,7 +102,8 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
     detector = Detector(config)
     state, weights = detector.state_dict(), trained.state_dict()
     anew = ("dense_head.", *(f"{name}." for name in fresh))
-    known = [name for name in now if name in before]
+    common = same_names(now, before)
+    known = [now[place] for place in common]
     if unused := [key for key in weights if key not in state and not key.startswith(anew)]:
         raise ValueError(
             f"expected a detector that takes every weight of {source}, got one without {unused[0]} ({len(unused)} in all); "
@@ -113,7 +114,7 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
             continue
         if before != now and key.startswith(CLASS_PARTS):
             if known:
-                value[[now.index(name) for name in known]] = weights[key][[before.index(name) for name in known]]
+                value[list(common)] = weights[key][list(common.values())]
         elif key in weights and weights[key].shape == value.shape:
             value.copy_(weights[key])
         else:
@@ -128,10 +129,6 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
         log.info(
             "starting from %s: its %d classes are not the %d of %s, so the class heads are made anew; %s",
             source, len(before), len(now), photos.annotations,
-            f"{len(known)} that both know keep their weights ({_few(known)})" if known else "the two have no class in common",
+            f"{len(known)} that both know keep their weights ({few(known)})" if known else "the two have no class in common",
         )  # fmt: skip
     return detector
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

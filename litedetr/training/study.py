@@ -24,7 +24,7 @@ from litedetr.cost import gmacs
 from litedetr.detector import Detector
 from litedetr.schedule import EncoderSchedule
 from litedetr.training.bootstrap import class_records, resampled
-from litedetr.training.data import PhotoSet, read_annotations
+from litedetr.training.data import PhotoSet
 from litedetr.training.denoising import DenoisingSettings
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.loop import train
@@ -166,7 +166,7 @@ def spread(found: dict[str, Any], data: Path | str, out: Path | str, rounds: int
     """
     rows = [row for row in found["variants"] if row["runs"]]
     photos = PhotoSet.open(Path(data), "val")
-    content, ids = read_annotations(photos.annotations), [photo.id for photo in photos.photos]
+    content, ids = photos.content, [photo.id for photo in photos.photos]
     once, records = [], []
     for name, run in ((f"{row['name']}-{run['seed']}", run) for row in rows for run in row["runs"]):
         detector, results = Detector.from_pretrained(str(Path(out) / name / "weights")), Path(out) / name / "val"

@@ -1,10 +1,11 @@
-import numpy as np
 import pytest
-from PIL import Image
 
-from app.run import Run
-from app.state import ViewState
+from app.run.run import Run
+from app.run.state import ViewState
+from tests.apart import run as run_apart
 from tests.app import live
+from tests.app.faults import last_event, until
+from tests.pictures import scene
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +25,15 @@ def everything() -> ViewState:
     return ViewState(threshold=0.0)
 
 
-def scene(width: int, height: int) -> Image.Image:
-    """Noise with two plain shapes in it."""
-    pixels = np.random.default_rng(3).integers(90, 140, (height, width, 3), dtype=np.uint8)
-    pixels[height // 4 : height // 2, width // 8 : width // 3] = (200, 40, 30)
-    pixels[height // 2 : height - 20, width // 2 : width - 30] = (30, 60, 190)
-    return Image.fromarray(pixels)
+@pytest.fixture(scope="session")
+def url() -> str:
+    """The address of the running page."""
+    return live.address()
+
+
+@pytest.fixture
+def served_after(engine, url):
+    """After the test the queue is empty, and a run is made."""
+    yield
+    until(lambda: len(engine.queue) == 0)
+    assert engine.store.get(run_apart(last_event(url))["run"]).spared == ""

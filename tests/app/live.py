@@ -12,7 +12,8 @@ from pathlib import Path
 import gradio as gr
 import torch
 
-from app.engine import Engine, RunStore
+from app.engine.engine import Engine
+from app.engine.store import RunStore
 from app.ui import build, launch_options
 from litedetr import Detector
 from litedetr.weights import EMBEDDED

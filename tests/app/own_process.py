@@ -52,8 +52,8 @@ class Server:
 
     def ask(self, endpoint: str, photo: Path, **options: Any) -> dict[str, Any]:
         """Upload a photo, call an endpoint, wait for its answer."""
-        order = {"photo": {"path": self.upload(photo), "meta": {"_type": "gradio.FileData"}}, **options}
-        made = self.get(f"/gradio_api/call/v2/{endpoint}", json.dumps(order).encode(), Content_Type="application/json")
+        request = {"photo": {"path": self.upload(photo), "meta": {"_type": "gradio.FileData"}}, **options}
+        made = self.get(f"/gradio_api/call/v2/{endpoint}", json.dumps(request).encode(), Content_Type="application/json")
         lines = self.get(f"/gradio_api/call/{endpoint}/{json.loads(made)['event_id']}").decode().splitlines()
         if "event: complete" not in lines:
             raise AssertionError(f"{endpoint} answered {lines}")

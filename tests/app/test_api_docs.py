@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from app.programs import MCP
+from app.server.endpoints import MCP
 from tests.apart import in_a_thread
 from tests.apart import run as run_apart
 from tests.app import live
@@ -64,7 +64,7 @@ def test_javascript():
 
 
 def test_every_key_of_the_answers_is_described(engine):
-    from app.explain import explain
+    from app.server.explain import explain
 
     photo = ROOT / "assets" / "examples" / "cat.jpg"
     answers = engine.detect(photo, 0.0).to_dict(), explain(engine.run(photo, keep=False))

@@ -33,8 +33,8 @@ def content(file: Path | bytes) -> bytes:
 
 def test_the_whole_space_is_uploaded_and_brought_up_to_date(hub):
     assert deploy(NAME, token=TOKEN) == f"{hub.url}/spaces/{NAME}"
-    order = hub.made[0]
-    assert (order["type"], order["sdk"]) == ("space", "gradio")
+    request = hub.made[0]
+    assert (request["type"], request["sdk"]) == ("space", "gradio")
     space = hub.repos[NAME].files
     expected = contents()
     assert set(space) == {*expected, ".gitattributes"}
@@ -69,7 +69,8 @@ def test_nothing_else_is_uploaded(tmp_path, monkeypatch):
     assert {"app.py", "README.md", "requirements.txt", "packages.txt", "LICENSE", "app/ui.py", "ext/attention.cpp"} <= names
     assert {"assets/weights/model.safetensors", "assets/weights/config.json", "assets/examples/cat.jpg"} <= names
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.splitlines()
-    needed = {name for name in tracked if name.startswith(("app/", "litedetr/", "ext/", "assets/"))} - {"litedetr/ext"}
+    needed = {name for name in tracked if name.startswith(("app/", "litedetr/", "ext/", "assets/"))}
+    needed -= {"litedetr/ext", "litedetr/assets"}  # links
     assert needed <= names, "a kind of file that the page needs is left out"
     for folder in module.FOLDERS:
         (tmp_path / folder / "__pycache__").mkdir(parents=True)
@@ -99,6 +100,17 @@ def test_packages_for_each_hardware():
         assert len(card.data.short_description) <= 60
         assert "SenseTime/deformable-detr" in card.data.models
         assert card.text.strip() == SpaceCard((ROOT / "README.md").read_text(encoding="utf-8")).text.strip()
+
+
+def test_a_space_that_starts_with_another_model(hub):
+    deploy(NAME, token=TOKEN, model="lite-dino-r50-h3l1-2x3")
+    assert hub.variables == {NAME: {"LITEDETR_MODEL": "lite-dino-r50-h3l1-2x3"}}
+    card = SpaceCard(hub.repos[NAME].files["README.md"].decode())
+    assert (card.data.startup_duration_timeout, card.data.get("preload_from_hub")) == ("1h", None)
+    for model, repo in (("me/mine", "me/mine"), ("deformable-detr-r50", "SenseTime/deformable-detr")):
+        card = SpaceCard(readme(model=model))
+        assert card.data.preload_from_hub == [f"{repo} config.json,model.safetensors"]
+    assert main([NAME, "--dry-run", "--model", "lite-dino-r60"]) == 1
 
 
 def test_what_the_hub_does_not_take(hub, capsys, tmp_path, monkeypatch):

@@ -1,86 +1,20 @@
 """What goes wrong on a running page, over real HTTP: who is hit hears a sentence, and the next one is served as ever."""
 
 import asyncio
-import ctypes
-import threading
 import time
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
-from app.text import say
+from app.engine.time_limit import Deadline
+from app.i18n import say
 from tests.apart import run as run_apart
 from tests.app import live
-from tests.load.photos import photo
+from tests.app.faults import PHOTO, allocate, close_tab, fail, half_way, hooked, kill, last_event, on_the_gpu, there, until
 from tests.load.visitor import Visitor, Waiting
 
-PATIENCE = 120
-PHOTO = photo(1, 160)
-
-
-@pytest.fixture(scope="module")
-def url() -> str:
-    return live.address()
-
-
-@pytest.fixture(autouse=True)
-def served_after(engine, url):
-    """After every fault the line is empty, and a run is made."""
-    yield
-    until(lambda: len(engine.line) == 0)
-    news = run_apart(order(url))
-    assert engine.store.get(news["run"]).spared == ""
-
-
-async def order(url: str, **request: str) -> dict:
-    """The last news of a photo sent by a visitor of its own."""
-    async with Visitor(url) as visitor:
-        file = await visitor.upload(PHOTO, "a.jpg")
-        return (await Waiting().follow(visitor.analyse(file, **request))).last
-
-
-def until(true) -> None:
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-
-
-@contextmanager
-def hooked(module: torch.nn.Module, act):
-    """`act` is called with a module's input before it runs."""
-    hook = module.register_forward_pre_hook(lambda _, given: act(given))
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-@contextmanager
-def half_way(engine):
-    """Stops the next run at the first decoder layer until the event is set; the list tells whether it came to the last one."""
-    reached, go, through = threading.Event(), threading.Event(), []
-
-    def stop(given) -> None:
-        reached.set()
-        assert go.wait(PATIENCE)
-
-    layers = engine.detector.decoder.layers
-    with hooked(layers[0], stop), hooked(layers[-1], through.append):
-        yield reached, go, through
-        until(lambda: len(engine.line) == 0)
-
-
-async def there(event: threading.Event) -> None:
-    assert await asyncio.to_thread(event.wait, PATIENCE)
-
-
-async def close_tab(reading: asyncio.Task) -> None:
-    """The connection breaks off."""
-    reading.cancel()
-    await asyncio.gather(reading, return_exceptions=True)
+pytestmark = pytest.mark.usefixtures("served_after")
 
 
 def test_a_second_click_ends_the_first_run_half_way(engine, url):
@@ -115,40 +49,23 @@ def test_a_closed_tab_ends_its_run_half_way(engine, url):
     assert run_apart(leave()) == []
 
 
-def test_a_closed_tab_leaves_the_line(engine, url):
+def test_a_closed_tab_leaves_the_queue(engine, url):
     async def leave():
         async with Visitor(url) as visitor:
             file = await visitor.upload(PHOTO, "a.jpg")
-            with engine.line.turn():
+            with engine.queue.turn(alone=True):
                 reading = asyncio.create_task(Waiting().follow(visitor.analyse(file)))
-                await asyncio.to_thread(until, lambda: len(engine.line) == 2)
+                await asyncio.to_thread(until, lambda: len(engine.queue) == 2)
                 await close_tab(reading)
-                await asyncio.to_thread(until, lambda: len(engine.line) == 1)
+                await asyncio.to_thread(until, lambda: len(engine.queue) == 1)
 
     run_apart(leave())
-
-
-def fail(given) -> None:
-    raise RuntimeError("/secret/path")
-
-
-def kill(given) -> None:
-    """As if from outside: this thread ends at its next step."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(threading.get_ident()), ctypes.py_object(SystemExit))
 
 
 @pytest.mark.parametrize(("fault", "lang"), [(fail, "en"), (kill, "ko")])
 def test_a_model_that_fails_or_is_killed(engine, url, fault, lang):
     with hooked(engine.detector.decoder.layers[0], fault):
-        assert run_apart(order(url, lang=lang))["error"] == say(lang, "error.inside")
-
-
-def allocate(given) -> None:
-    torch.empty(2**50, dtype=torch.uint8)
-
-
-def on_the_gpu(given) -> None:
-    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        assert run_apart(last_event(url, lang=lang))["error"] == say(lang, "error.inside")
 
 
 @pytest.mark.parametrize(("fault", "lang", "words"), [(allocate, "en", "at half the size"), (on_the_gpu, "ko", "절반 크기")])
@@ -160,8 +77,8 @@ def test_too_little_memory_for_the_whole_photo(engine, url, fault, lang, words):
     async def visit():
         async with Visitor(url) as visitor:
             file = await visitor.upload(PHOTO, "a.jpg")
-            news = (await Waiting().follow(visitor.analyse(file, lang=lang))).last
-            return await visitor.ask("open_run", run=news["run"], state={"lang": lang})
+            event = (await Waiting().follow(visitor.analyse(file, lang=lang))).last
+            return await visitor.ask("open_run", run=event["run"], state={"lang": lang})
 
     with hooked(engine.detector.backbone, large):
         opened = run_apart(visit())
@@ -184,7 +101,7 @@ def test_a_gpu_too_small_for_any_size(engine, url, monkeypatch):
     small = object.__new__(OnGpu)
     small.__dict__ = engine.detector.__dict__
     monkeypatch.setattr(engine.gpu, "own", lambda *_: small)
-    run = engine.store.get(run_apart(order(url))["run"])
+    run = engine.store.get(run_apart(last_event(url))["run"])
     monkeypatch.undo()
     assert run.spared == "cpu"
     same = engine.run(PHOTO)
@@ -192,6 +109,19 @@ def test_a_gpu_too_small_for_any_size(engine, url, monkeypatch):
     assert say("ko", "note.cpu") != say("en", "note.cpu")
 
 
+def test_a_run_that_takes_too_long_is_ended(engine, url, monkeypatch):
+    monkeypatch.setattr(engine.pace, "deadline", lambda gmacs: Deadline(0.2))
+    monkeypatch.setattr(engine.models, "trusts", lambda source: False)
+    monkeypatch.setattr("app.engine.models.admit", lambda source: None)
+    through = []
+    with (
+        hooked(engine.detector.decoder.layers[0], lambda _: time.sleep(0.3)),
+        hooked(engine.detector.decoder.layers[-1], through.append),
+    ):
+        assert run_apart(last_event(url, lang="ko"))["error"] == say("ko", "error.slow", seconds=0)
+    assert not through
+
+
 def test_too_little_memory_for_any_photo(engine, url):
     with hooked(engine.detector.backbone, allocate):
-        assert run_apart(order(url, lang="ko"))["error"] == say("ko", "error.memory") != say("en", "error.memory")
+        assert run_apart(last_event(url, lang="ko"))["error"] == say("ko", "error.memory") != say("en", "error.memory")

@@ -11,12 +11,13 @@ import plotly.graph_objects as go
 import pytest
 from PIL import Image
 
-from app.engine import EXAMPLES
+from app.engine.engine import EXAMPLES
 from app.figure import FigureError, look, main, redraw, standalone, write
-from app.state import ViewState
+from app.lessons import lesson
+from app.run.state import ViewState
 from app.views import VIEWS, points
 from tests.app import live
-from tests.app.conftest import scene
+from tests.pictures import scene
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def photo_in(text):
 def test_a_redrawn_figure_is_the_pages_with_the_photo_inside(engine, looked):
     run, state = looked
     figure = redraw(scene(330, 210), state.to_url(), engine=engine)
-    for (name, x), (other, expected) in zip(traces(figure), traces(points.figure(run, state)), strict=True):
+    for (name, x), (other, expected) in zip(traces(figure), traces(points.VIEW.figure(run, state)), strict=True):
         assert name == other
         np.testing.assert_allclose(x, expected)
     assert photo_in(figure.layout.images[0].source).size == (330, 210)
@@ -56,6 +57,31 @@ def test_every_view_stands_alone(looked, name):
     drawings = re.search(r"^const drawings = (.*);$", text, re.MULTILINE)[1]
     for drawing in json.loads(drawings.replace("<\\/", "</")):
         go.Figure(drawing)
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_every_view_from_the_command_and_from_python(engine, name, tmp_path, monkeypatch):
+    """Those that run the model again, too."""
+    monkeypatch.setattr("app.figure.Engine", lambda model: engine)
+    scene(330, 210).save(tmp_path / "scene.png")
+    state = "q=0&box=0.1,0.1,0.5,0.6"
+    for kind in ("html", "json"):
+        given = [str(tmp_path / "scene.png"), "--view", name, "--state", state, "--out", str(tmp_path / f"figure.{kind}")]
+        assert main(given) == 0
+    figure = redraw(tmp_path / "scene.png", f"view={name}&{state}")
+    written = go.Figure(json.loads((tmp_path / "figure.json").read_text(encoding="utf-8")))
+    assert [(trace.type, trace.name) for trace in written.data] == [(trace.type, trace.name) for trace in figure.data]
+    run, state = look(tmp_path / "scene.png", f"view={name}&{state}")
+    job = VIEWS[name].job(run, state)
+    assert job is None or job in run.extras
+
+
+@pytest.mark.parametrize("link", sorted({stop["link"] for stop in lesson("en")}))
+def test_every_state_of_the_lesson(engine, link):
+    """On a photo of one's own, where the example has other queries."""
+    run, state = look(scene(330, 210), link, engine=engine)
+    redraw(scene(330, 210), link, engine=engine)
+    assert standalone(run, state).count("<script>") == 2
 
 
 def test_class_names_cannot_leave_their_place(looked, monkeypatch):
@@ -94,7 +120,7 @@ def test_a_picture_from_the_command(looked, tmp_path, monkeypatch, capsys):
     assert text.startswith("<svg")
     assert photo_in(text).size == (330, 210)
     run, state = looked
-    expected = sum(len(x) for name, x in traces(points.figure(run, state)) if re.match(r"S\d", name or ""))
+    expected = sum(len(x) for name, x in traces(points.VIEW.figure(run, state)) if re.match(r"S\d", name or ""))
     assert len(re.findall(r'<path class="point', text)) >= expected
     assert main([str(tmp_path / "none.png"), "--out", str(out)]) == 1
     assert "none.png" in capsys.readouterr().err

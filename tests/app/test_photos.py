@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.exports import png
+from app.server.exports import png
 from litedetr.image import PhotoError
-from tests.app.conftest import scene
+from tests.pictures import scene
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:

@@ -9,9 +9,9 @@ import axe_playwright_python
 import numpy as np
 from playwright.sync_api import Page
 
-from app.run import Run
-from app.selection import select
-from app.state import ViewState
+from app.run.choice import choose
+from app.run.run import Run
+from app.run.state import ViewState
 from app.views import points, view_of
 from tests.app import live
 
@@ -143,14 +143,13 @@ def drawn(page: Page) -> dict[str, np.ndarray]:
 def assert_drawn(page: Page) -> None:
     """The points on the screen are the trace's, and the page says so in marks that Plotly really drew."""
     run, state = current(page)
-    expected = {
-        trace.meta: np.stack((trace.x, trace.y), 1) for trace in points.figure(run, state).data if isinstance(trace.meta, str)
-    }
+    traces = points.VIEW.figure(run, state).data
+    expected = {trace.meta: np.stack((trace.x, trace.y), 1) for trace in traces if isinstance(trace.meta, str)}
     shown = drawn(page)
     assert set(shown) == set(expected)
     for scale, rows in expected.items():
         np.testing.assert_allclose(shown[scale], rows, rtol=1e-5, atol=1e-3)
-    assert page.locator(".ld-stop.now").get_attribute("data-stop") == select(run, state).step.name
+    assert page.locator(".ld-stop.now").get_attribute("data-stop") == choose(run, state).step.name
     marks = page.evaluate("document.querySelectorAll('.ld-plot .scatterlayer .points path').length")
     assert marks >= sum(map(len, expected.values()))
 
@@ -166,7 +165,7 @@ def _coordinates(page: Page) -> list[list[list[float | None] | None]]:
 def assert_shown(page: Page) -> tuple[Run, ViewState, dict]:
     """The figure, facts and notes on the screen are the view's, for the state that the page is in."""
     run, state = current(page)
-    view = view_of(state.view)
+    view = view_of(state.view, run)
     assert page.locator(".ld").get_attribute("data-view") == state.view
     expected = view.figure(run, state).data
     figure = _coordinates(page)

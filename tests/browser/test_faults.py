@@ -2,12 +2,11 @@
 
 import pytest
 
-from app.text import say
+from app.i18n import say
 from tests.app import live
-from tests.app.conftest import scene
-from tests.app.test_faults import hooked, on_the_gpu
-from tests.app.test_faults_hub import full_disk
+from tests.app.faults import full_disk, hooked, on_the_gpu
 from tests.browser.driver import current, open_page, send
+from tests.pictures import scene
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.engine import EXAMPLE_NAMES, EXAMPLES
-from tests.app import live
-from tests.app.conftest import scene
+from app.engine.engine import EXAMPLE_NAMES, EXAMPLES
 from tests.browser.driver import assert_drawn, click, current, drawn, open_page, place, send, settle
+from tests.pictures import scene
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_upload_then_click_then_the_points_move(page, url, photo):
     assert np.linalg.norm(seen[0] - seen[1]) > 50
     assert page.locator('[data-part="rebuilt"].good').count() == 1
     assert float(page.locator("[data-error]").get_attribute("data-error")) < 1e-5
-    assert page.evaluate("document.querySelector('.ld-shares').data.length") == 4
+    assert page.evaluate("document.querySelector('.ld-shares > .ld-chart').data.length") == 4
     assert page.locator(".ld-shares .annotation-text").first.text_content().split() == ["Σ", "1.000"]
     assert "my" not in page.url  # nothing of a visitor's own photo is in the link
     assert "at=" not in page.url
@@ -200,17 +199,6 @@ def test_a_bad_picture_is_a_sentence_and_the_page_lives_on(page, url, photo, tmp
     send(page, photo)
     assert page.locator('[role="alert"]').is_hidden()
     assert current(page)[0].size == (210, 330)
-
-
-def test_an_expired_run_is_a_sentence(page, url, photo):
-    open_page(page, url)
-    send(page, photo)
-    live.engine().store._runs.pop(page.evaluate("liteDetr.info.run"))
-    click(page, 0.5, 0.5)
-    assert "no longer kept" in page.locator('[role="alert"]').inner_text()
-    page.locator('[data-example="coffee"]').click()
-    page.wait_for_function("liteDetr.info.name === 'coffee'")
-    assert page.locator('[role="alert"]').is_hidden()
 
 
 def test_dropped_pasted_and_taken_photos(page, url, photo):

@@ -34,7 +34,7 @@ def test_a_tap_shows_where_it_looked(phone):
     settle(phone)
     assert current(phone)[1].point == pytest.approx((0.3, 0.6), abs=0.02)
     assert_drawn(phone)
-    assert phone.locator(".ld-of-points").first.is_visible()
+    assert phone.locator("[data-card=query]").first.is_visible()
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
 
 

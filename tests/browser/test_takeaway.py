@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.views import points
+from app.views import VIEWS, points
 from tests.app import live
 from tests.browser.conftest import watched
 from tests.browser.driver import current, open_page, send
@@ -45,7 +45,7 @@ def test_svg_and_png_hold_the_photo(dialog, tmp_path):
     photo = re.search(r"data:image/jpeg;base64,([\w+/=]+)", text)[1]
     run, state = current(dialog)
     assert Image.open(io.BytesIO(base64.b64decode(photo))).size == run.size[::-1]
-    expected = sum(len(trace.x) for trace in points.figure(run, state).data if trace.mode == "markers")
+    expected = sum(len(trace.x) for trace in points.VIEW.figure(run, state).data if trace.mode == "markers")
     assert len(re.findall(r'<path class="point', text)) == expected
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", text)
     picture = Image.open(save(dialog, "png", tmp_path))
@@ -66,7 +66,7 @@ def test_the_page_of_its_own_works_offline(dialog, context, tmp_path):
         photo = other.locator(".figure image").first.get_attribute("href")
     finally:
         context.set_offline(False)
-    expected = [trace.x for trace in points.figure(run, state).data if re.match(r"S\d$", str(trace.meta))]
+    expected = [trace.x for trace in points.VIEW.figure(run, state).data if re.match(r"S\d$", str(trace.meta))]
     for x, right in zip(drawn, expected, strict=True):
         np.testing.assert_allclose(x, right, rtol=1e-5)
     assert photo.startswith("data:image/jpeg;base64")
@@ -87,9 +87,29 @@ def test_the_lines_of_python_draw_it_again(dialog, tmp_path):
     subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True, timeout=300)
     assert "<html" in (tmp_path / "figure.html").read_text(encoding="utf-8")[:200]
     again, photo = json.loads((tmp_path / "figure.json").read_text(encoding="utf-8"))
-    for x, right in zip(again, points.figure(run, state).data, strict=True):
+    for x, right in zip(again, points.VIEW.figure(run, state).data, strict=True):
         np.testing.assert_allclose(np.array(x, dtype=float), np.array(right.x, dtype=float), rtol=1e-3, atol=0.05)
     assert photo.startswith("data:image/jpeg")
+
+
+def test_the_lines_of_python_of_every_view_run(dialog, tmp_path):
+    codes = dialog.evaluate(
+        """async (views) => {
+        const { snippet } = await import("/lite/stage/js/takeaway.js");
+        return views.map((view) => snippet({ ...liteDetr.state, view, q: '0', box: '0.1,0.1,0.5,0.6' }, liteDetr.info));
+    }""",
+        list(VIEWS),
+    )
+    told = "print(view, len(figure.data) + len(figure.layout.images))"
+    once = "import functools, app.figure\napp.figure.Engine = functools.cache(app.figure.Engine)\n"
+    script = once + "\n".join(f"{code}\nview = {view!r}\n{told}" for view, code in zip(VIEWS, codes, strict=True))
+    (tmp_path / "again.py").write_text(script, encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "LITEDETR_MODEL": str(live.model_folder()), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run([sys.executable, "again.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert ran.stderr == ""
+    drawn = dict(line.split() for line in ran.stdout.splitlines())
+    assert list(drawn) == list(VIEWS)
+    assert all(int(parts) > 0 for parts in drawn.values())
 
 
 def test_a_link_is_the_state_and_never_somebodys_photo(page, url, tmp_path):

@@ -2,10 +2,10 @@
 
 from urllib.parse import parse_qsl
 
-from app.lesson import lesson
-from app.state import ViewState
-from tests.app.conftest import scene
+from app.lessons import lesson
+from app.run.state import ViewState
 from tests.browser.driver import assert_drawn, current, open_page, send, serious, settle, themes, too_wide
+from tests.pictures import scene
 
 STOPS = [ViewState.from_query(stop["link"]) for stop in lesson("en")]
 

@@ -3,12 +3,13 @@
 import json
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from app.selection import select
-from app.views import VIEWS, desire
+from app.run.choice import choose
+from app.views import VIEWS
 from tests.browser.driver import assert_shown, click, current, open_page, place, settle
 
 NAMES = list(VIEWS)
@@ -110,7 +111,7 @@ def test_footprints(page, url):
     assert state.heat
     grid = page.evaluate("liteDetr.plot.node.data.find(({ type }) => type === 'heatmap').z.map((row) => [...row])")
     total = np.sum(grid)
-    assert total / 100 == pytest.approx(1 - outside(select(run, state)), abs=1e-4)
+    assert total / 100 == pytest.approx(1 - outside(choose(run, state)), abs=1e-4)
     assert "heat=1" in page.url
 
 
@@ -146,7 +147,6 @@ def test_panels_zoom_as_one_and_take_clicks(page, url):
     assert page.evaluate("spot => liteDetr.plot.locate(...spot)", spot) == pytest.approx([0.3, 0.6], abs=0.01)
 
 
-@pytest.mark.skipif("missed" not in VIEWS, reason="there is no view that asks for a box")
 def test_a_box_by_drag_by_clicks_and_by_keys(page, url):
     open_page(page, url, "t=0&example=cat&view=missed")
     page.mouse.move(*place(page, 0.2, 0.3))
@@ -178,15 +178,15 @@ class Piecework:
     def __init__(self):
         self.go, self.waits, self.left = threading.Event(), threading.Event(), threading.Event()
 
-    def __call__(self, run, state, detectors, tell):
+    def __call__(self, run, state, detectors, report):
         try:
             for piece in range(20):
-                tell(piece / 20, f"piece {piece}")
+                report(piece / 20, f"piece {piece}")
                 if piece == 5:
                     self.waits.set()
                     self.go.wait(0.2)
                 while piece > 5 and not self.go.is_set():
-                    tell(piece / 20, f"piece {piece}")
+                    report(piece / 20, f"piece {piece}")
                     time.sleep(0.05)
         except BaseException:
             self.left.set()
@@ -197,8 +197,7 @@ class Piecework:
 @pytest.fixture
 def piecework(monkeypatch):
     work = Piecework()
-    monkeypatch.setattr(desire, "job", lambda run, state: "piecework", raising=False)
-    monkeypatch.setattr(desire, "work", work, raising=False)
+    monkeypatch.setitem(VIEWS, "desire", replace(VIEWS["desire"], job=lambda run, state: "piecework", work=work))
     yield work
     work.go.set()
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.backbones import MobileNetV2, NanoDetG, ResNet50, SwinTransformer
+from litedetr.bench.backbones import backbone_ratios
 from litedetr.fast import convolution, dense, strips
 from litedetr.fast.backbone import fast_backbone, fast_neck
-from litedetr.fast.benchmark import backbone_ratios
 from litedetr.fast.convolution import FusedConvolution, SameConvolution, fusing_works
 from litedetr.fast.strips import Chain, MaxPool
 from litedetr.pyramid import PyramidNeck

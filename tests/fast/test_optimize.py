@@ -6,12 +6,13 @@ import torch
 
 from litedetr import Detector
 from litedetr.fast import FastDetector, bfloat16_is_native, dense, optimize
-from tests.test_families import small
+from tests.small_models import small
 
 FAMILIES = (
     "lite-dino-mobilenet", "lite-dino-nanodet-g", "lite-dino-r50-h3l1-2x3", "dino-swin-t", "lite-h-detr-r50-h2l2-2x3",
     "deformable-detr-r50",
     "deformable-detr-r50-refine", "deformable-detr-r50-two-stage", "lite-deformable-detr-r50-h3l1-6x1",
+    "deformable-detr-r50-single-scale", "deformable-detr-r50-single-scale-dc5",
 )  # fmt: skip
 
 
@@ -92,7 +93,7 @@ def test_auto_takes_one_of_them(detector, photo):
     fast = detector.optimize()
     assert isinstance(fast, FastDetector)
     assert fast.dtype == torch.float32 or bfloat16_is_native()
-    assert len(fast.predict(photo, 0.0)) == detector.config.select
+    assert len(fast.predict(photo, 0.0)) == detector.config.top_k
     with pytest.raises(ValueError, match="expected a dtype out of \"auto\", float32, bfloat16, got 'float8'"):
         detector.optimize("float8")
 

@@ -44,7 +44,8 @@ def test_taken(name):
             assert all(corner.max() > 200 for corner in corners)
     if "deep" in name:
         assert int(pixels.max()) == 255
-        assert 60 < int(pixels[4, 8, 0]) < 90  # red as grey
+        assert int(pixels.min()) == 0  # its own range of values
+        assert 30 < int(pixels[4, 8, 0]) < 90  # red as grey
 
 
 def test_a_small_file_that_is_a_large_picture():
@@ -65,7 +66,7 @@ def test_what_may_not_be_read(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("litedetr.image.Image.open", refuse)
+    monkeypatch.setattr("litedetr.photos.decode.Image.open", refuse)
     with pytest.raises(PhotoError) as error:
         open_photo(path)
     assert str(error.value) == "This picture may not be read: change the permissions of the file."

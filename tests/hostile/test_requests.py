@@ -8,11 +8,11 @@ import httpx
 import numpy as np
 import pytest
 
-from app.exports import coco_json
 from app.figure import standalone
-from app.lookups import Lookups
-from app.routes import _plain
-from app.state import ViewState
+from app.run.state import ViewState
+from app.server.exports import coco_json
+from app.server.lookups import Lookups
+from app.server.routes import _plain
 from app.views import VIEWS
 from litedetr.image import PhotoError, open_photo
 from tests.apart import run as run_apart
@@ -62,8 +62,8 @@ def uploaded(http, name: str, content: bytes) -> dict:
 def call(http, name: str, data, text: str | None = None):
     """The answer's data, or its sentence."""
     body = json.dumps({"data": data}) if text is None else text
-    order = http.post(f"/gradio_api/call/{name}", content=body, headers={"Content-Type": "application/json"}).raise_for_status()
-    stream = http.get(f"/gradio_api/call/{name}/{order.json()['event_id']}").raise_for_status().text
+    job = http.post(f"/gradio_api/call/{name}", content=body, headers={"Content-Type": "application/json"}).raise_for_status()
+    stream = http.get(f"/gradio_api/call/{name}/{job.json()['event_id']}").raise_for_status().text
     harmless(stream)
     event, value = re.search(r"event: (complete|error)\ndata: (.*)", stream).groups()
     return json.loads(value) if event == "complete" else json.loads(value)["error"]
@@ -92,12 +92,12 @@ def test_hostile_pictures_on_the_page(url):
         async with Visitor(url) as visitor:
             last = {}
             for name, (content, _) in pictures.refused().items():
-                async for news in visitor.analyse(await visitor.upload(content, name)):
-                    last[name] = news
+                async for event in visitor.analyse(await visitor.upload(content, name)):
+                    last[name] = event
             return last
 
     last = run_apart(send())
-    assert {name: news.get("error") for name, news in last.items()} == {
+    assert {name: event.get("error") for name, event in last.items()} == {
         name: sentence_of(content) for name, (content, _) in pictures.refused().items()
     }
 
@@ -107,7 +107,7 @@ def test_an_odd_picture_runs(engine, name):
     content, size = pictures.taken()[name]
     seen = engine.run(content, name, keep=False)
     assert seen.size == size
-    assert 0 < len(seen.detections) <= engine.detector.config.select
+    assert 0 < len(seen.detections) <= engine.detector.config.top_k
     assert np.isfinite(seen.detections.boxes).all()
 
 

@@ -4,10 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from huggingface_hub import constants, file_download
 
+from litedetr import Detector
+from litedetr.weights import WeightsError
 from tests.hub.server import Hub
-from tests.test_families import small
+from tests.small_models import small
 
 CHUNK = 4096
 """Bytes between two reports of a download's progress."""
@@ -58,3 +61,14 @@ def files(detector, tmp_path_factory) -> dict[str, bytes]:
 
 def read(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def refusal(*arguments, **options) -> str:
+    with pytest.raises(WeightsError) as error:
+        Detector.from_pretrained(*arguments, **options)
+    return str(error.value)
+
+
+def same(one, other) -> bool:
+    own, given = one.state_dict(), other.state_dict()
+    return list(own) == list(given) and all(torch.equal(own[key], given[key]) for key in own)

@@ -204,22 +204,22 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             else:
                 self.answer(404)
 
-        def create(self, order: dict) -> None:
-            name = f"{order['organization']}/{order['name']}"
-            if order["organization"] == "somebody-else":
+        def create(self, request: dict) -> None:
+            name = f"{request['organization']}/{request['name']}"
+            if request["organization"] == "somebody-else":
                 self.answer(403)
                 return
             if name in hub.repos:
                 self.json({"error": "You already created this model repo", "url": f"{hub.url}/{name}"}, 409)
                 return
-            hub.add(name, {}, private=order.get("visibility") == "private" or bool(order.get("private")))
+            hub.add(name, {}, private=request.get("visibility") == "private" or bool(request.get("private")))
             self.json({"url": f"{hub.url}/{name}"})
 
-        def batch(self, order: dict) -> None:
+        def batch(self, request: dict) -> None:
             def action(entry: dict) -> dict:
                 return {"upload": {"href": f"{hub.url}/upload/{entry['oid']}", "header": {}}}
 
-            objects = [{"oid": o["oid"], "size": o["size"], "actions": action(o)} for o in order["objects"]]
+            objects = [{"oid": o["oid"], "size": o["size"], "actions": action(o)} for o in request["objects"]]
             self.json({"transfer": "basic", "objects": objects})
 
         def do_PUT(self) -> None:

@@ -3,26 +3,14 @@
 import json
 
 import pytest
-import torch
 from huggingface_hub import constants
 
 from litedetr import Detector
-from litedetr.weights import WeightsError, read_config
-from tests.hub.conftest import CHUNK, point_at
+from litedetr.weights import read_config
+from tests.hub.conftest import CHUNK, point_at, refusal, same
 from tests.hub.server import TOKEN, Hub
 
 NAME = "owner/tiny"
-
-
-def refusal(*arguments, **options) -> str:
-    with pytest.raises(WeightsError) as error:
-        Detector.from_pretrained(*arguments, **options)
-    return str(error.value)
-
-
-def same(one, other) -> bool:
-    own, given = one.state_dict(), other.state_dict()
-    return list(own) == list(given) and all(torch.equal(own[key], given[key]) for key in own)
 
 
 def test_fresh_with_progress(hub, files, detector):

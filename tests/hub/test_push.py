@@ -4,12 +4,11 @@ import pytest
 from huggingface_hub import constants
 
 from litedetr import Detector
-from litedetr import hub as hub_module
 from litedetr.cli import main
 from litedetr.weights import WeightsError
-from tests.hub.conftest import point_at
+from litedetr.weights import hub as hub_module
+from tests.hub.conftest import point_at, same
 from tests.hub.server import TOKEN, Hub
-from tests.hub.test_download import same
 
 NAME = "me/tiny"
 

@@ -8,22 +8,18 @@ import struct
 import tracemalloc
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save, save_file
 
-from app.models import Models
 from litedetr import Detector
-from litedetr.limits import Limits, folder_bytes, make_room
-from litedetr.weights import WeightsError
-from tests.hub.conftest import CHUNK, read
-from tests.hub.test_download import refusal, same
-from tests.test_transformers import build
+from litedetr.weights.limits import Limits, folder_bytes, make_room
+from tests.hub.conftest import read, refusal, same
+from tests.weights.of_transformers import build
 
 NAME = "owner/tiny"
-LIMITS = Limits(file_bytes=40_000_000, gmacs=20)
+LIMITS = Limits(file_bytes=40_000_000, gmacs=20, memory_bytes=1_000_000_000)
 
 
 class Poison:
@@ -87,7 +83,7 @@ ABSURD = {
     "queries": 10**12,
     "num_classes": 10**9,
     "points": 2.5,
-    "select": True,
+    "top_k": True,
     "backbone_width": "64",
     "schedule": "H3L1-(999+1)x999",
     "short_side": 10**6,
@@ -101,7 +97,7 @@ ABSURD = {
     "backbone": "os.system",
     "class_names": ["\ud800", "y"],
     "category_ids": [1e300, 2],
-    "duplicates": "1",
+    "nms_iou": "1",
 }
 
 
@@ -126,6 +122,19 @@ def test_an_absurd_config_is_refused_before_memory_is_spent(hub, files, field):
     [
         ({"short_side": 8000, "long_side": 8000, "encoder_ffn": 30_000}, "largest tensor has at most"),
         ({"short_side": 3200, "long_side": 3200}, "at most 20 GMACs a photo, got "),
+        ({"queries": 10_000}, "at most 3,000 queries, got 10,000"),
+        ({"points": 64}, "at most 16 points, got 64"),
+        ({"decoder_layers": 60}, "at most 24 decoder_layers, got 60"),
+        ({"schedule": "H3L1-(99+1)x1"}, "at most 64 encoder steps, got 99"),
+        (
+            {"family": "deformable_detr", "two_stage": False, "learned_content": False, "queries": 3000, "num_classes": 50_000,
+             "class_names": [], "category_ids": [], "short_side": 32, "long_side": 32},
+            "class scores of all layers, got ",
+        ),
+        (
+            {"family": "deformable_detr", "two_stage": False, "learned_content": False, "queries": 3000, "heads": 32},
+            "needs at most 1,000 MB for a photo, got one that may need ",
+        ),
         ({"width": 33, "heads": 3}, "expected a model that can be built in owner/tiny, got one that cannot"),
     ],
 )  # fmt: skip
@@ -269,8 +278,8 @@ def test_names_and_shapes_that_make_a_large_model_of_nothing(hub, published, tmp
         state[name] = torch.empty(8_000, 0)
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     hub.add(NAME, published | {"model.safetensors": (tmp_path / "model.safetensors").read_bytes()})
-    assert re.search(
-        r"expected the tensors of a model with [\d,]+ parameters in .*, got [\d,]+ numbers", refusal(NAME, limits=LIMITS)
+    assert refusal(NAME, limits=LIMITS).startswith(
+        "expected weights that fit the model exactly, got 7 misshaped: encoder.layers.0.ffn.linear1.weight (expected (8000, 32), "
     )
 
 
@@ -304,20 +313,3 @@ def test_one_model_with_many_revisions_is_bounded_too(tmp_path):
     assert make_room(tmp_path, 300, 1000, own.name, begins=False)
     assert (own / "new").exists()
     assert not make_room(tmp_path, 900, 1000, own.name, begins=False)
-
-
-def test_through_the_page(hub, files, monkeypatch, tmp_path):
-    """A visitor's model has limits, a listed one has none."""
-    hub.add(NAME, files)
-    monkeypatch.setenv("LITEDETR_LARGEST_MB", "0.001")
-    models = Models("embedded")
-    with pytest.raises(WeightsError, match=r"expected a model of at most 0 MB.*LITEDETR_LARGEST_MB or LITEDETR_LARGEST_GMACS"):
-        models.get(NAME)
-    assert downloaded(hub) == ["config.json"]
-    monkeypatch.setenv("LITEDETR_LARGEST_MB", "100")
-    told = []
-    found = models.get(NAME, lambda done, total: told.append(done)).predict(np.zeros((40, 60, 3), np.uint8), threshold=0.0)
-    assert len(found) > 0
-    assert max(told) >= CHUNK
-    assert (Path(constants.HF_HUB_CACHE).with_name("litedetr-visitors") / "models--owner--tiny").is_dir()
-    assert "models--owner--tiny" not in {folder.name for folder in Path(constants.HF_HUB_CACHE).glob("*")}

@@ -5,9 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from litedetr import Detector
-from tests.hub.conftest import read
-from tests.hub.test_download import refusal
-from tests.test_transformers import build, name_of_2022
+from tests.hub.conftest import read, refusal
+from tests.weights.of_transformers import build, name_of_2022
 
 NAME = "owner/deformable"
 

@@ -21,7 +21,7 @@ from itertools import combinations
 import httpx
 import numpy as np
 
-from app.engine import Engine
+from app.engine.engine import Engine
 from tests.load.visit import Visit, visit, wrong
 
 
@@ -58,14 +58,14 @@ async def crowd(url: str, visitors: int, clicks: int, pause: float) -> tuple[lis
     """All visitors at once, and what the server held meanwhile, twice a second."""
     seen: list[dict[str, int]] = []
 
-    async def watch() -> None:
+    async def sample() -> None:
         while True:
             seen.append(await asyncio.to_thread(held, url))
             await asyncio.sleep(0.5)
 
-    watching = asyncio.create_task(watch())
+    sampling = asyncio.create_task(sample())
     visits = await asyncio.gather(*(visit(url, number, clicks, pause=pause) for number in range(visitors)))
-    watching.cancel()
+    sampling.cancel()
     return list(visits), seen
 
 
@@ -75,14 +75,14 @@ def report(visits: list[Visit], seen: list[dict[str, int]]) -> dict[str, str]:
     whiles = [seconds for made in visits for begun, seconds in made.times if begun < last]
     after = [seconds for made in visits for begun, seconds in made.times if begun >= last]
     queued, ran = ([getattr(made.waiting, name) for made in visits] for name in ("queued", "ran"))
-    told = [made.waiting.places for made in visits if made.waiting.places]
+    places = [made.waiting.places for made in visits if made.waiting.places]
     return {
         "visitors, look-ups": f"{len(visits)}, {len(whiles) + len(after)}",
         "in the queue, median / longest": f"{np.median(queued):.1f} / {max(queued):.1f} s",
         "a run, median / longest": f"{np.median(ran):.2f} / {max(ran):.2f} s",
         "look-ups while runs queue, median / 95 %": _milliseconds(whiles),
         "look-ups after that, median / 95 %": _milliseconds(after),
-        "visitors told their place in the queue": f"{len(told)}, the last one first {max(map(max, told), default=0)}",
+        "visitors told their place in the queue": f"{len(places)}, the last one first {max(map(max, places), default=0)}",
         "memory of the server, most": f"{max(one['memory MB'] for one in seen)} MB",
     }
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from app.engine import EXAMPLE_NAMES, EXAMPLES, Engine
-from app.lookups import Lookups
+from app.engine.engine import EXAMPLE_NAMES, EXAMPLES, Engine
+from app.server.lookups import Lookups
 
 TOLERANCE = 2e-3
 """Of numbers in two answers: threads add in different orders."""

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from app.engine import Engine
+from app.engine.engine import Engine
 from app.ui import build, launch_options
 
 
@@ -36,8 +36,8 @@ def counts(engine: Engine, page: Any, folder: Path) -> dict[str, int]:
         "temporary MB": sum(path.stat().st_size for path in files) // 1024**2,
         "runs kept": len(engine.store),
         "runs kept MB": engine.store.nbytes // 1024**2,
-        "visitors remembered": len(engine.orders._ended),
-        "Gradio: orders": len(queue.event_ids_to_events),
+        "visitors remembered": len(engine.jobs._cancelled),
+        "Gradio: jobs": len(queue.event_ids_to_events),
         "Gradio: message queues": len(queue.pending_messages_per_session),
         "Gradio: sessions": len(sessions),
         "Gradio: iterators": len(page.app.iterators),

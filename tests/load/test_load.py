@@ -14,21 +14,21 @@ def test_everybody_gets_its_own_and_knows_its_place():
     engine = live.engine()
 
     async def crowd():
-        with engine.line.turn():  # somebody has the model until all are there
+        with engine.queue.turn(alone=True):  # somebody has the model until all are there
             visits = [asyncio.create_task(visit(live.address(), number, 4, 160)) for number in range(VISITORS)]
-            while len(engine.line) <= VISITORS:
+            while len(engine.queue) <= VISITORS:
                 assert not any(made.done() for made in visits)
                 await asyncio.sleep(0.02)
-            await asyncio.sleep(1)  # and until the news have gone out
+            await asyncio.sleep(1)  # and until the events have gone out
         return await asyncio.gather(*visits)
 
     visits = run_apart(crowd())
     first = sorted(made.waiting.places[0] for made in visits)
     assert first[0] == 1
-    assert 2 <= first[-1] <= VISITORS  # who reads late gets the newest news only
+    assert 2 <= first[-1] <= VISITORS  # who reads late gets the newest event only
     assert all(made.waiting.places == sorted(made.waiting.places, reverse=True) for made in visits)
     for made in visits:
         assert wrong(engine, made, 160) == []
         assert len(made.answers) == 4
     assert differences(visits[0].opened, visits[1].opened)
-    assert len(engine.line) == 0
+    assert len(engine.queue) == 0

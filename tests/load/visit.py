@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from app.engine import Engine
+from app.engine.engine import Engine
 from tests.load import photos
 from tests.load.visitor import Visitor, Waiting
 

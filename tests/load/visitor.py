@@ -43,40 +43,40 @@ class Visitor:
         await self.http.aclose()
 
     async def upload(self, photo: bytes, name: str) -> dict[str, Any]:
-        """Send a photo; the description of the file that an order names it by."""
+        """Send a photo; the description of the file that a job names it by."""
         answer = await self.http.post("/gradio_api/upload", files={"files": (name, photo)})
         path = answer.raise_for_status().json()[0]
         return {"path": path, "orig_name": name, "size": len(photo), "meta": {"_type": "gradio.FileData"}}
 
     def analyse(self, file: dict[str, Any] | None = None, **request: str) -> AsyncIterator[dict[str, Any]]:
-        """Order a run of an uploaded file or, with ``example="cat"``, of an example; the order's news as they come."""
+        """Ask for a run of an uploaded file or, with ``example="cat"``, of an example; the job's events as they come."""
         self.ticket += 1
-        return self._order("analyse", "news", [file, {"ticket": self.ticket, "visitor": self.name, "lang": "en", **request}])
+        return self._job("analyse", "run_event", [file, {"ticket": self.ticket, "visitor": self.name, "lang": "en", **request}])
 
     def work(self, run: str, state: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
-        """Order what a state needs the model for; the order's news as they come."""
+        """Ask for what a state needs the model for; the job's events as they come."""
         self.ticket += 1
-        return self._order("work", "told", [{"ticket": self.ticket, "visitor": self.name, "run": run, "state": state}])
+        return self._job("work", "work_event", [{"ticket": self.ticket, "visitor": self.name, "run": run, "state": state}])
 
     async def ask(self, name: str, **request: Any) -> dict[str, Any]:
         """Ask one of the page's own functions: open_run, look or cancel."""
         body = {"session_hash": self.session, "component_id": self._page, "fn_name": name, "data": request}
         return (await self.http.post("/gradio_api/component_server", json=body)).raise_for_status().json()
 
-    async def _order(self, event: str, prop: str, data: list[Any]) -> AsyncIterator[dict[str, Any]]:
+    async def _job(self, event: str, prop: str, data: list[Any]) -> AsyncIterator[dict[str, Any]]:
         number, component = self._events[event]
         body = {"data": data, "fn_index": number, "session_hash": self.session, "trigger_id": component, "event_data": None}
         joined = await self.http.post("/gradio_api/queue/join", json=body)
         if joined.is_error:
             yield {"error": joined.json().get("detail", joined.reason_phrase)}
             return
-        order, value = joined.json()["event_id"], None
+        job, value = joined.json()["event_id"], None
         async with self.http.stream("GET", "/gradio_api/queue/data", params={"session_hash": self.session}) as stream:
             async for line in stream.aiter_lines():
                 if not line.startswith("data:"):
                     continue
                 message = json.loads(line[5:])
-                if message.get("event_id") not in (None, order):
+                if message.get("event_id") not in (None, job):
                     continue
                 if message["msg"] == "process_generating":
                     diff = message["output"]["data"][0]
@@ -92,12 +92,12 @@ class Visitor:
 
 
 class Waiting:
-    """How long an order waited for its turn, and what it was told of its place.
+    """How long a job waited for its turn, and what it was told of its place.
 
     Attributes:
-        queued, ran: seconds from the order to the model's first stage, and from there to the end.
+        queued, ran: seconds from the request to the model's first stage, and from there to the end.
         places: how many were before it, as told.
-        last: the last piece of news.
+        last: the last event.
     """
 
     def __init__(self) -> None:
@@ -106,13 +106,13 @@ class Waiting:
         self.places: list[int] = []
         self.last: dict[str, Any] = {}
 
-    async def follow(self, news: AsyncIterator[dict[str, Any]]) -> Waiting:
-        """Read an order's news to the end."""
-        async for item in news:
-            self.last = item
-            if "waiting" in item:
-                self.places.append(item["waiting"])
-            elif self.started is None:
+    async def follow(self, events: AsyncIterator[dict[str, Any]]) -> Waiting:
+        """Read a job's events to the end."""
+        async for event in events:
+            self.last = event
+            if "waiting" in event:
+                self.places.append(event["waiting"])
+            elif self.started is None and "stage" in event:
                 self.started = time.monotonic()
                 self.queued = self.started - self.begun
         self.ran = time.monotonic() - (self.started or self.begun)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from litedetr.ops import cuda, cuda_build, cuda_launch, library
+from tests.ops.cases import CASES, MODES, Case, assert_agree, doubled, run, tensors_of
 from tests.ops.emulated import EmulatedGpu, driver_library
-from tests.ops.test_native import CASES, MODES, Case, assert_agree, doubled, run, tensors_of
 
 try:
     library.compiler()

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from litedetr import ops
-from litedetr.ops import cuda, cuda_benchmark
-from litedetr.ops.benchmark import inputs, levels
-from tests.ops.test_native import CASES, MODES, Case, assert_agree, doubled, run, tensors_of
+from litedetr.bench import cuda as cuda_benchmark
+from litedetr.bench.core import inputs, levels
+from litedetr.ops import cuda
+from tests.ops.cases import CASES, MODES, Case, assert_agree, doubled, run, tensors_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 

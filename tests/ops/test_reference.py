@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from litedetr.ops import reference
+from litedetr.ops import gather, reference
 
 SHAPES = ((3, 4), (2, 2))
 
@@ -91,3 +91,15 @@ def test_outputs_keep_the_dtype_of_the_value(dtype):
     assert out.dtype == dtype
     out, weights = reference.key_aware_deformable_attention(query.to(dtype), key.to(dtype), value, SHAPES, locations)
     assert (out.dtype, weights.dtype) == (dtype, torch.float32)
+
+
+def test_gathered_samples_are_the_same_with_the_same_gradients():
+    query, key, value, locations, _ = (tensor.requires_grad_() for tensor in inputs())
+    results = [module.key_aware_deformable_attention(query, key, value, SHAPES, locations) for module in (reference, gather)]
+    for expected, got in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected)
+    gradients = [torch.autograd.grad(out.square().sum(), (query, key, value, locations)) for out, _ in results]
+    for expected, got in zip(*gradients, strict=True):
+        torch.testing.assert_close(got, expected)
+    plain = [module.deformable_attention(value, SHAPES, locations, results[0][1]) for module in (reference, gather)]
+    torch.testing.assert_close(plain[1], plain[0])

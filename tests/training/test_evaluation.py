@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -5,8 +6,8 @@ import torch
 from torch import nn
 
 from litedetr.output import DetectorOutput
-from litedetr.training.data import PhotoSet
-from litedetr.training.evaluation import FIGURES, category_ids, evaluate, measure
+from litedetr.training.data import DataError, PhotoSet
+from litedetr.training.evaluation import FIGURES, evaluate, measure
 from tests.training.conftest import tiny_detector
 
 
@@ -66,14 +67,15 @@ class Oracle(nn.Module):
         self.unused = nn.Parameter(torch.zeros(1))
         self.config = SimpleNamespace(
             num_classes=2,
+            class_names=(),
             category_ids=(),
             short_side=96,
             long_side=96,
             size_divisor=96,
-            select=100,
+            top_k=100,
             pixel_mean=(0.0,) * 3,
             pixel_std=(1.0,) * 3,
-            duplicates=None,
+            nms_iou=None,
         )
         self.queue = list(photos.photos)  # one canvas for all
 
@@ -100,7 +102,7 @@ def test_a_perfect_detector(photo_folder):
 
 
 def test_results_are_those_of_predict(photo_folder, monkeypatch):
-    detector, kept = tiny_detector(short_side=96, long_side=96, category_ids=(1, 7), select=9), []
+    detector, kept = tiny_detector(short_side=96, long_side=96, category_ids=(1, 7), top_k=9), []
     monkeypatch.setattr("litedetr.training.evaluation.measure", lambda content, results, *_: kept.extend(results))
     evaluate(detector, photo_folder / "val.json", photo_folder / "val", progress=False)
     photos = PhotoSet.open(photo_folder, "val")
@@ -119,11 +121,28 @@ def test_any_detector(photo_folder):
     assert detector.training
 
 
-def test_classes_must_fit(photo_folder):
-    photos = PhotoSet.open(photo_folder, "val")
-    assert list(category_ids(tiny_detector(), photos)) == [1, 7]
-    assert category_ids(tiny_detector(num_classes=91), photos)[7] == 7
-    with pytest.raises(ValueError, match="expected 3 categories"):
-        category_ids(tiny_detector(num_classes=3), photos)
-    with pytest.raises(ValueError, match="detector knows"):
-        category_ids(tiny_detector(category_ids=(1, 2)), photos)
+def test_nothing_to_find_is_no_figure(photo_folder, tmp_path):
+    content = json.loads((photo_folder / "val.json").read_text())
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] > 2]
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"expected a box of the detector's classes on the 2 pictures to measure of .*, got none"):
+        evaluate(tiny_detector(), tmp_path / "val.json", photo_folder / "val", size=64, limit=2, progress=False)
+
+
+def test_classes_are_found_by_name_whatever_their_numbers(photo_folder, tmp_path, caplog):
+    """The set counts train as 3 and person as 9, and has a class that the detector does not know."""
+    content = json.loads((photo_folder / "train.json").read_text())
+    content["categories"] = [{"id": 3, "name": "Train"}, {"id": 5, "name": "helmet"}, {"id": 9, "name": "person"}]
+    for entry in content["annotations"]:
+        entry["category_id"] = {1: 9, 7: 3}[entry["category_id"]]
+    content["annotations"].append({**content["annotations"][0], "id": 999, "category_id": 5, "bbox": [1, 1, 9, 9]})
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(content))
+    oracle = Oracle(PhotoSet.open(photo_folder))
+    oracle.config.class_names, oracle.config.category_ids = ("person", "train"), (1, 7)
+    result = evaluate(oracle, path, photo_folder / "train", batch_size=3, progress=False)
+    assert result.figures["AP"] == pytest.approx(1.0)
+    assert set(result.per_class) == {"person", "Train"}
+    said = [record.getMessage() for record in caplog.records]
+    assert "train.json: the detector's classes under other names: train is Train" in said
+    assert "train.json: 1 classes that the detector does not know are left out of the figures (helmet)" in said

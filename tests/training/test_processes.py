@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from litedetr.batch.processes import Processes
 from litedetr.cli import main
-from litedetr.processes import Processes
 from litedetr.training.data import BatchStream, PhotoSet
 from litedetr.training.loop import read_log
 from litedetr.training.targets import Targets

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from litedetr.batch.processes import ALONE, Processes, join
 from litedetr.cli import main
-from litedetr.processes import ALONE, Processes, join
 from litedetr.training.augment import AugmentSettings
 from litedetr.training.denoising import DenoisingSettings
 from litedetr.training.loop import train

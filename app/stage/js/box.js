@@ -5,17 +5,16 @@ const KEY_STEP = 0.02;
 
 export class Box {
   constructor(root, page, plot) {
-    Object.assign(this, { page, plot, button: part(root, 'box-mode'), corner: null, view: '' });
+    Object.assign(this, { page, plot, button: part(root, 'box-mode'), corner: null, view: null });
     this.button.addEventListener('click', () => this.turn(!plot.boxing));
     plot.box = this;
   }
 
   // The mode is on when a view that asks for a box opens, and may be left to pan.
   show(view) {
-    const asks = view === 'missed';
-    this.button.hidden = !asks;
-    if (asks && this.view !== view) this.turn(true);
-    if (!asks && this.plot.boxing) this.turn(false);
+    this.button.hidden = !view.box;
+    if (view.box && this.view !== view) this.turn(true);
+    if (!view.box && this.plot.boxing) this.turn(false);
     this.view = view;
   }
 

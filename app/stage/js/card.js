@@ -16,7 +16,7 @@ export class Card {
 
   // answer: {view, summary, controls, charts, job}.
   async show({ view, summary, controls, charts }, state) {
-    const notes = view === 'points' ? summary.about : summary.notes; // the other notes on points stand beside their query
+    const notes = this.page.view.cards.includes('query') ? summary.about : summary.notes; // a query's notes stand beside it
     this.part('title').textContent = this.page.say(`view.${view}`);
     this.part('notes').replaceChildren(...(notes ?? []).map((text) => make('p', { class: 'ld-note' }, text)));
     this.part('facts').replaceChildren(...(summary.facts ?? []).flatMap(([label, text]) => [make('dt', {}, label), make('dd', {}, text)]));
@@ -125,26 +125,27 @@ export class Card {
     if (focused >= 0) rows[Math.min(focused, rows.length - 1)].focus();
   }
 
+  // A chart lies in the card that it names, else in the view's own.
   async charts(charts) {
-    const box = this.part('charts');
-    this.sent = charts;
-    this.figures = charts.map((json) => JSON.parse(json));
-    while (box.children.length > charts.length) {
-      this.Plotly.purge(box.lastChild);
-      box.lastChild.remove();
+    this.figures = charts.map((sent) => ({ sent, ...JSON.parse(sent) }));
+    for (const room of this.root.querySelectorAll('[data-charts]')) {
+      const own = this.figures.filter(({ layout }) => (layout.meta?.card ?? 'view') === room.dataset.charts);
+      while (room.children.length > own.length) {
+        this.Plotly.purge(room.lastChild);
+        room.lastChild.remove();
+      }
+      while (room.children.length < own.length) room.append(make('div', { class: 'ld-chart' }));
+      own.forEach((figure, index) => { figure.node = room.children[index]; });
     }
-    while (box.children.length < charts.length) box.append(make('div', { class: 'ld-chart' }));
     await this.draw();
   }
 
   async draw() {
-    const boxes = [...this.part('charts').children];
-    if (boxes.length) part(this.root, 'view-card').hidden = false; // what is hidden has no width
-    await Promise.all(this.figures.map(async ({ data, layout }, index) => {
-      const node = boxes[index];
+    if (this.part('charts').childElementCount) part(this.root, 'view-card').hidden = false; // what is hidden has no width
+    await Promise.all(this.figures.map(async ({ sent, node, data, layout }) => {
       const font = { ...layout.font, color: this.page.ink };
       const size = { width: node.clientWidth || 300, height: layout.height ?? 190 };
-      const drawn = [this.sent[index], font.color, size.width].join();
+      const drawn = [sent, font.color, size.width].join();
       if (node.drawn === drawn) return; // most clicks change the photo's figure alone
       node.drawn = drawn;
       const copy = structuredClone({ data, layout: { dragmode: false, ...layout, font, ...size } });

@@ -49,16 +49,7 @@ export function segments(box, choices, current, choose) {
   for (const button of box.children) button.setAttribute('aria-pressed', String(button.dataset.value === current));
 }
 
-// The marks that Plotly draws for the scales, for chips and legends.
-const SHAPES = {
-  S1: () => svg('path', { d: 'M4 1.5h6L13 7l-3 5.5H4L1 7z' }),
-  S2: () => svg('rect', { x: 2, y: 2, width: 10, height: 10 }),
-  S3: () => svg('path', { d: 'M7 .5 13.5 7 7 13.5.5 7z' }),
-  S4: () => svg('circle', { cx: 7, cy: 7, r: 5.5 }),
-  S5: () => svg('path', { d: 'M7 1.5 13 12.5H1z' }),
-};
-
-export function mark(scale, colour) {
-  const shape = (SHAPES[scale] ?? SHAPES.S4)();
-  return svg('svg', { viewBox: '0 0 14 14', class: 'ld-shape', 'aria-hidden': 'true', style: `color:${colour}` }, shape);
+// A scale's mark as Plotly draws it, for chips and legends: {colour, path}.
+export function mark({ colour, path }) {
+  return svg('svg', { viewBox: '0 0 14 14', class: 'ld-shape', 'aria-hidden': 'true', style: `color:${colour}` }, svg('path', { d: path }));
 }

@@ -1,18 +1,24 @@
-// What stands beside the stage: the query, its heads and scales, its attention in bars; the table, and what the run cost.
-import { make, mark, part, react, segments } from './dom.js';
+// What stands beside the stage: the cards that views ask for (one query, the classes); the table, and what the run cost.
+import { make, mark, part, segments } from './dom.js';
 
 export class Inspector {
   constructor(root, page) {
     Object.assign(this, { root, page });
-    this.shares = part(root, 'shares');
   }
 
   part(name) {
     return part(this.root, name);
   }
 
-  // The query and its numbers, from the points view's summary.
-  show(summary, state) {
+  // cards: which of them the view fills; summary: the view's.
+  show(cards, summary, state) {
+    for (const card of this.root.querySelectorAll('[data-card]')) card.hidden = !cards.includes(card.dataset.card);
+    if (cards.includes('query')) this.query(summary, state);
+    if (cards.includes('classes')) this.classes(summary, state);
+  }
+
+  // One query and its numbers.
+  query(summary, state) {
     const say = (...given) => this.page.say(...given);
     const { cell } = summary;
     this.part('query').textContent =
@@ -69,7 +75,7 @@ export class Inspector {
             const now = (this.page.state.hide ?? '').split(',').filter(Boolean);
             this.page.change({ hide: (now.includes(scale) ? now.filter((name) => name !== scale) : [...now, scale]).join() });
           };
-          const label = [mark(scale, this.page.colours[scale]), scale];
+          const label = [mark(this.page.scales[scale]), scale];
           return make('button', { type: 'button', class: 'ld-chip', 'data-value': scale, on: { click: toggle } }, ...label);
         }),
       );
@@ -77,23 +83,8 @@ export class Inspector {
     for (const chip of box.children) chip.setAttribute('aria-pressed', String(!hidden.includes(chip.dataset.value)));
   }
 
-  async bars(json, ink, Plotly) {
-    const figure = JSON.parse(json);
-    this.figure = figure;
-    const layout = structuredClone(figure.layout);
-    Object.assign(layout, { font: { ...layout.font, color: ink }, width: this.shares.clientWidth || 300 });
-    await react(Plotly, this.shares, structuredClone(figure.data), layout, { displayModeBar: false, responsive: false });
-    if (!this.listening) {
-      this.listening = true;
-      this.shares.on('plotly_click', ({ points }) => {
-        const head = points[0].pointNumber;
-        this.page.change({ head: head === 0 ? '' : String(head) });
-      });
-    }
-  }
-
-  // What is shown, by class: chips that filter. From the detections view's summary.
-  overview({ classes }, state) {
+  // What is shown, by class: chips that filter.
+  classes({ classes }, state) {
     const chosen = chosenClasses(state);
     const toggle = (label) => {
       const now = chosenClasses(this.page.state);
@@ -125,7 +116,7 @@ export class Inspector {
     const listed = info.detections.map((entry, index) => ({ ...entry, index }));
     const shown = listed.filter((entry) => entry.score >= threshold && (!classes.length || classes.includes(String(entry.label))));
     const pick = (query) => {
-      const view = this.page.root.dataset.view === 'detections' ? 'points' : this.page.root.dataset.view;
+      const view = this.page.view.leads || this.page.view.name;
       this.page.change({ q: String(query), at: '', view });
     };
     const row = (entry) => {
@@ -175,7 +166,7 @@ export class Inspector {
     const sum = line(say('spent.total'), total, spent.gmacs.total, 0, 'total');
     const tokens = Object.entries(spent.tokens);
     const chips = tokens.map(([scale, count]) =>
-      make('span', { class: 'ld-token' }, mark(scale, this.page.colours[scale]), `${scale} `, make('b', {}, count.toLocaleString())),
+      make('span', { class: 'ld-token' }, mark(this.page.scales[scale]), `${scale} `, make('b', {}, count.toLocaleString())),
     );
     this.part('spent').replaceChildren(
       make('table', { class: 'ld-cost' }, make('thead', {}, make('tr', {}, ...head)), make('tbody', {}, ...rows, sum)),

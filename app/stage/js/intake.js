@@ -1,5 +1,6 @@
 // Photos in: chosen, dropped, pasted, taken, or an example.
 import { make, part } from './dom.js';
+import { sent } from './remake.js';
 
 export function intake(root, page) {
   const file = part(root, 'file');
@@ -27,13 +28,13 @@ async function send(page, file) {
     page.fail(page.say('error.not_picture'));
     return;
   }
+  const ticket = page.nextTicket();
   page.busy(page.say('status.sending'));
   try {
-    const { path, url } = await page.upload(file);
-    const given = { path, url, orig_name: file.name || 'photo.png', size: file.size, mime_type: file.type };
-    page.analyse({ file: { ...given, meta: { _type: 'gradio.FileData' } } });
+    const job = await sent(page, file);
+    if (ticket === page.ticket) page.analyse(job); // else something else was begun meanwhile
   } catch {
-    page.fail(page.say('error.upload'));
+    if (ticket === page.ticket) page.fail(page.say('error.upload'));
   }
 }
 

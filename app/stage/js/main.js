@@ -4,18 +4,21 @@ import { Card } from './card.js';
 import { fill, part } from './dom.js';
 import { Inspector } from './inspector.js';
 import { intake } from './intake.js';
-import { clean, difference, readLink, writeLink } from './link.js';
+import { Link, clean, difference } from './link.js';
 import { models } from './models.js';
+import { Network } from './network.js';
 import { Own } from './own.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
+import { Remake } from './remake.js';
 import { Tabs } from './tabs.js';
 import { TakeAway } from './takeaway.js';
 import { Tour } from './tour.js';
 import { Work } from './work.js';
 
 const NOTHING_CHOSEN = { view: '', q: '', at: '', box: '', mute: '' };
-const PATIENCE = 90_000; // milliseconds without news of a run, after which the page says so
+const DOUBT = 6_000; // milliseconds without an event of a run, after which the page looks whether the server is there
+const PATIENCE = 90_000; // and after which it asks once more, and at last says so
 
 export async function mount(element, gradio) {
   const page = new Page(element.querySelector('.ld'), gradio, await plotly(gradio.props.page.plotly));
@@ -35,9 +38,12 @@ async function plotly(address) {
 
 class Page {
   constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
-    const { examples, views, models, hub, lesson, texts, colours } = JSON.parse(JSON.stringify(props.page));
-    Object.assign(this, { root, server, upload, examples, models, hub, texts, colours, Plotly, trigger: analyse });
-    Object.assign(this, { info: null, state: readLink(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
+    const { examples, views, models, hub, lesson, texts, scales, link } = JSON.parse(JSON.stringify(props.page));
+    Object.assign(this, { root, server, upload, examples, views, models, hub, texts, scales, Plotly, trigger: analyse });
+    this.network = new Network(server, (gone) => this.away(gone));
+    this.link = new Link(link);
+    [this.view] = views; // the one that is shown
+    Object.assign(this, { info: null, state: this.link.read(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
     if (!this.state.lang && navigator.language?.startsWith('ko')) this.state.lang = 'ko';
     this.times = []; // of the last look-ups, in milliseconds
     this.visitor = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
@@ -49,13 +55,14 @@ class Page {
     this.rail = new Rail(root, this);
     this.inspector = new Inspector(root, this);
     this.card = new Card(root, this, Plotly);
-    this.tabs = new Tabs(root, this, views);
+    this.tabs = new Tabs(root, this);
     this.box = new Box(root, this, this.plot);
     this.takeAway = new TakeAway(root, this, Plotly);
     this.work = new Work(root, this, work);
+    this.remake = new Remake(root, this);
     this.tour = new Tour(root, this, lesson);
-    watch('news', () => this.hear(JSON.parse(JSON.stringify(props.news ?? {}))));
-    watch('told', () => this.work.hear(JSON.parse(JSON.stringify(props.told ?? {}))));
+    watch('run_event', () => this.onEvent(JSON.parse(JSON.stringify(props.run_event ?? {}))));
+    watch('work_event', () => this.work.onEvent(JSON.parse(JSON.stringify(props.work_event ?? {}))));
     this.wire();
   }
 
@@ -75,28 +82,59 @@ class Page {
     return fill(texts[key] ?? key, values);
   }
 
+  // The view of a link that names none.
+  get home() {
+    return this.views[0].name;
+  }
+
   get ink() {
     return getComputedStyle(this.root).getPropertyValue('--ink').trim();
   }
 
   // ---- a run ----
 
-  // order: {file} or {example}; keep: the state came from a link and holds for the run to come.
-  analyse(order, keep = false) {
-    this.begun(order);
-    const example = order.example ?? '';
-    this.request = [order.file ?? null, { ticket: this.ticket, visitor: this.visitor, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
+  // job: {file, photo} or {example}; keep: the state came from a link and holds for the run to come; then: what follows it.
+  analyse(job, keep = false, then = null) {
+    this.begun(job);
+    this.then = then;
+    const example = job.example ?? '';
+    this.request = [job.file ?? null, { ticket: this.ticket, visitor: this.visitor, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
     const next = { ...this.state, example };
     this.next = keep ? next : { ...next, ...NOTHING_CHOSEN };
     this.rail.halt();
+    this.tries = 0;
+    this.start();
+  }
+
+  // Gradio loads the page anew where one of its events meets a dead server: none is sent to one, and the link holds what was asked.
+  async start() {
+    const { running, network } = this;
+    this.link.write(this.next);
     this.busy(this.say('status.waiting'));
+    if (!(await network.alive())) await network.back();
+    if (running !== this.running) return;
+    this.serverAtStart = network.started;
     this.wait();
     this.trigger();
   }
 
-  // A finished run again, in the state in which it was left; order: what made it.
-  async reopen(run, state, order) {
-    this.begun(order);
+  // The job under way once more, as a new one: its events were lost, or its server is another one by now.
+  again() {
+    if (this.last.photo && this.network.started !== this.serverAtStart) { // what was sent is gone with the server
+      this.state = clean(this.next);
+      this.remake.start(this.last, this.then);
+      return;
+    }
+    this.cancel(this.ticket);
+    this.running = this.nextTicket();
+    const [file, request] = this.request;
+    this.request = [file, { ...request, ticket: this.ticket }];
+    this.start();
+  }
+
+  // A finished run again, in the state in which it was left; job: what made it.
+  async reopen(run, state, job) {
+    this.begun(job);
     clearTimeout(this.patience);
     this.rail.halt();
     this.next = clean(state);
@@ -104,12 +142,13 @@ class Page {
   }
 
   // Whatever went on before is over.
-  begun(order) {
+  begun(job) {
     this.cancel(this.ticket);
     this.work.stop();
     this.nextTicket();
     this.running = this.ticket;
-    this.last = order;
+    this.last = job;
+    this.then = null;
     this.refused = '';
   }
 
@@ -124,38 +163,63 @@ class Page {
     return this.ticket;
   }
 
-  // Nobody waits any more for the orders up to this one: the model is free for the next.
+  // Nobody waits any more for the jobs up to this one: the model is free for the next.
   cancel(ticket) {
-    if (ticket > 0) this.ask('cancel', { visitor: this.visitor, ticket });
+    if (ticket > 0) this.network.once('cancel', { visitor: this.visitor, ticket });
   }
 
   wait() {
-    clearTimeout(this.patience);
-    this.patience = setTimeout(() => this.fail(this.say('error.server')), PATIENCE);
+    this.heard = Date.now();
+    this.watch();
   }
 
-  order() {
+  watch() {
+    clearTimeout(this.patience);
+    this.patience = setTimeout(() => this.doubt(), DOUBT);
+  }
+
+  // Nothing was heard for a while: the server may compute, or be gone, or be another one that knows nothing of the job.
+  async doubt() {
+    const { running, network } = this;
+    const there = await network.alive();
+    if (!there) await network.back();
+    if (running !== this.running || this.root.dataset.busy === 'no') return;
+    const late = Date.now() - this.heard > PATIENCE;
+    if (there && network.started === this.serverAtStart && !late) this.watch();
+    else if (late && this.tries++) this.fail(this.say('error.server'));
+    else this.again();
+  }
+
+  // One sentence while the server is away.
+  away(gone) {
+    const box = part(this.root, 'error');
+    const words = part(this.root, 'error-text');
+    if (gone) Object.assign(words, { textContent: this.say('error.away') });
+    if (gone || words.textContent === this.say('error.away')) box.hidden = !gone;
+  }
+
+  runRequest() {
     return this.request;
   }
 
-  async hear(news) {
-    if (news.ticket !== this.running || news.cancelled) return;
+  async onEvent(event) {
+    if (event.ticket !== this.running || event.cancelled) return;
     clearTimeout(this.patience);
-    if (news.refused) { // the model cannot be had, and the page's own goes on in its place
-      this.refused = `${news.refused} ${this.say('models.back')}`;
+    if (event.refused) { // the model cannot be had, and the page's own goes on in its place
+      this.refused = `${event.refused} ${this.say('models.back')}`;
       this.next = clean({ ...this.next, model: '' });
       this.state = clean({ ...this.state, model: '' });
     }
-    if (news.error) this.fail(news.error);
-    else if (news.download) this.downloading(...news.download);
-    else if (news.waiting) {
+    if (event.error) this.fail(event.error);
+    else if (event.download) this.downloading(...event.download);
+    else if (event.waiting) {
       this.wait();
-      this.busy(this.say('status.before', { count: news.waiting }));
-    } else if (news.stage) {
+      this.busy(this.say('status.before', { count: event.waiting }));
+    } else if (event.stage) {
       this.wait();
-      this.busy(this.say(news.stage === 'backbone' ? 'status.backbone' : 'status.step', { step: news.stage }));
-      this.rail.light(news.stage, true);
-    } else if (news.run) await this.open(news.run);
+      this.busy(this.say(event.stage === 'backbone' ? 'status.backbone' : 'status.step', { step: event.stage }));
+      this.rail.light(event.stage, true);
+    } else if (event.run) await this.open(event.run);
   }
 
   downloading(done, all) {
@@ -169,9 +233,14 @@ class Page {
 
   async open(run) {
     this.busy(this.say('status.drawing'));
-    const ticket = this.running;
+    const { running: ticket, then } = this;
     const info = await this.ask('open_run', { run, state: { lang: this.state.lang } });
     if (ticket !== this.running) return;
+    if (info.expired) {
+      this.state = clean(this.next);
+      await this.remake.start(this.last, then);
+      return;
+    }
     if (info.error) { this.fail(info.error); return; }
     Object.assign(this, { info, state: clean(this.next), opened: this.last });
     this.rail.build(info.stops);
@@ -183,6 +252,8 @@ class Page {
     this.busy(null);
     const notes = [this.refused, info.note].filter(Boolean).join(' ');
     if (notes) this.fail(notes);
+    this.then = null;
+    await then?.();
   }
 
   busy(text) {
@@ -223,7 +294,7 @@ class Page {
     const answer = await this.ask('look', { run: info.run, state, seq, ...extra });
     this.asking = false;
     if (info === this.info) {
-      if (answer.expired && state.example) this.analyse({ example: state.example }, true);
+      if (answer.expired) await this.remake.start(this.opened, extra.pick || extra.move ? () => this.look(extra) : null);
       else if (answer.error) this.fail(answer.error);
       else await this.show(answer, state);
     }
@@ -235,33 +306,27 @@ class Page {
   }
 
   async ask(name, request) {
-    try {
-      return await this.server[name](request);
-    } catch {
-      return { error: this.say('error.server') };
-    }
+    return (await this.network.ask(name, request)) ?? { error: this.say('error.server') };
   }
 
   async show(answer, asked) {
     // What was changed while the answer was under way holds, and is asked for next.
     this.state = this.state === asked ? answer.state : { ...answer.state, ...difference(asked, this.state) };
+    this.remake.tries = 0;
     const { summary, view } = answer;
-    const points = view === 'points';
-    this.root.dataset.view = view;
+    this.view = this.views.find(({ name }) => name === view);
+    Object.assign(this.root.dataset, { view, home: view === this.home ? 'yes' : 'no' });
     this.summary = summary;
-    this.tabs.show(view);
-    this.box.show(view);
+    this.tabs.show(view, answer.needs);
+    this.box.show(this.view);
     await this.plot.draw(answer.figure, this.info, this.ink);
-    this.current = summary.step ?? (view === 'detections' ? 'boxes' : this.state.step);
+    this.current = summary.step ?? this.state.step;
     this.rail.light(this.current);
-    if (points) {
-      this.inspector.show(summary, this.state);
-      await this.inspector.bars(answer.shares, this.ink, this.Plotly);
-    } else if (view === 'detections') this.inspector.overview(summary, this.state);
+    this.inspector.show(this.view.cards, summary, this.state);
     this.work.show(answer.job);
     await this.card.show(answer, this.state);
     this.furnish();
-    writeLink(this.state);
+    this.link.write(this.state);
   }
 
   // Everything around the figure that follows from the state.
@@ -271,22 +336,11 @@ class Page {
     const slider = part(this.root, 'threshold');
     if (document.activeElement !== slider) slider.value = String(threshold);
     part(this.root, 'threshold-value').textContent = threshold.toFixed(2);
-    const view = this.root.dataset.view;
-    part(this.root, 'line').textContent = { points: () => this.pointsLine(), detections: () => this.hint() }[view]?.() ?? this.summary.caption ?? '';
+    const { line, caption } = this.summary;
+    part(this.root, 'line').textContent = line?.[this.plot.touch ? 'touch' : 'mouse'] ?? caption ?? '';
     this.tour.show();
     this.own.show();
-    part(this.root, 'all-points').hidden = !(view === 'points' && this.plot.pointsBeyond() > 0);
-  }
-
-  // What is drawn; a note on it if there is one, else which keys lead on.
-  pointsLine() {
-    const what = `${this.summary.step} · ${part(this.root, 'query').textContent}`;
-    const more = this.summary.notes[0] ?? (this.plot.touch ? '' : this.say('hint.keys'));
-    return more ? `${what}. ${more}` : what;
-  }
-
-  hint() {
-    return this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
+    part(this.root, 'all-points').hidden = !(this.plot.figure.layout.meta?.beyond && this.plot.pointsBeyond() > 0);
   }
 
   threshold() {
@@ -321,8 +375,8 @@ class Page {
       '+': () => this.plot.zoom(0.7),
       '-': () => this.plot.zoom(1 / 0.7),
       0: () => this.plot.reset(),
-      Escape: () => this.change({ view: 'detections' }),
-      Enter: () => { if (this.root.dataset.view === 'detections') this.change({ view: 'points' }); },
+      Escape: () => this.change({ view: this.home }),
+      Enter: () => { if (this.view.leads) this.change({ view: this.view.leads }); },
     };
     const act = moves[event.key] ? () => this.look({ move: moves[event.key] }) : acts[event.key];
     if (!act) return;
@@ -334,7 +388,6 @@ class Page {
     if (!this.info) return;
     await this.plot.render(this.ink);
     await this.card.draw();
-    if (this.inspector.figure) await this.inspector.bars(JSON.stringify(this.inspector.figure), this.ink, this.Plotly);
   }
 
   async speak(lang) {
@@ -356,7 +409,7 @@ class Page {
       if (node.tagName === 'BUTTON') node.title = this.say(node.dataset.label);
     }
     for (const button of this.root.querySelectorAll('[data-lang]')) button.setAttribute('aria-pressed', String(button.dataset.lang === lang));
-    part(this.root, 'line').textContent = this.hint();
+    if (!this.info) part(this.root, 'line').textContent = this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
     this.tour.show();
   }
 }

@@ -16,7 +16,7 @@ export class Own {
     const { info, state, opened } = this.page;
     if (!info.example) {
       if (this.kept?.run !== info.run) this.button.firstChild.src = info.picture;
-      this.kept = { run: info.run, state, order: opened };
+      this.kept = { run: info.run, state, job: opened };
     }
     const away = this.kept !== null && this.kept.run !== info.run;
     this.button.hidden = !away;
@@ -24,8 +24,8 @@ export class Own {
   }
 
   back() {
-    const { run, state, order } = this.kept;
+    const { run, state, job } = this.kept;
     const { lang, tour } = this.page.state;
-    this.page.reopen(run, { ...state, lang, tour }, order);
+    this.page.reopen(run, { ...state, lang, tour }, job);
   }
 }

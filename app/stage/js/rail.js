@@ -2,7 +2,6 @@
 import { make, part } from './dom.js';
 
 const BEAT = 1100; // milliseconds per step while it plays
-const STEPLESS = ['detections', 'schedule', 'versus']; // views in which no step is looked at
 const PLAY = 'M8 5v14l11-7z';
 const STOP = 'M7 6h4v12H7zM13 6h4v12h-4z';
 
@@ -14,7 +13,7 @@ export class Rail {
 
   build(stops) {
     this.stops = stops;
-    const colour = (scale) => this.page.colours[scale];
+    const { scales } = this.page;
     const groups = [];
     for (const stop of stops) {
       const name = stop.kind === 'decoder' ? 'decoder' : stop.block == null ? stop.kind : `B${stop.block + 1}`;
@@ -23,7 +22,7 @@ export class Rail {
     }
     const all = stops.find((stop) => stop.kind === 'all')?.updates ?? [];
     const button = (stop) => {
-      const bars = all.map((scale) => make('i', { class: stop.updates.includes(scale) ? 'on' : '', style: { '--c': colour(scale) } }));
+      const bars = all.map((scale) => make('i', { class: stop.updates.includes(scale) ? 'on' : '', style: { '--c': scales[scale].colour } }));
       const node = make(
         'button',
         { type: 'button', class: 'ld-stop', 'data-stop': stop.name, 'data-kind': stop.kind, title: this.title(stop), 'aria-label': this.title(stop) },
@@ -75,9 +74,9 @@ export class Rail {
 
   go(stop) {
     if (stop.kind === 'backbone') return;
-    const { view } = this.page.root.dataset;
-    if (stop.kind === 'boxes') this.page.change({ view: 'detections' });
-    else this.page.change({ view: STEPLESS.includes(view) ? 'points' : view, step: stop.name });
+    const { view, views, home } = this.page;
+    if (stop.kind === 'boxes') this.page.change({ view: home });
+    else this.page.change({ view: (view.rail ? view : views.find(({ rail }) => rail)).name, step: stop.name });
   }
 
   step(by) {

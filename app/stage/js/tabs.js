@@ -2,18 +2,22 @@
 import { make, part } from './dom.js';
 
 export class Tabs {
-  constructor(root, page, names) {
+  constructor(root, page) {
     this.box = part(root, 'views');
-    const tab = (name) => make(
+    const tab = ({ name }) => make(
       'button',
       { type: 'button', role: 'tab', tabindex: -1, 'data-view': name, 'data-text': `view.${name}`, on: { click: () => page.change({ view: name }) } },
     );
-    this.box.replaceChildren(...names.map(tab));
+    this.box.replaceChildren(...page.views.map(tab));
     this.box.addEventListener('keydown', (event) => this.key(event));
   }
 
-  show(view) {
+  // needs: by view, the sentence that says why it cannot show the run what it is for.
+  show(view, needs) {
     for (const tab of this.box.children) {
+      const why = needs[tab.dataset.view] ?? '';
+      Object.assign(tab, { title: why, ariaDescription: why || null });
+      tab.dataset.lacks = why ? 'yes' : 'no';
       const now = tab.dataset.view === view;
       tab.dataset.fresh = String(now && tab.getAttribute('aria-selected') !== 'true');
       tab.setAttribute('aria-selected', String(now));

@@ -1,5 +1,4 @@
 // Taking a figure away: as a picture, as a page of its own, as a link, and as the lines of Python that draw it again.
-import { linkOf } from './link.js';
 import { make, part } from './dom.js';
 
 const PICTURE_SIDE = 1600; // pixels of a downloaded picture's longer side
@@ -18,14 +17,21 @@ export class TakeAway {
     if (!page.info) return;
     const { state, info } = page;
     const own = !state.example;
-    const query = new URLSearchParams(state).toString();
     part(this.root, 'take-what').textContent = `${page.say(`view.${page.root.dataset.view}`)} · ${info.name} · ${info.source || info.model}`;
-    part(this.root, 'take-link').textContent = linkOf(state).href;
+    part(this.root, 'take-link').textContent = page.link.of(state).href;
     part(this.root, 'take-private').hidden = !own;
     part(this.root, 'take-code').textContent = snippet(state, info);
-    Object.assign(this.root.querySelector('[data-file="html"]'), { href: `lite/run/${info.run}/figure.html?${query}`, download: `${this.name()}.html` });
+    this.linkFiles();
     for (const button of this.root.querySelectorAll('[data-copy]')) button.textContent = page.say('take.copy');
     this.dialog.showModal();
+  }
+
+  linkFiles() {
+    const { state, info } = this.page;
+    for (const [kind, file] of [['html', 'figure.html'], ['csv', 'points.csv']]) {
+      const href = `lite/run/${info.run}/${file}?${new URLSearchParams(state)}`;
+      Object.assign(this.root.querySelector(`[data-file="${kind}"]`), { href, download: `${this.name()}.${kind}` });
+    }
   }
 
   name() {
@@ -36,7 +42,7 @@ export class TakeAway {
   // The figure as it is on the screen, zoom included, with the photo inside the file.
   async picture(format) {
     const { plot, info, ink } = this.page;
-    const photo = await dataUri(info.picture);
+    const photo = await dataUri(this.page.network, info.picture);
     const { width, height } = plot.node._fullLayout;
     const layout = structuredClone(plot.node.layout);
     for (const image of layout.images ?? []) if (image.source === info.picture) image.source = photo;
@@ -72,8 +78,8 @@ function text(value) {
   return JSON.stringify(value);
 }
 
-async function dataUri(address) {
-  const blob = await (await fetch(address)).blob();
+async function dataUri(network, address) {
+  const blob = await (await network.fetch(address)).blob();
   return new Promise((done) => {
     const reader = new FileReader();
     reader.onload = () => done(reader.result);

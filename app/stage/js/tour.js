@@ -1,6 +1,6 @@
 // The lesson: stops that open the real views in a chosen state. Nothing moves unless the reader asks for it.
 import { make, part } from './dom.js';
-import { clean, difference, linkOf } from './link.js';
+import { clean, difference } from './link.js';
 
 const MEMORY = 'lite-detr-stop';
 const OF_THE_READER = ['lang', 'tour'];
@@ -86,7 +86,7 @@ export class Tour {
     put('try', stop.try);
     put('next', page.say(at < this.count ? 'tour.next' : 'tour.end'));
     part(root, 'tour-previous').setAttribute('aria-disabled', String(at === 1));
-    part(root, 'tour-again').href = linkOf(this.stateOf(at)).href;
+    part(root, 'tour-again').href = page.link.of(this.stateOf(at)).href;
     part(root, 'tour-moved').hidden = Object.keys(difference(this.stateOf(at), clean(page.state))).length === 0;
     this.list(at);
   }
@@ -97,7 +97,7 @@ export class Tour {
     if (box.dataset.key === key) return;
     box.dataset.key = key;
     const link = ({ title }, index) => make('a', {
-      href: linkOf(this.stateOf(index + 1)).href,
+      href: this.page.link.of(this.stateOf(index + 1)).href,
       'aria-current': index + 1 === at ? 'step' : null,
       on: { click: (event) => this.follow(event, index + 1) },
     }, title);

@@ -1,5 +1,7 @@
-// What a view needs the model again for: a button, how far it is, and a way out. One order at a time; the newest counts.
+// What a view needs the model again for: a button, how far it is, and a way out. One job at a time; the newest counts.
 import { part } from './dom.js';
+
+const DOUBT = 6_000; // milliseconds without an event, after which it looks whether the server is there
 
 export class Work {
   constructor(root, page, trigger) {
@@ -22,13 +24,35 @@ export class Work {
     const { page } = this;
     this.ticket = page.nextTicket();
     this.request = { ticket: this.ticket, visitor: page.visitor, run: page.info.run, state: page.state };
-    this.news(0, page.say('status.waiting'));
+    this.server = page.network.started;
+    this.progress(0, page.say('status.waiting'));
     this.show(this.job);
     part(this.root, 'work-cancel').focus({ preventScroll: true });
     this.trigger();
+    this.watch();
   }
 
-  order() {
+  watch() {
+    clearTimeout(this.patience);
+    this.patience = setTimeout(() => this.doubt(), DOUBT);
+  }
+
+  // Nothing was heard for a while. A server that went away forgot the job: it is begun again.
+  async doubt() {
+    const { ticket, page: { network } } = this;
+    if (ticket === null) return;
+    const there = await network.alive();
+    if (!there) await network.back();
+    if (ticket !== this.ticket) return;
+    if (there && network.started === this.server) this.watch();
+    else {
+      await this.page.look({}); // makes the run anew where it is gone, too
+      if (ticket === this.ticket && this.page.root.dataset.busy === 'no') this.start();
+      else this.stop();
+    }
+  }
+
+  jobRequest() {
     return this.request;
   }
 
@@ -39,17 +63,19 @@ export class Work {
     this.show(this.job);
   }
 
-  news(share, text) {
+  progress(share, text) {
     part(this.root, 'work-share').value = share;
     part(this.root, 'work-text').textContent = text;
   }
 
-  async hear(news) {
-    if (news.ticket !== this.ticket || this.ticket === null) return;
-    if (news.waiting) { this.news(0, this.page.say('status.before', { count: news.waiting })); return; }
-    if (news.share !== undefined) { this.news(news.share, news.text || this.page.say('work.begun')); return; }
+  async onEvent(event) {
+    if (event.ticket !== this.ticket || this.ticket === null) return;
+    this.watch();
+    if (event.waiting) { this.progress(0, this.page.say('status.before', { count: event.waiting })); return; }
+    if (event.share !== undefined) { this.progress(event.share, event.text || this.page.say('work.begun')); return; }
     this.ticket = null;
-    if (news.error) { this.show(this.job); this.page.fail(news.error); return; }
+    if (event.expired) { await this.page.remake.start(this.page.opened, () => this.start()); return; }
+    if (event.error) { this.show(this.job); this.page.fail(event.error); return; }
     this.show(this.job);
     await this.page.look({});
   }

@@ -8,11 +8,11 @@ from functools import cache
 import numpy as np
 import torch
 
-from app.run import Run
+from app.run.run import Run
 from litedetr import Detector, Trace
 from litedetr.cost import gmacs
 from litedetr.image import PhotoGeometry
-from tests.app.conftest import scene
+from tests.pictures import scene
 
 SIZE, PADDED = (96, 128), (128, 192)
 """(height, width) of the photo, and of the input in whose upper left corner it lies."""

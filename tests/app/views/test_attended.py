@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from app.orders import Cancelled
-from app.state import ViewState
+from app.engine.jobs import Cancelled
+from app.run.state import ViewState
 from app.views import attended
-from app.views.heaviest import MOST, rank
+from app.views.attended.heaviest import MOST, rank
 from litedetr import Detector
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 

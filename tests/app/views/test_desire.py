@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from app.selection import select
-from app.state import ViewState
+from app.run.choice import choose
+from app.run.state import ViewState
 from app.views import desire
 from litedetr.ops import reference
 from tests.app.views.padded import padded_run
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 KEYED = [kind for kind, changes in KINDS.items() if changes.get("key_aware", True)]
 PLAIN = [kind for kind in KINDS if kind not in KEYED]
@@ -43,7 +44,7 @@ def sampled(step, row) -> np.ndarray:
 def test_maps_are_the_logits_of_every_token(kind, changes):
     run = run_of(kind)
     state = state_at(head=4, **changes)
-    chosen = select(run, state)
+    chosen = choose(run, state)
     maps = {trace["name"]: trace for trace in desire.drawing(run, state)["data"] if trace["type"] == "heatmap"}
     assert set(maps) == {f"map {scale}" for scale in chosen.step.scales}
     first = 0
@@ -64,7 +65,7 @@ def test_a_cell_of_the_map_lies_on_its_token(kind):
     state = state_at(point=(0.5, 0.5), step="auto")
     drawn = desire.drawing(run, state)["data"]
     for level, (height, width) in enumerate(run.trace.spatial_shapes):
-        scale = select(run, state).step.scales[level]
+        scale = choose(run, state).step.scales[level]
         (heat,) = (trace for trace in drawn if trace["name"] == f"map {scale}")
         last = run.to_photo(np.array([(width - 0.5) / width, (height - 0.5) / height]))
         assert heat["x0"] + (width - 1) * heat["dx"] == pytest.approx(last[0])
@@ -75,7 +76,7 @@ def test_a_cell_of_the_map_lies_on_its_token(kind):
 @pytest.mark.parametrize("changes", STATES)
 def test_softmax_of_the_sampled_logits_is_the_attention(kind, changes):
     run = run_of(kind)
-    chosen = select(run, state_at(**changes))
+    chosen = choose(run, state_at(**changes))
     found = desire.desire_of(run, chosen)
     np.testing.assert_allclose(found.sampled, sampled(chosen.step, chosen.row), atol=1e-4)
     assert desire.summary(run, state_at(**changes))["error"] < 1e-5
@@ -86,7 +87,7 @@ def test_softmax_of_the_sampled_logits_is_the_attention(kind, changes):
 def test_what_was_reached_and_beaten(kind, changes):
     run = run_of(kind)
     state = state_at(**changes)
-    chosen = select(run, state)
+    chosen = choose(run, state)
     numbers, samples = desire.summary(run, state), sampled(chosen.step, chosen.row)
     first = 0
     for level, (height, width) in enumerate(chosen.step.spatial_shapes):
@@ -126,7 +127,7 @@ def test_reached_is_one_at_the_best_token_and_zero_at_the_mean():
 def test_points_are_those_of_the_head_and_the_frame_is_the_best_token():
     run = small_run("H3L1")
     state = state_at(point=(0.6, 0.4), step="B2 all", head=2)
-    chosen, drawn = select(run, state), desire.drawing(run, state)
+    chosen, drawn = choose(run, state), desire.drawing(run, state)
     named = {panel["x"]: scale for panel, scale in zip(drawn["layout"]["meta"]["panels"], ["S1", "S2", "S3", "S4"], strict=True)}
     for trace in drawn["data"]:
         level = chosen.step.scales.index(named[trace["xaxis"]])

@@ -7,14 +7,15 @@ import orjson
 import plotly.graph_objects as go
 import pytest
 
-from app.state import ViewState
-from app.text import texts
+from app.i18n import texts
+from app.run.state import ViewState
 from app.theme import NEUTRAL
-from app.views import attended, desire, leak, lookers
+from app.views import VIEWS as EVERY
 from tests.app.views.padded import padded_run
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
-VIEWS = {"attended": attended, "desire": desire, "lookers": lookers, "leak": leak}
+VIEWS = {name: EVERY[name] for name in ("attended", "desire", "lookers", "leak")}
 STATES = [
     {},
     {"query": 3},

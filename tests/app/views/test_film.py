@@ -10,13 +10,14 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from app.run import Run
-from app.state import ViewState
+from app.run.run import Run
+from app.run.state import ViewState
 from app.theme import scale_colour
 from app.views import film
-from app.views.reel import RARE, make_reel, reel
+from app.views.film.reel import RARE, make_reel, reel
 from litedetr.cost import full_encoder, gmacs
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 
@@ -47,7 +48,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         sent = [drawn, film.charts(run, state), film.controls(run, state), film.summary(run, state)]
         orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
         if number % 5 == 0:
-            assert len(film.figure(run, state).data) == len(drawn["data"])
+            assert len(film.VIEW.figure(run, state).data) == len(drawn["data"])
             go.Figure(film.charts(run, state)[0])
 
 

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from app.state import ViewState
-from app.views import bilinear, leak
+from app.run import bilinear
+from app.run.state import ViewState
+from app.views import leak
 from litedetr.ops import reference
 from tests.app.views.padded import padded_run
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 
@@ -87,7 +89,7 @@ def test_the_worst_are_those_that_lose_most_and_lead_to_themselves(kind):
         np.testing.assert_allclose(lost[numbers["worst"]], np.sort(lost)[::-1][: leak.WORST], atol=1e-5)
         for row, line in zip(numbers["worst"], numbers["table"]["rows"], strict=True):
             assert line["cells"][1] == f"{lost[row]:.1%}"
-            chosen = leak.select(run, ViewState.from_query(state.to_query() | line["set"]))
+            chosen = leak.choose(run, ViewState.from_query(state.to_query() | line["set"]))
             assert (chosen.step.name, chosen.row) == (step.name, row)
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from app.state import ViewState
+from app.run.state import ViewState
 from app.views import lookers
 from litedetr.ops import reference
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 
@@ -91,7 +92,7 @@ def test_every_reader_leads_to_itself(kind):
         assert numbers["rows"]
         for row, line in zip(numbers["rows"], numbers["table"]["rows"], strict=True):
             after = ViewState.from_query(state.to_query() | line["set"])
-            chosen = lookers.selection.select(run, after)
+            chosen = lookers.choice.choose(run, after)
             assert (chosen.step.name, chosen.row) == (step.name, row)
             if step.kind == "decoder":
                 assert lookers.summary(run, after)["point"] == pytest.approx(numbers["point"], abs=0.1)  # the place stays

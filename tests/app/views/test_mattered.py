@@ -9,14 +9,15 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from app.run import Run
-from app.selection import select
-from app.state import ViewState
+from app.run.choice import choose
+from app.run.run import Run
+from app.run.state import ViewState
 from app.views import mattered
-from app.views.muting import Effects, mask, spearman
+from app.views.mattered.muting import Effects, mask, spearman
 from litedetr import Detector
-from litedetr.ablation import contributions, rerun
-from tests.app.views.small import small_detector, small_run
+from litedetr.muting import contributions, rerun
+from tests.app.views.small import small_run
+from tests.small_models import small_detector
 
 KINDS = ["H3L1", "H2L2", "full", "one-stage"]
 STATES = [ViewState(view="mattered", step="decoder 2", query=3), ViewState(view="mattered", step="B1 all", point=(0.4, 0.6))]
@@ -43,13 +44,13 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         for run, state in (waiting, computed(kind, place)[:2]):
             sent = [view(run, state) for view in (mattered.drawing, mattered.summary, mattered.controls, mattered.charts)]
             orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
-        mattered.figure(run, state)
+        mattered.VIEW.figure(run, state)
         assert len([go.Figure(chart) for chart in mattered.charts(run, state)]) == 2
 
 
 def test_a_points_effect_is_what_a_run_without_it_shows():
     run, state, effects = computed("H3L1", 0)
-    chosen = select(run, state)
+    chosen = choose(run, state)
     label = int(run.trace.logits[-1, 3].argmax())
     place = 37
     head, level, point = np.unravel_index(place, chosen.weights.shape)
@@ -72,7 +73,7 @@ def test_muting_by_name_is_muting_these_points():
         if name != "step":
             change = effects.parts.change[effects.parts.names.index(name)]
             assert together.muted.score - effects.score == pytest.approx(change, abs=1e-6)
-    chosen = select(run, state)
+    chosen = choose(run, state)
     assert mask(chosen, ("h1.S4.2", "h1.S4.1")).nonzero().tolist() == [[0, 0, 0], [0, 0, 1]]
     assert mask(chosen, ("h99", "S9", "h1.S4.99")).sum() == 0
 

@@ -10,13 +10,13 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from app.run import Run
-from app.state import ViewState
-from app.text import texts
+from app.i18n import texts
+from app.run.run import Run
+from app.run.state import ViewState
 from app.views import missed
-from litedetr.detections import Detections, select_best
-from tests.app.views.small import KINDS, small_run
-from tests.app.views.test_onion import overlap
+from litedetr.detections import Detections, top_k
+from tests.app.views.small import overlap, small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 BOXES = [(0.1, 0.2, 0.4, 0.6), (0.5, 0.5, 0.55, 0.57), (0.0, 0.0, 1.0, 1.0), (0.6, 0.1, 0.95, 0.9)]
@@ -56,7 +56,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
         assert len(missed.charts(run, state)) == (box is not None)
         if number < 2:
-            assert len(missed.figure(run, state).data) == len(drawn["data"])
+            assert len(missed.VIEW.figure(run, state).data) == len(drawn["data"])
             assert [len(go.Figure(chart).data) for chart in missed.charts(run, state)] == [
                 len(chart["data"]) for chart in sent[1]
             ]
@@ -149,8 +149,7 @@ def story(*, boxes, scores, others=None, kind="H3L1", keep=100, proposals=None) 
         trace.proposal_logits[trace.selected_tokens[0], 1] = torch.tensor(scores[0]).logit()
         for token, (box, score) in (proposals or {}).items():
             trace.proposal_boxes[token], trace.proposal_logits[token, 1] = torch.tensor(box), torch.tensor(score).logit()
-    size = torch.tensor([run.size])
-    kept = [values[0].numpy() for values in select_best(trace.logits[-1:], trace.boxes[-1:], size, keep)]
+    kept = top_k(trace.logits[-1].numpy(), trace.boxes[-1].numpy(), run.size, keep)
     found: Detections = replace(run.detections, scores=kept[0], labels=kept[1], boxes=kept[2], queries=kept[3], trace=trace)
     return replace(run, id=f"story-{kind}", detections=found)
 

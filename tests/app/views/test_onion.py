@@ -8,23 +8,16 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from app.state import ViewState
+from app.run.state import ViewState
 from app.views import onion
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import overlap, small_run
+from tests.small_models import KINDS
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 
 
 def state_at(step="auto", **changes):
     return ViewState(view="onion", step=step, threshold=0.0, **changes)
-
-
-def overlap(a, b):
-    """IoU of two xyxy boxes, the long way."""
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return width * height / (sum(areas) - width * height)
 
 
 def corners(run, stage, query):
@@ -45,7 +38,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         sent = [drawn, onion.charts(run, state), onion.summary(run, state)]
         orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
         if number % 3 == 0:
-            assert len(onion.figure(run, state).data) == len(drawn["data"])
+            assert len(onion.VIEW.figure(run, state).data) == len(drawn["data"])
             go.Figure(onion.charts(run, state)[0])
 
 

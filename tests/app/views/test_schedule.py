@@ -6,12 +6,13 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from app.state import ViewState
+from app.run.state import ViewState
 from app.views import schedule
 from litedetr import EncoderSchedule
-from litedetr.ablation import layout
 from litedetr.encoder import InterleavedEncoder
-from tests.app.views.small import KINDS, small_run
+from litedetr.muting import layout
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 PLANS = ["", "H1L3-(3+1)x2", "H3L1-(2+1)x3", "H2L2-(6+1)x1", "H4L0-(1+1)x6", "H2L1-(2+1)x2", "H9L9-(9+1)x9"]
 
@@ -23,7 +24,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
         state = ViewState(view="schedule", plan=plan, lang=["en", "ko"][number % 2])
         drawn = [schedule.drawing(run, state), schedule.summary(run, state), schedule.controls(run, state)]
         orjson.dumps([*drawn, schedule.charts(run, state)], default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
-    schedule.figure(run, state)
+    schedule.VIEW.figure(run, state)
     for chart in schedule.charts(run, state):
         go.Figure(chart)
 

@@ -7,11 +7,12 @@ import orjson
 import pytest
 import torch
 
-from app.state import ViewState
+from app.run.state import ViewState
 from app.views import versus
-from app.views.rivals import Rival, every_scale, matched
+from app.views.versus.rivals import Rival, every_scale, matched
 from litedetr import Detector
-from tests.app.views.small import KINDS, small_run
+from tests.app.views.small import small_run
+from tests.small_models import KINDS
 
 
 @cache
@@ -51,7 +52,7 @@ def test_every_state_is_drawn_and_can_be_sent(kind):
                 versus.charts(run, state),
             ]
             orjson.dumps(sent, default=np.ascontiguousarray, option=orjson.OPT_SERIALIZE_NUMPY)
-            versus.figure(run, state)
+            versus.VIEW.figure(run, state)
     assert len(told) == 4
 
 

@@ -1,0 +1,71 @@
+"""What several views draw over a photo: sampling points, the query, cells as a heat map, names on boxes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from app.drawing.canvas import outline
+from app.run.choice import QueryChoice
+from app.theme import FONT, HALO, RIM, WHITE, ink_on, scale_colour, scale_symbol
+
+SMALLEST, LARGEST = 6.0, 26.0
+"""Diameter in screen pixels of a point without weight and of the heaviest; area grows with weight."""
+
+
+def diameters(relative: np.ndarray, smallest: float = SMALLEST, largest: float = LARGEST) -> np.ndarray:
+    """float32 diameters of weights in [0, 1]."""
+    return (smallest + (largest - smallest) * np.sqrt(relative)).astype(np.float32)
+
+
+def sampling_points(scale: str, x: np.ndarray, y: np.ndarray, marker: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Points of a scale, in its colour and mark, at places in the photo's pixels.
+
+    Args:
+        marker: more of Plotly's marker: size, opacity, line.
+        more: of the trace.
+    """
+    marker = {"symbol": scale_symbol(scale), "color": scale_colour(scale), "line": {"width": 1, "color": RIM}} | marker
+    place = {"x": x.astype(np.float32), "y": y.astype(np.float32)}
+    return {"type": "scatter", "mode": "markers", "name": scale, "meta": scale, **place, "marker": marker, **more}
+
+
+def hoverlabel(colour: str) -> dict[str, Any]:
+    """What a mark says under the pointer, on its own colour."""
+    return {"bgcolor": colour, "bordercolor": colour, "font": {"color": ink_on(colour)}}
+
+
+def query_box(chosen: QueryChoice) -> list[dict[str, Any]]:
+    """The token's cell or the object's box."""
+    common = {"type": "scatter", "mode": "lines", **outline(chosen.box), "hoverinfo": "skip", "name": "query"}
+    dash = "dot" if chosen.kind == "token" else "dash"
+    return [
+        {**common, "line": {"color": HALO, "width": 4}},
+        {**common, "line": {"color": WHITE, "width": 2, "dash": dash}},
+    ]
+
+
+def cells(values: np.ndarray, size: tuple[float, float], **more: Any) -> dict[str, Any]:
+    """Values (h, w) as cells, the first in the photo's corner.
+
+    Args:
+        size: width and height of a cell in the photo's pixels.
+        more: of the trace: colours, words.
+    """
+    (width, height), grid = size, {"type": "heatmap", "z": values, "zsmooth": False}
+    return {**grid, "x0": width / 2, "dx": width, "y0": height / 2, "dy": height, **more}
+
+
+def tag(text: str, colour: str, size: int = 11, weight: int = 600, **place: Any) -> dict[str, Any]:
+    """A name on its colour; `place` is Plotly's: x, y, anchors."""
+    font = {"color": ink_on(colour), "size": size, "family": FONT, "weight": weight}
+    return {**place, "text": text, "showarrow": False, "font": font, "bgcolor": colour, "borderpad": 1, "captureevents": False}
+
+
+def corner(x: float, right: float, y: float, size: tuple[int, int], edge: float) -> dict[str, Any]:
+    """Where a box's name goes so that it stays on the photo: its upper left corner, or the right one where there is no room to
+    the right; above it, or below it within `edge` pixels of the photo's upper border."""
+    leftward = x > 0.86 * size[1]
+    anchors = {"xanchor": "right" if leftward else "left", "yanchor": "bottom" if y > edge else "top"}
+    return {"x": right if leftward else x, "y": y, **anchors}

@@ -1,0 +1,149 @@
+"""What strangers send to the server: bodies that are not too large, and a sentence for what no function of the page takes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from typing import Any
+
+import gradio as gr
+from gradio.route_utils import FnIndexInferError
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.engine.queue import Client
+from app.server.cleanup import make_room
+
+log = logging.getLogger(__name__)
+
+HOSTS = [host.strip() for host in os.environ.get("LITEDETR_HOSTS", "").split(",") if host.strip()]
+"""The names that this page answers to, like "page.example.org" or "*.hf.space"; any where none is given."""
+
+MAX_FILE = 20 * 1024**2
+"""Bytes of a photo."""
+MAX_BODY = 1024**2
+"""Bytes of any other request."""
+_DRAINED = 4 * MAX_FILE
+LONGEST_NAME = 255
+"""Bytes between two strokes of an address; no file system has longer names."""
+_ARGUMENTS = (
+    "Expected the arguments that this endpoint names, and as the photo a file that was uploaded here before, got something else: "
+    "/gradio_api/info tells them."
+)
+_LINKS = "Links are not opened here: upload the photo and name the file that the upload gave, or send a data: URI over MCP."
+
+
+class Page(gr.Blocks):
+    """`gr.Blocks` that says so where what came is not what an event takes; Gradio would say nothing, and log a traceback.
+
+    It opens no links either: Gradio would fetch whatever they lead to, however large.
+    """
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *arguments: Any, **options: Any) -> Any:
+        if any(isinstance(value, dict) and str(value.get("path")).strip().lower().startswith("http") for value in inputs):
+            raise gr.Error(_LINKS, print_exception=False)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *arguments, **options)
+        except gr.Error:
+            raise
+        except Exception as error:
+            log.info("Refused arguments: %s", type(error).__name__)
+            raise gr.Error(_ARGUMENTS, print_exception=False) from None
+
+
+class Bodies:
+    """Refuses a request whose body is too large, by what it says or by what comes."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if max(map(len, scope["path"].encode().split(b"/"))) > LONGEST_NAME:
+            await JSONResponse({"detail": "There is nothing of so long a name."}, 404)(scope, receive, send)
+            return
+        limit, come, too_large, begun = _limit(scope["path"]), 0, False, False
+        if scope["path"].rstrip("/").endswith("/upload"):
+            await asyncio.to_thread(make_room)
+
+        async def counted() -> Message:
+            nonlocal come, too_large
+            message = await receive()
+            come += len(message.get("body", b""))
+            if come > limit:
+                too_large = True
+                return {"type": "http.disconnect"}
+            return message
+
+        async def answer(message: Message) -> None:
+            nonlocal begun
+            if not too_large or begun:
+                begun = True
+                await send(message)
+
+        if _declared(scope) <= limit:
+            try:
+                await self.app(scope, counted, answer)
+            except ClientDisconnect:
+                if not too_large:
+                    log.info("An upload broke off")
+                    return
+            except Exception:
+                if not too_large:
+                    raise
+            if not too_large or begun:
+                return
+        # Who still sends does not listen: the rest is read and dropped, up to a limit of its own.
+        while come <= _DRAINED:
+            message = await receive()
+            come += len(message.get("body", b""))
+            if message["type"] == "http.disconnect" or not message.get("more_body"):
+                break
+        what = "less" if limit == MAX_BODY else "a smaller photo"
+        sentence = f"Expected at most {limit / 1024**2:.0f} MB, got more: send {what}."
+        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps({"detail": sentence, "error": sentence}).encode()})
+
+
+def client_of(request: gr.Request | None) -> Client:
+    """Who asks: its address, which is the one that a proxy names where uvicorn's FORWARDED_ALLOW_IPS trusts the proxy, and its
+    session with Gradio."""
+    if request is None:
+        return Client()
+    return Client(request.client.host if request.client else "", str(request.session_hash or "")[:64])
+
+
+def _limit(path: str) -> int:
+    """Bytes that a request to this address may have."""
+    if path.rstrip("/").endswith("/upload"):
+        return MAX_FILE + 4096  # what stands around the file in a form
+    return 2 * MAX_FILE if "/mcp" in path else MAX_BODY
+
+
+def _declared(scope: Scope) -> int:
+    value = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+    return int(value) if value.isdigit() else 0
+
+
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "There is no endpoint of this name: /gradio_api/info tells those that there are."}, 404)
+
+
+async def _inside(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": "This request could not be answered: check what it sends, or load the page again."}, 500)
+
+
+def guards() -> dict[str, Any]:
+    """For the web server that Gradio starts."""
+    middleware = [Middleware(Bodies)]
+    if HOSTS:
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False))
+    return {"middleware": middleware, "exception_handlers": {FnIndexInferError: _unknown, Exception: _inside}}

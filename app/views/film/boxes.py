@@ -1,0 +1,68 @@
+"""The film's last part: where a decoder layer moved the boxes of the best queries."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from app.drawing.canvas import Drawing, canvas, outline
+from app.drawing.marks import corner, tag
+from app.run.run import Run
+from app.run.state import ViewState
+from app.theme import RIM, class_colour
+from litedetr import AttentionStep
+
+VEIL = 0.35
+FOLLOWED = 12
+"""So many queries' boxes are followed."""
+
+
+def followed(run: Run, state: ViewState) -> list[int]:
+    """Queries of the shown detections, best first, the chosen one among them; the five best where none is shown."""
+    shown = run.detections.queries[run.shown(state.threshold, state.classes)]
+    best = list(dict.fromkeys((shown if len(shown) else run.detections.queries[:5]).tolist()))[:FOLLOWED]
+    if state.query is not None and state.query < run.trace.logits.shape[1] and state.query not in best:
+        best = [*best[: FOLLOWED - 1], state.query]
+    return best
+
+
+def drawing(run: Run, state: ViewState, step: AttentionStep) -> Drawing:
+    """Where the layer moved the followed queries' boxes: from dotted to solid, with the way of their centres."""
+    layer = run.trace.decoder_steps.index(step)
+    height, width = run.size
+    queries = followed(run, state)
+    boxes = run.trace.boxes[: layer + 2, queries].float().numpy().astype(np.float64) * [width, height, width, height]
+    scores = run.trace.logits[layer, queries].float().sigmoid()
+    final = run.trace.logits[-1, queries].argmax(1)
+    traces, labels = [], []
+    for place in reversed(range(len(queries))):
+        label = int(final[place])
+        colour = class_colour(label)
+        score = float(scores[place, label])
+        text = f"{escape(run.config.names[label])} {score:.2f}"
+        before, after = (_corners(boxes[index, place]) for index in (layer, layer + 1))
+        common = {"type": "scatter", "mode": "lines", "meta": {"query": queries[place]}, "name": text}
+        traces.append({**common, **outline(before), "line": {"color": colour, "width": 1.5, "dash": "dot"}, "hoverinfo": "skip"})
+        chosen = queries[place] == state.query
+        solid = {"line": {"color": colour, "width": 4 if chosen else 2.5}, "hoverinfo": "text", "text": text}
+        traces.append({**common, **outline(after), **solid})
+        way = {"x": boxes[:, place, 0], "y": boxes[:, place, 1], "mode": "lines+markers"}
+        dots = {"size": [4] * (layer + 1) + [8], "color": colour, "line": {"width": 1, "color": RIM}}
+        traces.append({**common, **way, "line": {"color": colour, "width": 1.5}, "marker": dots, "hoverinfo": "skip"})
+        labels.append(_label(text, colour, after, run.size))
+    drawn = canvas(run, traces, veil=VEIL, annotations=labels)
+    drawn["layout"]["meta"] = {"panels": [{"x": "x", "y": "y"}]}
+    return drawn
+
+
+def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
+    cx, cy, width, height = (float(value) for value in box)
+    return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
+
+
+def _label(text: str, colour: str, box: tuple[float, float, float, float], size: tuple[int, int]) -> dict[str, Any]:
+    height, width = size
+    x, y = min(max(box[0], 0.0), width), min(max(box[1], 0.0), height)
+    return tag(text, colour, **corner(x, x, y, size, 0.045 * height))

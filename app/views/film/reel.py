@@ -1,0 +1,122 @@
+"""The encoder's tokens before its first step and after each: as colours that stay comparable, and how much they changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from app.run.run import Run
+from app.run.state import ViewState
+from litedetr import AttentionStep, Trace
+
+SPREAD = 2.5
+"""Standard deviations of a component, to either side, over which its colour channel runs."""
+RARE = 200
+SAMPLE = 1024
+"""The components are found from at most so many tokens of each scale and frame, evenly spread."""
+
+
+@dataclass(frozen=True)
+class Reel:
+    """F frames: before the encoder, then after each of its steps. S tokens, finest scale first.
+
+    Attributes:
+        colours: (F, S, 3) uint8: three principal components as red, green and blue.
+        change: (F, S) length of a token's change in the step, relative to its length before; 0 where it was kept, and in frame 0.
+        explained: share of the tokens' variance that the three components hold.
+        clipped: share of colour channels that end at 0 or 255.
+    """
+
+    colours: np.ndarray
+    change: np.ndarray
+    explained: float
+    clipped: float
+
+    @property
+    def largest(self) -> float:
+        """The largest change in the film."""
+        return float(self.change.max(initial=0.0))
+
+    @property
+    def limit(self) -> float:
+        """The end of the colour scale: the change that one in `RARE` of the updated tokens exceed."""
+        changed = self.change[self.change > 0]
+        return float(np.quantile(changed, 1 - 1 / RARE)) if len(changed) else 0.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of the film.
+
+    Attributes:
+        name: of the step; "backbone" before the first.
+        index: place in the film, from 0.
+        step: the encoder step or decoder layer that it shows the result of; None for "backbone".
+        memory: index of the tokens in `Reel`.
+        updated: names of the scales that the step updated.
+    """
+
+    name: str
+    index: int
+    step: AttentionStep | None
+    memory: int
+    updated: tuple[str, ...]
+
+
+def frame_of(run: Run, state: ViewState) -> Frame:
+    """The frame of the state's step; the first one where no step of this model is chosen."""
+    encoder = [step.name for step in run.trace.encoder_steps]
+    if state.step == "backbone":
+        return Frame("backbone", 0, None, 0, ())
+    names = list(run.step_names)
+    place = names.index(state.step) if state.step in names else len(names) - 1 if state.step == "boxes" else 0
+    step = run.trace.steps[place]
+    return Frame(step.name, place + 1, step, min(place + 1, len(encoder)), step.query_scales)
+
+
+def reel(run: Run) -> Reel:
+    """The run's film, made once."""
+    return run.extras.memo("film", lambda: make_reel(run.trace))
+
+
+def make_reel(trace: Trace) -> Reel:
+    """One basis for all frames and scales, in which every scale and frame counts the same, however many tokens it has.
+
+    A component points to where its largest loading is positive: the same film always has the same colours.
+    """
+    # In NumPy: PyTorch's threads wait for each other, and here the model of somebody else may be at work beside them.
+    frames = [trace.tokens.float().numpy()]
+    for step in trace.encoder_steps:
+        frames.append(np.concatenate((frames[-1][: step.first_query], step.tokens.float().numpy())))
+    sizes = [height * width for height, width in trace.spatial_shapes]
+    mean, basis, spread, explained = _basis(frames, sizes)
+    colours = np.empty((len(frames), len(frames[0]), 3), dtype=np.uint8)
+    change = np.zeros(colours.shape[:2], dtype=np.float32)
+    for index, frame in enumerate(frames):
+        first = trace.encoder_steps[index - 1].first_query if index else 0
+        before = frames[max(index - 1, 0)][first:]
+        change[index, first:] = _lengths(frame[first:] - before) / np.maximum(_lengths(before), 1e-12)
+        colours[index, :first] = colours[index - 1, :first]
+        shades = 0.5 + (frame[first:] @ basis - mean @ basis) / (2 * SPREAD * spread)
+        colours[index, first:] = np.clip(np.round(255 * shades), 0, 255)
+    return Reel(colours, change, explained, float(np.isin(colours, (0, 255)).mean()))
+
+
+def _lengths(vectors: np.ndarray) -> np.ndarray:
+    """(N, d) -> (N,)."""
+    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+
+
+def _basis(frames: list[np.ndarray], sizes: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Mean (d,), components (d, 3), their standard deviations (3,), and their share of the variance."""
+    ends = np.cumsum(sizes)[:-1]
+    parts = [part[:: -(-len(part) // SAMPLE)] for frame in frames for part in np.split(frame, ends)]
+    mean = np.mean([part.mean(0) for part in parts], axis=0)
+    covariance = np.mean([(part - mean).T @ (part - mean) / len(part) for part in parts], axis=0)
+    variances, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    variances, basis = np.clip(variances[::-1][:3], 0, None), vectors[:, ::-1][:, :3]
+    basis = basis * np.sign(np.take_along_axis(basis, np.abs(basis).argmax(0, keepdims=True), 0))
+    total = float(covariance.diagonal().sum(dtype=np.float64))
+    spread = np.maximum(np.sqrt(variances), 1e-12)
+    return mean, basis.astype(np.float32), spread.astype(np.float32), float(variances.sum()) / max(total, 1e-12)

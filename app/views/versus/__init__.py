@@ -1,0 +1,190 @@
+"""Full against Lite: the same photo through two encoders, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from app.drawing import controls as settings
+from app.drawing.canvas import Drawing, outline
+from app.drawing.chart import chart, name_axis, value_axis
+from app.drawing.marks import hoverlabel, tag
+from app.drawing.panels import Panel, panels
+from app.i18n import say
+from app.run.model_list import OWN, describe, other_models
+from app.run.run import Run
+from app.run.state import HUB_ID, ViewState
+from app.theme import CHANGED, NEUTRAL, NOTHING, OURS, class_colour
+from app.views.versus.rivals import Rival, compare, every_scale, matched
+from app.views.view import View
+from litedetr import Detector
+
+SIDES = ("left", "right")
+
+
+def drawing(run: Run, state: ViewState) -> Drawing:
+    """Both photos with their detections: thin where both have them, thick and dashed where one has them alone."""
+    rivals = _rivals(run, state)
+    if rivals is None:
+        found, shown = run.detections, run.shown(state.threshold)
+        named = [(found.boxes[i], found.names[i], float(found.scores[i]), False) for i in shown]
+        return panels(run, [_panel(run, run.config.schedule, named), Panel(_short(state))], veil=0.25)
+    pairs = matched(rivals["left"], rivals["right"], state.threshold)
+    contents = []
+    for place, side in enumerate(SIDES):
+        rival = rivals[side]
+        kept = [(pair[place], None in pair) for pair in pairs if pair[place] is not None]
+        named = [(rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
+        contents.append(_panel(run, f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", named))
+    return panels(run, contents, veil=0.25)
+
+
+def summary(run: Run, state: ViewState) -> dict[str, Any]:
+    """Time, multiply-adds and detections of both."""
+    lang, rivals = state.lang, _rivals(run, state)
+    notes = [say(lang, "versus.note.same" if state.other == "" else "versus.note.other")]
+    if run.config.encoder_schedule.is_full and state.other == "":
+        notes.append(say(lang, "versus.note.full"))
+    if rivals is None:
+        return {"caption": say(lang, "versus.waiting"), "facts": [], "notes": notes, "rivals": None}
+    left, right = (rivals[side] for side in SIDES)
+    pairs = matched(left, right, state.threshold)
+    both = [pair for pair in pairs if None not in pair]
+    only = [sum(pair[place] is not None and None in pair for pair in pairs) for place in (0, 1)]
+    facts = [
+        [say(lang, "versus.time"), f"{left.milliseconds:.0f} / {right.milliseconds:.0f} ms"],
+        [say(lang, "versus.encoder_time"), f"{left.encoder_ms:.0f} / {right.encoder_ms:.0f} ms"],
+        [say(lang, "versus.gmacs"), f"{left.gmacs:.2f} / {right.gmacs:.2f} GMACs"],
+        [say(lang, "versus.encoder_gmacs"), f"{left.encoder_gmacs:.2f} / {right.encoder_gmacs:.2f} GMACs"],
+        [say(lang, "versus.both"), f"{len(both)}"],
+        [say(lang, "versus.only"), f"{only[0]} / {only[1]}"],
+    ]
+    return {
+        "caption": say(lang, "versus.caption", left=left.name, right=_right(state, right), both=len(both), l=only[0], r=only[1]),
+        "facts": facts,
+        "notes": [*notes, say(lang, "versus.note.match"), say(lang, "versus.note.time")],
+        "rivals": {side: {key: value for key, value in vars(rivals[side]).items() if key not in ("boxes", "names", "scores")}
+                   for side in SIDES},
+        "pairs": pairs,
+        "table": {
+            "head": [say(lang, "class"), say(lang, "versus.left"), say(lang, "versus.right"), "IoU"],
+            "rows": [{"cells": _cells(left, right, pair), "set": None} for pair in pairs],
+        },
+    }  # fmt: skip
+
+
+def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
+    """The other side."""
+    options = [["", say(state.lang, "versus.every")], *other_models(run, state)]
+    return [settings.choice("other", say(state.lang, "versus.with"), state.other, options)]
+
+
+def charts(run: Run, state: ViewState) -> list[Drawing]:
+    """Milliseconds of both, the encoder's part told apart."""
+    rivals = _rivals(run, state)
+    if rivals is None:
+        return []
+    names = [say(state.lang, f"versus.{side}") for side in SIDES]
+    encoder = [rivals[side].encoder_ms for side in SIDES]
+    rest = [rivals[side].milliseconds - rivals[side].encoder_ms for side in SIDES]
+    bars = [
+        _bars(say(state.lang, "versus.bar.encoder"), names, encoder, OURS),
+        _bars(say(state.lang, "versus.bar.rest"), names, rest, NEUTRAL),
+    ]
+    axes = {"xaxis": value_axis(ticksuffix=" ms", rangemode="tozero"), "yaxis": name_axis()}
+    return [chart(bars, say(state.lang, "versus.time"), 64, legend=True, barmode="stack", bargap=0.25, **axes)]
+
+
+def job(run: Run, state: ViewState) -> str | None:
+    """Both models must see the photo, in turns."""
+    return f"versus {state.other}"
+
+
+def work(
+    run: Run, state: ViewState, detectors: Callable[[str], Detector], tell: Callable[[float, str], None]
+) -> dict[str, Rival]:
+    """Detections and times of both."""
+    ours = detectors(run.source)
+    other = every_scale(ours) if state.other == "" else detectors("" if state.other == OWN else state.other)
+    name = f"{state.other} · {other.config.schedule}" if HUB_ID.match(state.other) else describe(other.config)
+    return compare(run, {"left": (ours, run.model), "right": (other, name)}, tell)
+
+
+def _rivals(run: Run, state: ViewState) -> dict[str, Rival] | None:
+    return run.extras.get(job(run, state))
+
+
+def _right(state: ViewState, rival: Rival) -> str:
+    """What the right side is called, in the visitor's language."""
+    return say(state.lang, "versus.every") if state.other == "" else rival.name
+
+
+def _short(state: ViewState, rival: Rival | None = None, side: str = "right") -> str:
+    """A title that fits over half a phone's width."""
+    if side == "right" and state.other == "":
+        return say(state.lang, "versus.every_short")
+    if side == "right" and HUB_ID.match(state.other):
+        return state.other.rpartition("/")[2]
+    return say(state.lang, "models.own") if rival is None else rival.schedule
+
+
+def _panel(run: Run, title: str, named: list[tuple[np.ndarray, str, float, bool]]) -> Panel:
+    """A photo with boxes (box, name, score, whether this side alone has it), all cut at the photo's edge."""
+    height, width = run.size
+    names = run.config.names
+    traces, labels = [], []
+    for number, (box, name, score, alone) in enumerate(named):
+        colour = CHANGED if alone else class_colour(names.index(name) if name in names else 0)
+        box = np.clip(box, 0, [width, height, width, height])
+        text = f"{escape(name)} {score:.2f}"
+        traces.append(_box(box, text, colour, alone))
+        x1, y1, x2, y2 = (float(value) for value in box)
+        rightmost, low = x1 > 0.5 * width, number % 2 == 1  # half a photo is room for any name; names of like boxes stay apart
+        place = {"x": x2 if rightmost else x1, "y": y2 if low else y1}
+        anchors = {"xanchor": "right" if rightmost else "left", "yanchor": "bottom" if low else "top"}
+        labels.append(tag(text, colour, **place, **anchors))
+    return Panel(title, traces, labels[::-1])  # the best on top
+
+
+def _box(box: np.ndarray, text: str, colour: str, alone: bool) -> dict[str, Any]:
+    return {
+        "type": "scatter",
+        **outline(box),
+        "mode": "lines",
+        "line": {"color": colour, "width": 3.5 if alone else 2, "dash": "dash" if alone else "solid"},
+        "fill": "toself",
+        "fillcolor": NOTHING,
+        "hoveron": "fills",
+        "hoverinfo": "name",
+        "name": text,
+        "hoverlabel": hoverlabel(colour),
+    }
+
+
+def _bars(name: str, sides: list[str], values: list[float], colour: str) -> dict[str, Any]:
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "y": sides,
+        "x": values,
+        "marker": {"color": colour},
+        "hovertemplate": f"{name}: %{{x:.1f}} ms<extra></extra>",
+    }
+
+
+def _cells(left: Rival, right: Rival, pair: tuple[int | None, int | None, float]) -> list[str]:
+    i, j, overlap = pair
+    name = left.names[i] if i is not None else right.names[j]
+    return [
+        name,
+        "–" if i is None else f"{left.scores[i]:.2f}",
+        "–" if j is None else f"{right.scores[j]:.2f}",
+        "–" if None in pair else f"{overlap:.2f}",
+    ]
+
+
+VIEW = View("versus", drawing, summary, controls=controls, charts=charts, job=job, work=work, rail=False, own=True)

@@ -1,0 +1,83 @@
+"""transformers' DeformableDetr, an independent implementation: the same random weights give the same detections."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from litedetr import Detector
+from litedetr.weights import WeightsError, convert, read_config
+from tests.weights.of_transformers import build, name_of_2022
+
+VARIANTS = {"plain": (False, False), "box refine": (False, True), "two-stage": (True, True), "one scale": (False, False, 1),
+            "two scales": (True, True, 2)}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def saved(request, tmp_path_factory):
+    model = build(*VARIANTS[request.param])
+    folder = tmp_path_factory.mktemp("transformers")
+    model.save_pretrained(folder)
+    return model, folder
+
+
+def test_same_detections(saved, tmp_path):
+    model, folder = saved
+    config = convert(folder, tmp_path)
+    assert (config.two_stage, config.box_refine) == (model.config.two_stage, model.config.with_box_refine)
+    assert config.names[3] == "thing 3"
+    assert config.decoder_ffn == 20
+    detector = Detector.from_pretrained(tmp_path)
+    pixels = torch.randn(2, 3, 96, 136)
+    padding = torch.zeros(2, 96, 136, dtype=torch.bool)
+    padding[1, 70:], padding[1, :, 100:] = True, True
+    with torch.inference_mode():
+        expected = model(pixel_values=pixels, pixel_mask=(~padding).long())
+        output = detector(pixels, padding)
+    assert torch.allclose(output.logits, expected.logits, atol=1e-4)
+    assert torch.allclose(output.boxes, expected.pred_boxes, atol=1e-4)
+    assert float(expected.pred_boxes.std()) > 0.01, "the boxes must differ for this to say something"
+
+
+def test_the_layout_of_2022(saved, tmp_path):
+    """The Hub's files have torchvision's names in the backbone, and every copy of a head."""
+    _, folder = saved
+    state = load_file(folder / "model.safetensors")
+    old = {name_of_2022(name): value for name, value in state.items()}
+    for name, value in list(old.items()):
+        if re.match(r"^model\.decoder\.(class|bbox)_embed\.", name):
+            old[name.removeprefix("model.decoder.")] = value.clone()
+    assert "model.backbone.conv_encoder.model.layer1.0.downsample.0.weight" in old
+    (tmp_path / "old").mkdir()
+    save_file(old, tmp_path / "old" / "model.safetensors")
+    (tmp_path / "old" / "config.json").write_text((folder / "config.json").read_text())
+    convert(folder, tmp_path / "new here")
+    convert(tmp_path / "old", tmp_path / "old here")
+    new, older = (load_file(tmp_path / name / "model.safetensors") for name in ("new here", "old here"))
+    assert new.keys() == older.keys()
+    assert all(torch.equal(new[key], older[key]) for key in new)
+    assert (tmp_path / "new here" / "config.json").read_text() == (tmp_path / "old here" / "config.json").read_text()
+
+
+def test_loaded_as_it_is(saved, tmp_path):
+    _, folder = saved
+    convert(folder, tmp_path)
+    direct, converted = Detector.from_pretrained(folder), Detector.from_pretrained(tmp_path)
+    assert direct.config == converted.config == read_config(folder)
+    assert not direct.training
+    own = direct.state_dict()
+    assert all(torch.equal(own[key], value) for key, value in converted.state_dict().items())
+
+
+def test_other_kinds_are_refused(saved, tmp_path):
+    _, folder = saved
+    config = json.loads((folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"position_embedding_type": "learned"}))
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    with pytest.raises(WeightsError) as error:
+        convert(tmp_path, tmp_path / "out")
+    assert str(error.value) == (
+        "expected a transformers model with position_embedding_type sine, got 'learned': convert another one"
+    )
