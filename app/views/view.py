@@ -51,6 +51,7 @@ class View:
         needs: a sentence that says why the view cannot show this run what it is for; None where it can.
         cards: cards of the inspector that the page fills from the summary: "query", "classes".
         rail: whether one step is looked at; a stop of the rail leads from a view without to the first one with.
+        boxes: whether the detections at the model's end, "boxes", are a step of it.
         leads: the view to which what is chosen in a list leads; "" for this one.
         box: whether a visitor draws a box on the photo.
     """
@@ -67,9 +68,21 @@ class View:
     needs: Callable[[Run, ViewState], str | None] = _none
     cards: tuple[str, ...] = ()
     rail: bool = True
+    boxes: bool = False
     leads: str = ""
     box: bool = False
 
     def figure(self, run: Run, state: ViewState) -> go.Figure:
         """`drawing` as a checked figure."""
         return go.Figure(self.drawing(run, state))
+
+    def facts(self) -> dict[str, Any]:
+        """What the page must know of it."""
+        return {
+            "name": self.name,
+            "cards": self.cards,
+            "rail": self.rail,
+            "boxes": self.boxes,
+            "leads": self.leads,
+            "box": self.box,
+        }

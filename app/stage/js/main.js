@@ -15,6 +15,8 @@ import { Tour } from './tour.js';
 import { Work } from './work.js';
 
 const NOTHING_CHOSEN = { view: '', q: '', at: '', box: '', mute: '' };
+const RUN = 'lite-detr-run'; // of sessionStorage
+const THEME = 'lite-detr-theme'; // of localStorage
 const PATIENCE = 90_000; // milliseconds without an event of a run, after which the page says so
 
 export async function mount(element, gradio) {
@@ -39,8 +41,7 @@ class Page {
     Object.assign(this, { root, server, upload, examples, views, models, hub, texts, scales, Plotly, trigger: analyse });
     this.link = new Link(link);
     [this.view] = views; // the one that is shown
-    Object.assign(this, { info: null, state: this.link.read(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
-    if (!this.state.lang && navigator.language?.startsWith('ko')) this.state.lang = 'ko';
+    Object.assign(this, { info: null, state: this.link.read(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null, jobs: new Map() });
     this.times = []; // of the last look-ups, in milliseconds
     this.visitor = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
     this.plot = new Plot(part(root, 'plot'), part(root, 'frame'), Plotly, {
@@ -68,8 +69,28 @@ class Page {
     models(this.root, this);
     this.translate();
     if (!this.Plotly) { this.fail(this.say('error.plotly')); return; }
-    const given = this.state.example;
-    this.analyse({ example: this.examples.includes(given) ? given : this.examples[0] }, true);
+    this.link.follow((entry) => this.revisit(entry));
+    const kept = recall();
+    if (kept && !this.state.example && !this.state.tour) this.reopen(kept.run, { ...kept.state, ...this.state }, kept.job, true);
+    else this.analyse({ example: this.example(this.state) }, true);
+  }
+
+  // Of a state, or the first where it names none that is here.
+  example({ example }) {
+    return this.examples.includes(example) ? example : this.examples[0];
+  }
+
+  // What was looked at before: the browser's Back and Forward.
+  revisit({ state, run }) {
+    this.rail.halt();
+    const there = this.info?.run === run || (state.example && state.example === this.info?.example);
+    if (there && this.info.source === (state.model ?? '') && this.root.dataset.busy === 'no') {
+      this.state = { ...state, lang: this.state.lang };
+      this.look({});
+    } else if (state.example) {
+      this.state = { ...state, lang: this.state.lang };
+      this.analyse({ example: this.example(state) }, true);
+    } else this.reopen(run, state, this.jobs.get(run) ?? {});
   }
 
   say(key, values) {
@@ -101,13 +122,17 @@ class Page {
     this.trigger();
   }
 
-  // A finished run again, in the state in which it was left; job: what made it.
-  async reopen(run, state, job) {
+  // A finished run again, in the state in which it was left; job: what made it. One that is gone leaves the first example.
+  async reopen(run, state, job, first = false) {
     this.begun(job);
     clearTimeout(this.patience);
     this.rail.halt();
     this.next = clean(state);
-    await this.open(run);
+    const gone = await this.open(run);
+    if (!gone || !first) return;
+    forget();
+    this.analyse({ example: this.examples[0] });
+    this.refused = gone;
   }
 
   // Whatever went on before is over.
@@ -178,9 +203,10 @@ class Page {
     this.busy(this.say('status.drawing'));
     const ticket = this.running;
     const info = await this.ask('open_run', { run, state: { lang: this.state.lang } });
-    if (ticket !== this.running) return;
-    if (info.error) { this.fail(info.error); return; }
+    if (ticket !== this.running) return '';
+    if (info.error) { this.fail(info.error); return info.error; }
     Object.assign(this, { info, state: clean(this.next), opened: this.last });
+    this.jobs.set(info.run, this.last);
     this.rail.build(info.stops);
     part(this.root, 'model').textContent = info.source || info.model;
     part(this.root, 'model').title = info.model;
@@ -190,6 +216,7 @@ class Page {
     this.busy(null);
     const notes = [this.refused, info.note].filter(Boolean).join(' ');
     if (notes) this.fail(notes);
+    return '';
   }
 
   busy(text) {
@@ -232,7 +259,7 @@ class Page {
     if (info === this.info) {
       if (answer.expired && state.example) this.analyse({ example: state.example }, true);
       else if (answer.error) this.fail(answer.error);
-      else await this.show(answer, state);
+      else await this.show(answer, state, Boolean(extra.move));
     }
     this.times = [...this.times.slice(-99), performance.now() - begun];
     this.shown = seq;
@@ -249,7 +276,7 @@ class Page {
     }
   }
 
-  async show(answer, asked) {
+  async show(answer, asked, move) {
     // What was changed while the answer was under way holds, and is asked for next.
     this.state = this.state === asked ? answer.state : { ...answer.state, ...difference(asked, this.state) };
     const { summary, view } = answer;
@@ -265,7 +292,8 @@ class Page {
     this.work.show(answer.job);
     await this.card.show(answer, this.state);
     this.furnish();
-    this.link.write(this.state);
+    this.link.write(this.state, this.info.run, move);
+    remember(this);
   }
 
   // Everything around the figure that follows from the state.
@@ -298,7 +326,7 @@ class Page {
     const zooms = { in: () => this.plot.zoom(0.7), out: () => this.plot.zoom(1 / 0.7), reset: () => this.plot.reset(), points: () => this.plot.showAllPoints() };
     for (const button of root.querySelectorAll('[data-zoom]')) button.addEventListener('click', zooms[button.dataset.zoom]);
     part(root, 'error-close').addEventListener('click', () => { part(root, 'error').hidden = true; });
-    part(root, 'theme').addEventListener('click', () => document.body.classList.toggle('dark'));
+    theme(part(root, 'theme'));
     for (const button of root.querySelectorAll('[data-lang]')) button.addEventListener('click', () => this.speak(button.dataset.lang));
     part(root, 'plot').addEventListener('keydown', (event) => this.key(event));
     new MutationObserver(() => this.recolour()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
@@ -351,4 +379,34 @@ class Page {
     if (!this.info) part(this.root, 'line').textContent = this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
     this.tour.show();
   }
+}
+
+// What a reload of this tab opens again: the run of a photo that no link holds. Browsers may forbid to remember.
+function remember({ info, state, opened }) {
+  try {
+    if (info.example) window.sessionStorage.removeItem(RUN);
+    else window.sessionStorage.setItem(RUN, JSON.stringify({ run: info.run, state, job: opened }));
+  } catch { /* then a reload begins anew */ }
+}
+
+function recall() {
+  try { return JSON.parse(window.sessionStorage.getItem(RUN)); } catch { return null; }
+}
+
+function forget() {
+  try { window.sessionStorage.removeItem(RUN); } catch { /* nothing was remembered */ }
+}
+
+// Light or dark as the visitor left it, unless the address says which.
+function theme(button) {
+  const { classList } = document.body;
+  const said = new URLSearchParams(window.location.search).has('__theme');
+  try {
+    const left = window.localStorage.getItem(THEME);
+    if (left && !said) classList.toggle('dark', left === 'dark');
+  } catch { /* as the browser prefers */ }
+  button.addEventListener('click', () => {
+    classList.toggle('dark');
+    try { window.localStorage.setItem(THEME, classList.contains('dark') ? 'dark' : 'light'); } catch { /* for this page alone */ }
+  });
 }
