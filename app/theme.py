@@ -103,7 +103,6 @@ READ, READ_EDGE = "rgba(138,147,163,.10)", "rgba(138,147,163,.55)"
 """A scale that a layer reads and does not update."""
 LIT, LIT_ROW, GRID = "rgba(127,143,166,.18)", "rgba(138,147,163,.2)", "rgba(127,143,166,.25)"
 """The band behind the stage, or the row, that is shown; lines of a chart's grid."""
-TEXT_SHADOW = "0 0 3px #000, 0 0 3px #000"
 
 HEAT = [
     [0.0, "rgba(0,32,76,0)"], [0.04, "rgba(0,50,112,.45)"], [0.2, "rgba(65,77,107,.8)"], [0.45, "rgba(124,123,120,.9)"],

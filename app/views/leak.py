@@ -359,4 +359,4 @@ def _heads_chart(shown: _Shown) -> Drawing:
     return head_bars(heads, step.scales[::-1], names, title, "%{x:.3f} %", shown.head, " %")
 
 
-VIEW = View("leak", drawing, summary, controls=controls, charts=charts)
+VIEW = View("leak", drawing, summary, group="understand", controls=controls, charts=charts)

@@ -42,8 +42,11 @@ class View:
             hold ``panels`` (the axes of each photo, none for a figure without photos), ``tall`` (height over width) and
             ``beyond`` (whether the page offers to zoom out to the points beyond the photo).
         summary: the numbers beside the figure, and what the inspector writes of them: ``caption``, ``facts``, ``notes``,
-            ``about`` (notes of the figure where ``notes`` are the query's), ``table``, ``badge``; ``step``, the stop of the rail
-            that is lit; ``line``, the sentence above the figure for a ``mouse`` and for ``touch`` where it is not the caption.
+            ``about`` (notes of the figure where ``notes`` are the query's), ``table``, ``badge``;
+            ``answer``, the view's answer in words, before all else (``title``, ``text`` and ``tone``: "good", "warn", "bad");
+            ``step``, the stop of the rail that is lit; ``line``, the sentence above the figure for a ``mouse`` and for ``touch``
+            where it is not the caption.
+        group: of the tabs: "see", "understand" or "change".
         controls: what a visitor can set.
         charts: further figures. One whose ``layout.meta.card`` names a card of `cards` lies there, the others in the view's own.
         pick, move: what a click at x, y in [0, 1] of the photo and an arrow key mean.
@@ -59,6 +62,7 @@ class View:
     name: str
     drawing: Callable[[Run, ViewState], Drawing]
     summary: Callable[[Run, ViewState], dict[str, Any]]
+    group: str = "see"
     controls: Callable[[Run, ViewState], list[dict[str, Any]]] = _nothing
     charts: Callable[[Run, ViewState], list[Drawing]] = _nothing
     pick: Callable[[Run, ViewState, float, float], ViewState] = choice.pick
@@ -80,6 +84,7 @@ class View:
         """What the page must know of it."""
         return {
             "name": self.name,
+            "group": self.group,
             "cards": self.cards,
             "rail": self.rail,
             "boxes": self.boxes,

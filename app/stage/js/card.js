@@ -20,6 +20,10 @@ export class Card {
     this.part('title').textContent = this.page.say(`view.${view}`);
     this.part('notes').replaceChildren(...(notes ?? []).map((text) => make('p', { class: 'ld-note' }, text)));
     this.part('facts').replaceChildren(...(summary.facts ?? []).flatMap(([label, text]) => [make('dt', {}, label), make('dd', {}, text)]));
+    const verdict = this.part('verdict');
+    verdict.replaceChildren(...(summary.answer ? [make('b', {}, summary.answer.title), summary.answer.text] : []));
+    verdict.dataset.tone = summary.answer?.tone ?? '';
+    this.page.glossary.mark(this.part('notes'), this.part('facts'), verdict);
     this.part('badge').textContent = summary.badge ?? '';
     this.controls(controls, view);
     this.table(summary.table, state);

@@ -25,6 +25,7 @@ export class Inspector {
       summary.kind === 'object'
         ? say('query.object', { query: summary.query })
         : say('query.token', { scale: summary.scale, column: cell[0] + 1, row: cell[1] + 1 });
+    this.page.glossary.mark(this.part('query'));
     this.guess(summary);
     this.part('notes').replaceChildren(...summary.notes.map((text) => make('p', { class: 'ld-note' }, text)));
     this.part('query-scale-row').hidden = summary.kind === 'object'; // in the decoder no token asks
@@ -146,6 +147,7 @@ export class Inspector {
     for (const node of box.children) node.setAttribute('aria-current', String(state.q === node.dataset.query));
     this.part('empty').hidden = shown.length > 0;
     this.part('count').textContent = this.page.say('detections.more', { shown: shown.length, all: info.detections.length });
+    this.page.glossary.mark(this.part('count'));
     for (const kind of ['json', 'png']) this.part(kind).href = `lite/run/${info.run}/detections.${kind}?t=${threshold}&cls=${classes.join()}`;
   }
 
@@ -173,6 +175,7 @@ export class Inspector {
       make('p', { class: 'ld-tokens' }, make('span', { class: 'ld-small' }, `${say('spent.tokens')} `), ...chips),
       make('p', { class: 'ld-small' }, say('spent.input', { width: spent.input[1], height: spent.input[0] })),
     );
+    this.page.glossary.mark(this.part('spent'));
   }
 }
 

@@ -2,6 +2,7 @@
 import { Box } from './box.js';
 import { Card } from './card.js';
 import { fill, part } from './dom.js';
+import { Glossary } from './glossary.js';
 import { Inspector } from './inspector.js';
 import { intake } from './intake.js';
 import { Link, clean, difference } from './link.js';
@@ -37,7 +38,7 @@ async function plotly(address) {
 
 class Page {
   constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
-    const { examples, views, models, hub, lesson, texts, scales, link } = JSON.parse(JSON.stringify(props.page));
+    const { examples, views, models, hub, glossary, lesson, texts, scales, link } = JSON.parse(JSON.stringify(props.page));
     Object.assign(this, { root, server, upload, examples, views, models, hub, texts, scales, Plotly, trigger: analyse });
     this.link = new Link(link);
     [this.view] = views; // the one that is shown
@@ -49,6 +50,7 @@ class Page {
       set: (changes) => this.change(changes),
       over: (index) => this.inspector.light(index),
     });
+    this.glossary = new Glossary(root, this, glossary);
     this.rail = new Rail(root, this);
     this.inspector = new Inspector(root, this);
     this.card = new Card(root, this, Plotly);
@@ -325,11 +327,20 @@ class Page {
     });
     const zooms = { in: () => this.plot.zoom(0.7), out: () => this.plot.zoom(1 / 0.7), reset: () => this.plot.reset(), points: () => this.plot.showAllPoints() };
     for (const button of root.querySelectorAll('[data-zoom]')) button.addEventListener('click', zooms[button.dataset.zoom]);
+    part(root, 'present').addEventListener('click', () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()));
+    document.addEventListener('fullscreenchange', () => this.present(document.fullscreenElement === root));
     part(root, 'error-close').addEventListener('click', () => { part(root, 'error').hidden = true; });
     theme(part(root, 'theme'));
     for (const button of root.querySelectorAll('[data-lang]')) button.addEventListener('click', () => this.speak(button.dataset.lang));
     part(root, 'plot').addEventListener('keydown', (event) => this.key(event));
     new MutationObserver(() => this.recolour()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
+  }
+
+  // The whole screen for stage and rail, in larger type.
+  present(on) {
+    this.root.dataset.present = on ? 'yes' : 'no';
+    this.plot.large = on;
+    this.plot.render(this.ink);
   }
 
   key(event) {
@@ -370,11 +381,13 @@ class Page {
   translate() {
     const lang = this.state.lang ?? 'en';
     this.root.lang = lang;
+    document.documentElement.lang = lang;
     for (const node of this.root.querySelectorAll('[data-text]')) node.textContent = this.say(node.dataset.text);
     for (const node of this.root.querySelectorAll('[data-label]')) {
       node.setAttribute('aria-label', this.say(node.dataset.label));
       if (node.tagName === 'BUTTON') node.title = this.say(node.dataset.label);
     }
+    for (const node of this.root.querySelectorAll('[data-hint]')) node.title = this.say(node.dataset.hint);
     for (const button of this.root.querySelectorAll('[data-lang]')) button.setAttribute('aria-pressed', String(button.dataset.lang === lang));
     if (!this.info) part(this.root, 'line').textContent = this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
     this.tour.show();

@@ -3,6 +3,7 @@ import { settings } from './card.js';
 import { react } from './dom.js';
 
 const CONFIG = { displayModeBar: false, scrollZoom: true, doubleClick: false, responsive: false, showTips: false };
+const LARGER = 1.5; // type on a full screen, for those in the last row
 const STILL = 6; // pixels a pointer may move and still be a click
 const SOON = 60; // milliseconds in which Plotly says what mark a click hit
 
@@ -47,6 +48,7 @@ export class Plot {
     const height = this.panels.length ? this.node.clientHeight : Math.max(this.node.clientHeight, layout.height ?? 0);
     // Plotly keeps what it is given and writes into it.
     const copy = structuredClone({ data, layout: { ...layout, font, dragmode: this.dragmode, width, height } });
+    if (this.large) enlarge(copy, LARGER);
     this.join(copy.layout);
     if (this.zoomed) { // said here, because Plotly's own memory of a zoom holds for the mouse alone, not for buttons
       for (const axis of this.axes) copy.layout[axis].range = [...this.node._fullLayout[axis].range];
@@ -228,6 +230,15 @@ export class Plot {
 
 function long(axis) {
   return `${axis[0]}axis${axis.slice(1)}`;
+}
+
+// Every font of a figure larger.
+function enlarge(node, factor) {
+  for (const [key, value] of Object.entries(node)) {
+    if (!value || typeof value !== 'object' || ArrayBuffer.isView(value)) continue;
+    if (key.endsWith('font') && value.size) value.size *= factor;
+    else enlarge(value, factor);
+  }
 }
 
 // Figures of one kind keep the visitor's zoom.

@@ -8,13 +8,19 @@ export class Tabs {
       'button',
       { type: 'button', role: 'tab', tabindex: -1, 'data-view': name, 'data-text': `view.${name}`, on: { click: () => page.change({ view: name }) } },
     );
-    this.box.replaceChildren(...page.views.map(tab));
+    const groups = [...new Set(page.views.map(({ group }) => group))];
+    this.box.replaceChildren(...groups.map((group) => make(
+      'div', { class: 'ld-tabs', role: 'presentation' },
+      make('span', { class: 'ld-tabs-name', 'aria-hidden': 'true', 'data-text': `views.${group}`, 'data-hint': `views.${group}.text` }),
+      ...page.views.filter((view) => view.group === group).map(tab),
+    )));
+    this.tabs = [...this.box.querySelectorAll('[role="tab"]')];
     this.box.addEventListener('keydown', (event) => this.key(event));
   }
 
   // needs: by view, the sentence that says why it cannot show the run what it is for.
   show(view, needs) {
-    for (const tab of this.box.children) {
+    for (const tab of this.tabs) {
       const why = needs[tab.dataset.view] ?? '';
       Object.assign(tab, { title: why, ariaDescription: why || null });
       tab.dataset.lacks = why ? 'yes' : 'no';
@@ -32,7 +38,7 @@ export class Tabs {
   }
 
   key(event) {
-    const tabs = [...this.box.children];
+    const { tabs } = this;
     const place = tabs.indexOf(event.target);
     const next = { ArrowLeft: place - 1, ArrowRight: place + 1, Home: 0, End: tabs.length - 1 }[event.key];
     if (place < 0 || next === undefined) return;

@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import GUTTER, Drawing, canvas, outlines
-from app.drawing.canvas import outline as outline
 from app.drawing.marks import diameters, hoverlabel, query_box, sampling_points
 from app.i18n import say
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import FONT, GROUND, HEAT, RIM, WHITE, class_colour, scale_colour
-from app.theme import HALO as HALO
-from app.theme import ink_on as ink_on
-from app.theme import scale_symbol as scale_symbol
 from app.views.points.footprints import footprint, kept_heads
 from app.views.points.shares import shares_chart
 from app.views.view import View

@@ -255,4 +255,4 @@ def _count(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
-VIEW = View("schedule", drawing, summary, controls=controls, charts=charts, job=job, work=work, rail=False)
+VIEW = View("schedule", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, rail=False)

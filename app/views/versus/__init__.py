@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -11,39 +12,36 @@ import numpy as np
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import chart, name_axis, value_axis
-from app.drawing.marks import hoverlabel
+from app.drawing.marks import SHOWN, apart, corner, hoverlabel, tag
 from app.drawing.panels import Panel, panels
 from app.i18n import say
 from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
-from app.theme import CHANGED, FONT, NEUTRAL, NOTHING, OURS, TEXT_SHADOW, WHITE, class_colour
-from app.theme import ink_on as ink_on
+from app.theme import CHANGED, NEUTRAL, NOTHING, OURS, class_colour
 from app.views.versus.rivals import Rival, compare, every_scale, matched
 from app.views.view import View
 from litedetr import Detector
 
 SIDES = ("left", "right")
+LABELS = 16
+"""Of each side; boxes without one say their class on hover."""
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
     """Both photos with their detections: thin where both have them, thick and dashed where one has them alone."""
     rivals = _rivals(run, state)
     if rivals is None:
-        found = run.detections
-        shown = [_box(run, found.boxes[i], found.names[i], float(found.scores[i]), False, place % 4)
-                 for place, i in enumerate(run.shown(state.threshold))]  # fmt: skip
-        return panels(run, [Panel(run.config.schedule, shown), Panel(_short(state))], veil=0.25)
+        found, shown = run.detections, run.shown(state.threshold)
+        own = [(found.boxes[i], found.names[i], float(found.scores[i]), False) for i in shown]
+        return panels(run, [_panel(run, run.config.schedule, own), Panel(_short(state))], veil=0.25)
     pairs = matched(rivals["left"], rivals["right"], state.threshold)
     contents = []
     for place, side in enumerate(SIDES):
         rival = rivals[side]
         kept = [(pair[place], None in pair) for pair in pairs if pair[place] is not None]
-        traces = [
-            _box(run, rival.boxes[i], rival.names[i], float(rival.scores[i]), alone, number % 4)  # names of like boxes stay apart
-            for number, (i, alone) in enumerate(kept)
-        ]
-        contents.append(Panel(f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", traces))
+        drawn = [(rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
+        contents.append(_panel(run, f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", drawn))
     return panels(run, contents, veil=0.25)
 
 
@@ -136,23 +134,26 @@ def _short(state: ViewState, rival: Rival | None = None, side: str = "right") ->
     return say(state.lang, "models.own") if rival is None else rival.schedule
 
 
-_INWARD = ("bottom right", "bottom left", "top left", "top right")
-"""Where a name goes from each corner of its box, clockwise from the upper left."""
-
-
-def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool, corner: int) -> dict[str, Any]:
-    """A box, cut at the photo's edge, so that its name (at a `corner`, 0 to 3) stays off the panel's title."""
+def _panel(run: Run, title: str, found: list[tuple[np.ndarray, str, float, bool]]) -> Panel:
+    """Boxes, cut at the photo's edge, and their names inside. Of each: xyxy, name, score, whether one side has it alone."""
     height, width = run.size
+    boxes = [np.clip(box, 0, [width, height, width, height]) for box, *_ in found]
+    traces = [_box(run, box, *rest) for box, (_, *rest) in zip(boxes, found, strict=True)]
+    names = []
+    for trace, (x, y, right, _) in zip(traces, boxes, strict=True):
+        place = corner(float(x), float(right), float(y), run.size, math.inf)
+        names.append(tag(trace["name"], trace["line"]["color"], **place))
+    return Panel(title, traces, apart(names, 2 * width / SHOWN, LABELS))
+
+
+def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool) -> dict[str, Any]:
     names = run.config.names
     colour = CHANGED if alone else class_colour(names.index(name) if name in names else 0)
     text = f"{escape(name)} {score:.2f}"
     return {
         "type": "scatter",
-        **outline(np.clip(box, 0, [width, height, width, height])),
-        "mode": "lines+text",
-        "text": [text if place == corner else "" for place in range(5)],
-        "textposition": _INWARD[corner],
-        "textfont": {"size": 11, "color": WHITE, "family": FONT, "shadow": TEXT_SHADOW},
+        **outline(box),
+        "mode": "lines",
         "line": {"color": colour, "width": 3.5 if alone else 2, "dash": "dash" if alone else "solid"},
         "fill": "toself",
         "fillcolor": NOTHING,
@@ -186,4 +187,4 @@ def _cells(left: Rival, right: Rival, pair: tuple[int | None, int | None, float]
     ]
 
 
-VIEW = View("versus", drawing, summary, controls=controls, charts=charts, job=job, work=work, rail=False)
+VIEW = View("versus", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, rail=False)
