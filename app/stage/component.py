@@ -56,7 +56,7 @@ def stage(
             "glossary": {lang: glossary(lang) for lang in LANGUAGES},
             "lesson": {lang: lesson(lang) for lang in LANGUAGES},
             "texts": {lang: texts(lang) for lang in LANGUAGES},
-            "scales": {f"S{number}": {"colour": each.colour, "path": each.path} for number, each in enumerate(SCALES, start=1)},
+            "scales": {f"S{number}": vars(each) for number, each in enumerate(SCALES, start=1)},
             "link": {"keys": KEYS, "own": KEYS_OF_OWN_PHOTO, "visited": KEYS_VISITED},
         },
     )

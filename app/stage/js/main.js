@@ -65,6 +65,7 @@ class Page {
   }
 
   begin() {
+    embed(this.root);
     this.state = this.tour.entered(this.state);
     intake(this.root, this);
     this.own = new Own(this.root, this);
@@ -422,4 +423,11 @@ function theme(button) {
     classList.toggle('dark');
     try { window.localStorage.setItem(THEME, classList.contains('dark') ? 'dark' : 'light'); } catch { /* for this page alone */ }
   });
+}
+
+// Inside another page (?embed=1): stage, rail and what belongs to the view, as tall as they are; the page around is told how tall.
+function embed(root) {
+  if (new URLSearchParams(window.location.search).get('embed') !== '1') return;
+  root.dataset.embed = 'yes';
+  new ResizeObserver(() => window.parent.postMessage({ type: 'lite-detr', height: root.offsetHeight }, '*')).observe(root);
 }

@@ -29,8 +29,8 @@ export class Plot {
     const root = this.node.closest('.ld');
     root.dataset.photo = this.panels.length ? 'yes' : 'no';
     const { meta, height } = figure.layout;
-    const tall = meta?.tall ?? (this.panels.length ? size.height / size.width : (height ?? 420) / this.node.clientWidth);
-    root.style.setProperty('--tall', String(tall + (this.panels.length ? 0.04 : 0))); // of the stage on a phone
+    this.tall = meta?.tall ?? (this.panels.length ? size.height / size.width : (height ?? 420) / this.node.clientWidth);
+    root.style.setProperty('--tall', String(this.tall + (this.panels.length ? 0.04 : 0))); // of the stage on a phone
     await this.render(ink);
   }
 
