@@ -13,6 +13,8 @@ UPLOADS = Path(tempfile.gettempdir()) / f"litedetr-uploads-{os.getuid() if hasat
 # Waiting OpenMP threads would spin and take the web server's share of a two-core host.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GRADIO_TEMP_DIR", str(UPLOADS))
+if os.environ.get("SPACE_ID"):  # the proxy of Spaces says for whom it asks; read by uvicorn
+    os.environ.setdefault("FORWARDED_ALLOW_IPS", "127.0.0.1,10.0.0.0/8")
 
 
 def number(name: str, default: float, former: str = "") -> float:

@@ -16,7 +16,7 @@ from app.run.state import ViewState
 from app.server.cleanup import cleanup
 from app.server.endpoints import MCP, add_endpoints
 from app.server.events import run_events, work_events
-from app.server.guard import MAX_FILE, Page, guards
+from app.server.guard import MAX_FILE, Page, client_of, guards
 from app.server.lookups import Lookups
 from app.server.routes import routes
 from app.server.uploads import photo_box
@@ -47,21 +47,21 @@ def build(engine: Engine) -> gr.Blocks:
         jobs.cancel(request.get("visitor"), request.get("ticket"))
         return {}
 
-    async def analyse(file: str | None, request: Any) -> AsyncIterator[Any]:
+    async def analyse(file: str | None, asked: Any, request: gr.Request) -> AsyncIterator[Any]:
         """Run the model on a photo or an example, with an event as each stage begins."""
-        request = _given(request)
-        ticket, visitor = request.get("ticket"), request.get("visitor")
-        example, model = str(request.get("example") or ""), str(request.get("model") or "")
-        lang = ViewState.from_query({"lang": request.get("lang")}).lang
-        async for event in run_events(engine, file, example, lang, model, lambda: jobs.is_cancelled(visitor, ticket)):
+        asked = _given(asked)
+        ticket, visitor, client = asked.get("ticket"), asked.get("visitor"), client_of(request)
+        example, model = str(asked.get("example") or ""), str(asked.get("model") or "")
+        lang = ViewState.from_query({"lang": asked.get("lang")}).lang
+        async for event in run_events(engine, file, example, lang, model, lambda: jobs.is_cancelled(visitor, ticket), client):
             yield gr.HTML(run_event={"ticket": ticket, **event})
 
-    async def work(request: Any) -> AsyncIterator[Any]:
+    async def work(asked: Any, request: gr.Request) -> AsyncIterator[Any]:
         """Compute what a view needs the model for again."""
-        request = _given(request)
-        ticket, visitor = request.get("ticket"), request.get("visitor")
-        state = ViewState.from_query(request.get("state"))
-        async for event in work_events(engine, request.get("run"), state, lambda: jobs.is_cancelled(visitor, ticket)):
+        asked = _given(asked)
+        ticket, visitor, client = asked.get("ticket"), asked.get("visitor"), client_of(request)
+        state = ViewState.from_query(asked.get("state"))
+        async for event in work_events(engine, asked.get("run"), state, lambda: jobs.is_cancelled(visitor, ticket), client):
             yield gr.HTML(work_event={"ticket": ticket, **event})
 
     with Page(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
@@ -69,10 +69,10 @@ def build(engine: Engine) -> gr.Blocks:
         viewer = stage(functions, examples=EXAMPLE_NAMES, views=VIEWS.values(), models=offered(), hub=hub_is_open())
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
         upload = photo_box()
-        request = gr.JSON(visible=False)
+        asked = gr.JSON(visible=False)
         viewer.analyse(
             analyse,
-            inputs=[upload, request],
+            inputs=[upload, asked],
             outputs=[viewer],
             js="() => window.liteDetr.runRequest()",
             trigger_mode="multiple",

@@ -20,11 +20,11 @@ HEAD, HEAD_OF_SMALL = 0.11, 0.17
 
 @dataclass(frozen=True)
 class Panel:
-    """One photo of a figure: its title and what is drawn over it; names are annotations in the photo's pixels."""
+    """One photo of a figure: its title and what is drawn over it; annotations count in the photo's pixels."""
 
     title: str
     traces: list[dict[str, Any]] = field(default_factory=list)
-    names: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[dict[str, Any]] = field(default_factory=list)
 
 
 def panels(run: Run, contents: list[Panel], veil: float = 0.0, **layout: Any) -> Drawing:
@@ -59,7 +59,7 @@ def panels(run: Run, contents: list[Panel], veil: float = 0.0, **layout: Any) ->
         }
         base["images"].append({**picture, "xref": x, "yref": y})
         base["shapes"].append({**veil_shape, "xref": x, "yref": y})
-        base["annotations"] += [_title(panel.title, x, y), *({**name, "xref": x, "yref": y} for name in panel.names)]
+        base["annotations"] += [_title(panel.title, x, y), *({**note, "xref": x, "yref": y} for note in panel.annotations)]
         base["meta"]["panels"].append({"x": x, "y": y})
         drawing["data"] += [{**trace, "xaxis": x, "yaxis": y} for trace in panel.traces]
     (left, right), (bottom, top) = base["xaxis"]["range"], base["yaxis"]["range"]

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -18,7 +19,7 @@ from app.engine.gpu import Gpu
 from app.engine.jobs import Event, Jobs, Report
 from app.engine.models import Models
 from app.engine.out_of_memory import first_that_fits, sized
-from app.engine.queue import Queue
+from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
 from app.run.model_list import describe
 from app.run.progress import report_stages
@@ -30,6 +31,7 @@ from litedetr import image as photos
 from litedetr.cost import gmacs
 from litedetr.fast.memory import one_arena
 from litedetr.ops import native
+from litedetr.photos.process import PhotoProcess
 from litedetr.replay import step_cache
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,12 @@ SHOWN_SIDE = 1600
 STEPS_BYTES = 128 * 1024**2
 """For the steps of all runs that visitors look at now: they are made again when somebody reads them (`litedetr.replay`)."""
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
+NOBODY = Client()
+
+
+def _place(report: Report) -> Callable[[int], None]:
+    """Reports a place in the queue."""
+    return lambda before: report({"waiting": before} if before else {})
 
 
 def _silent(event: Event) -> None:
@@ -63,6 +71,7 @@ class Engine:
         self.steps = step_cache(STEPS_BYTES, least=4)
         self.jobs = Jobs()
         self.queue = Queue()
+        self.photos = PhotoProcess()
         self._examples: dict[tuple[str, str], str] = {}
         one_arena()
         torch.set_num_threads(max(1, min(os.cpu_count() or 1, 8)))
@@ -76,7 +85,7 @@ class Engine:
         """
         return self.models.get()
 
-    def example(self, name: str, report: Report | None = None, model: str = "") -> Run:
+    def example(self, name: str, report: Report | None = None, model: str = "", client: Client = NOBODY) -> Run:
         """The run of an example picture, made once for all visitors and again when it was dropped. Arguments as in `run`."""
         if name not in EXAMPLE_NAMES:
             raise photos.PhotoError(f"There is no example called {name}: choose one of {', '.join(EXAMPLE_NAMES)}.")
@@ -84,10 +93,11 @@ class Engine:
         if known is not None:
             return known
         detector, report = self._detector(model, report), report or _silent
-        with self.queue.turn(lambda before: report({"waiting": before})):
+        with self.queue.turn(client, _place(report)):
             run = self._known(name, model)  # somebody before may have asked for the same
             if run is None:
-                run = self.store.put(self._make(detector, EXAMPLES / f"{name}.jpg", name, report, name, model))
+                photo = EXAMPLES / f"{name}.jpg"
+                run = self.store.put(self._make(detector, photo, photos.open_photo(photo), name, report, name, model))
                 self._examples[model, name] = run.id
             return run
 
@@ -103,21 +113,25 @@ class Engine:
         native.prepare_in_background()
         try:
             self.example(EXAMPLE_NAMES[0])
+            self.photos.start()
         except Exception:
             log.exception("The model is not ready")
 
     def run(
-        self, photo: photos.Photo, name: str = "photo", report: Report | None = None, model: str = "", keep: bool = True
-    ) -> Run:
+        self, photo: photos.Photo, name: str = "photo", report: Report | None = None, model: str = "", keep: bool = True,
+        client: Client = NOBODY,
+    ) -> Run:  # fmt: skip
         """Detect with a full trace and keep the result.
 
         Args:
-            photo: a path, encoded bytes, a PIL image or an RGB array.
+            photo: a path or encoded bytes, decoded in a process of its own while others have the model; a PIL image or an RGB
+                array, which are trusted.
             name: of the picture.
             report: called with ``{"download": [bytes done, bytes in all]}`` while a model is downloaded, ``{"waiting": how many
                 are before}`` in the queue, and ``{"stage": name}`` as each stage begins: "backbone", "B1 high", …, "decoder 1", …
             model: a Hub id; "" for the page's own model.
             keep: False for a run that nobody will look into later.
+            client: who waits.
 
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
@@ -127,8 +141,8 @@ class Engine:
             Cancelled: `report` raised it.
         """
         detector, report = self._detector(model, report), report or _silent  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(lambda before: report({"waiting": before})):
-            run = self._make(detector, photo, name, report, "", model)
+        with self.queue.turn(client, _place(report), partial(self._decoded, photo)) as pixels:
+            run = self._make(detector, photo, pixels, name, report, "", model)
         return self.store.put(run) if keep else run
 
     def _detector(self, model: str, report: Report | None) -> Detector:
@@ -136,9 +150,14 @@ class Engine:
         progress = None if report is None else lambda done, total: report({"download": [done, total]} if model else {})
         return self.gpu.own(self.models.get(model, progress), model)
 
-    def _make(self, detector: Detector, photo: photos.Photo, name: str, report: Report, example: str, model: str) -> Run:
-        """The run itself, in the caller's turn: one picture is decoded at a time."""
-        pixels = photos.open_photo(photo)
+    def _decoded(self, photo: photos.Photo, poll: Callable[[], object]) -> np.ndarray:
+        """(H, W, 3) uint8 RGB; `poll` as in `PhotoProcess.open`."""
+        return self.photos.open(photo, poll) if isinstance(photo, str | Path | bytes) else photos.open_photo(photo)
+
+    def _make(
+        self, detector: Detector, photo: photos.Photo, pixels: np.ndarray, name: str, report: Report, example: str, model: str
+    ) -> Run:
+        """The run itself, in the caller's turn."""
 
         def look(detector: Detector) -> tuple[Detector, Detections]:
             return detector, self._predict(detector, model, pixels, 0.0, "light", report)
@@ -187,12 +206,13 @@ class Engine:
             ways.append(("cpu", lambda: act(self.models.get(model))))
         return first_that_fits(ways)
 
-    def compute(self, run: Run, state: ViewState, report: Report) -> str | None:
+    def compute(self, run: Run, state: ViewState, report: Report, client: Client = NOBODY) -> str | None:
         """What the state's view needs the model again for, kept with the run.
 
         Args:
             report: called with ``{"waiting": how many are before}`` in the queue, then ``{"share": done in [0, 1], "text": what
                 goes on}``.
+            client: who waits.
 
         Returns:
             The result's key in ``run.extras``; None where the view needs nothing.
@@ -216,18 +236,17 @@ class Engine:
 
         if HUB_ID.match(state.other):
             self.models.get(state.other, lambda *_: begun(0.0, ""))  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(lambda before: report({"waiting": before})):
+        with self.queue.turn(client, _place(report)):
             begun(0.0, "")
             _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
         run.extras.put(key, made)
         self.store.trim()
         return key
 
-    def detect(self, photo: photos.Photo, threshold: float | None = None) -> Detections:
+    def detect(self, photo: photos.Photo, threshold: float | None = None, client: Client = NOBODY) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""
         detector = self._detector("", None)
-        with self.queue.turn():
-            pixels = photos.open_photo(photo)
+        with self.queue.turn(client, prepare=partial(self._decoded, photo)) as pixels:
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
 
 

@@ -1,15 +1,25 @@
-"""The queue before the model: one after the other, first come first served, and whoever waits is told its place."""
+"""The queue before the model: clients take turns, each in the order in which it came, and whoever waits is told its place."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from app.settings import number
 
+T = TypeVar("T")
+
 LONGEST = int(number("QUEUE", 32, former="LINE"))
 """So many may wait."""
+AHEAD, AHEAD_OF_ONE = 4, 2
+"""So many photos are decoded while others wait or run, and so many of them for one address."""
+MEMORY = 60.0
+"""Seconds for which a turn counts against those that its client asks for next."""
 BEAT = 1.0
 """Seconds after which those who wait are told again, so that who left is noticed."""
 
@@ -18,8 +28,28 @@ class QueueFull(Exception):
     """So many wait already that one more would wait too long."""
 
 
+@dataclass(frozen=True)
+class Client:
+    """Who waits: a visitor at an address. Names of visitors are invented easily, addresses are not."""
+
+    address: str = ""
+    visitor: str = ""
+
+
+@dataclass(eq=False)
+class _Place:
+    client: Client
+    prepares: bool = False  # its photo is being decoded, or is, and takes memory
+    ready: bool = False
+    runs: bool = False
+    lost: bool = False
+
+
 class Queue:
     """Who has the model and who waits for it.
+
+    Addresses take turns, at an address its visitors, and a visitor waits behind itself: somebody with many jobs comes last with
+    the next one. Where the queue is full, the last place of the address that has the most goes to one that has fewer.
 
     Args:
         longest: so many may wait.
@@ -27,39 +57,109 @@ class Queue:
 
     def __init__(self, longest: int = LONGEST):
         self.longest = longest
-        self._waiting: list[object] = []  # the first one has the model
+        self.at_once = 1
+        self._places: list[_Place] = []  # as they came
+        self._turns: list[tuple[float, Client]] = []  # of the last minute
         self._moved = threading.Condition()
 
     @contextmanager
-    def turn(self, waiting: Callable[[int], None] | None = None) -> Iterator[None]:
+    def turn(
+        self,
+        client: Client = Client(),
+        waiting: Callable[[int], object] | None = None,
+        prepare: Callable[[Callable[[], object]], Any] | None = None,
+    ) -> Iterator[Any]:
         """Wait for the model and have it for the body's time.
 
         Args:
-            waiting: told how many are before, when that changes and every `BEAT` seconds; what it raises ends the wait.
+            client: who waits.
+            waiting: told how many are before (0 while its photo is decoded and nobody has the model), when that changes and
+                every `BEAT` seconds; what it raises ends the wait.
+            prepare: what is done before the turn, shortly before it comes, while others have the model; it is given what it
+                should call now and then, which raises where nobody waits any more. Its result is the context's value.
 
         Raises:
-            QueueFull: at once, where too many wait.
+            QueueFull: too many wait.
         """
-        me = object()
-        with self._moved:
-            if len(self._waiting) > self.longest:
+        me = self._join(client)
+
+        def tell(before: int) -> None:
+            if me.lost:
                 raise QueueFull
-            self._waiting.append(me)
+            if waiting is not None:
+                waiting(before)
+
         try:
-            while before := self._before(me):
-                if waiting is not None:
-                    waiting(before)
-                with self._moved:
-                    self._moved.wait_for(lambda before=before: self._waiting.index(me) < before, BEAT)
-            yield
+            prepared = None
+            if prepare is not None:
+                self._wait(me, tell, self._may_prepare, "prepares")
+                prepared = prepare(lambda: tell(self._before(me)))
+            me.ready = True
+            self._wait(me, tell, self._may_run, "runs")
+            with self._moved:
+                self._turns.append((time.monotonic(), client))
+            yield prepared
         finally:
             with self._moved:
-                self._waiting.remove(me)
+                self._places.remove(me)
                 self._moved.notify_all()
 
-    def _before(self, me: object) -> int:
+    def _join(self, client: Client) -> _Place:
         with self._moved:
-            return self._waiting.index(me)
+            staying = [place for place in self._order() if not place.lost]
+            if len(staying) > self.longest:
+                counts = Counter(place.client.address for place in staying if not place.runs)
+                most = max(counts.values())
+                if counts[client.address] + 1 >= most:
+                    raise QueueFull
+                next(place for place in reversed(staying) if counts[place.client.address] == most).lost = True
+            me = _Place(client)
+            self._places.append(me)
+            self._moved.notify_all()
+        return me
+
+    def _wait(self, me: _Place, tell: Callable[[int], None], may: Callable[[_Place], bool], what: str) -> None:
+        """Until `may` says so, which is asked whenever somebody moved; `what` of the place is true then."""
+        while True:
+            with self._moved:
+                if may(me):
+                    setattr(me, what, True)
+                    self._moved.notify_all()
+                    return
+                before = self._order().index(me)
+            tell(before)
+            with self._moved:
+                self._moved.wait_for(lambda before=before: me.lost or may(me) or self._order().index(me) != before, BEAT)
+
+    def _may_prepare(self, me: _Place) -> bool:
+        ahead = [place.client.address for place in self._places if place.prepares and not place.runs]
+        return len(ahead) < AHEAD and ahead.count(me.client.address) < AHEAD_OF_ONE
+
+    def _may_run(self, me: _Place) -> bool:
+        running = sum(place.runs for place in self._places)
+        return running < self.at_once and next(place for place in self._order() if place.ready and not place.runs) is me
+
+    def _before(self, me: _Place) -> int:
+        with self._moved:
+            return self._order().index(me)
+
+    def _order(self) -> list[_Place]:
+        """Those who run, then those who wait, as they would come."""
+        since = time.monotonic() - MEMORY
+        self._turns = [turn for turn in self._turns if turn[0] > since]
+        visitors = Counter(client for _, client in self._turns)
+        addresses = Counter(client.address for _, client in self._turns)
+        runs = [place for place in self._places if place.runs]
+        rounds: dict[str, list[tuple[int, int, _Place]]] = defaultdict(list)
+        for arrival, place in enumerate(place for place in self._places if not place.runs and not place.lost):
+            rounds[place.client.address].append((visitors[place.client], arrival, place))
+            visitors[place.client] += 1
+        waits = []
+        for address, places in rounds.items():
+            for turn, (_, arrival, place) in enumerate(sorted(places, key=lambda entry: entry[:2]), start=addresses[address]):
+                waits.append((turn, arrival, place))
+        lost = [place for place in self._places if place.lost]
+        return runs + [place for _, _, place in sorted(waits, key=lambda entry: entry[:2])] + lost
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._places)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Hashable
 
 from app.run.run import Run
 from app.settings import number
@@ -21,7 +22,8 @@ class ExpiredRun(KeyError):
 
 
 class RunStore:
-    """Runs by id, the least recently used dropped first when their bytes pass the limit.
+    """Runs by id. When their bytes pass the limit, who owns the most runs loses one first, the least recently used of them: so
+    a crowd with one each keeps what was used last, and a visitor with many takes nobody's place.
 
     Args:
         limit: bytes.
@@ -32,13 +34,19 @@ class RunStore:
         self.limit, self.keep = limit, keep
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._used: dict[str, float] = {}
+        self._owners: dict[str, Hashable] = {}
         self._freed = 0
         self._lock = threading.Lock()
 
-    def put(self, run: Run) -> Run:
-        """Keep a run; one that is larger than the limit is kept alone."""
+    def put(self, run: Run, owner: Hashable = None) -> Run:
+        """Keep a run; one that is larger than the limit is kept alone.
+
+        Args:
+            owner: who asked for it; None for nobody in particular, as with an example.
+        """
         with self._lock:
             self._runs[run.id] = run
+            self._owners[run.id] = run.id if owner is None else owner
             self._use(run.id)
             self._trim()
         self._give_back()
@@ -52,11 +60,13 @@ class RunStore:
 
     def _trim(self) -> None:
         while len(self._runs) > 1 and self._bytes() > self.limit:
-            self._drop()
+            counts = Counter(self._owners.values())
+            most = max(counts.values())
+            self._drop(next(name for name in self._runs if counts[self._owners[name]] == most))
 
-    def _drop(self) -> None:
-        name, run = self._runs.popitem(last=False)
-        del self._used[name]
+    def _drop(self, name: str) -> None:
+        run = self._runs.pop(name)
+        del self._used[name], self._owners[name]
         self._freed += run.nbytes
 
     def _give_back(self) -> None:
@@ -74,7 +84,7 @@ class RunStore:
         with self._lock:
             before = len(self._runs)
             while self._runs and time.monotonic() - self._used[next(iter(self._runs))] > self.keep:
-                self._drop()
+                self._drop(next(iter(self._runs)))
             dropped = before - len(self._runs)
         self._give_back()
         return dropped

@@ -16,6 +16,7 @@ from app.i18n import say
 from app.run.state import AUTO
 from app.server.explain import ExplainError
 from app.server.explain import explain as explanation
+from app.server.guard import client_of
 from app.server.uploads import arrived, photo_box
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
@@ -30,7 +31,7 @@ def add_endpoints(engine: Engine, **limits: Any) -> None:
     Gradio makes their documentation out of names, labels and docstrings.
     """
 
-    def detect(photo: str, threshold: float | None) -> dict[str, Any]:
+    def detect(photo: str, threshold: float | None, request: gr.Request) -> dict[str, Any]:
         """Find objects in a photo: their names, scores and boxes (x1, y1, x2, y2 in the photo's pixels), best first.
 
         Args:
@@ -38,7 +39,7 @@ def add_endpoints(engine: Engine, **limits: Any) -> None:
             threshold: lowest score to give, from 0 to 1.
         """
         with _sentences():
-            return engine.detect(_given(photo), _score(threshold)).to_dict()
+            return engine.detect(_given(photo), _score(threshold), client_of(request)).to_dict()
 
     def explain(
         photo: str,
@@ -47,6 +48,7 @@ def add_endpoints(engine: Engine, **limits: Any) -> None:
         detection: float | None = None,
         step: str | None = AUTO,
         scale: str | None = AUTO,
+        request: gr.Request | None = None,
     ) -> dict[str, Any]:
         """Show where the detector looked: the sampling points of one query at one step, in the photo's pixels, with their
         attention weights, per scale and head.
@@ -62,7 +64,7 @@ def add_endpoints(engine: Engine, **limits: Any) -> None:
         with _sentences():
             for name, value in (("x", x), ("y", y), ("detection", detection)):
                 _number(name, value)
-            run = engine.run(_given(photo), keep=False)
+            run = engine.run(_given(photo), keep=False, client=client_of(request))
             return explanation(run, x, y, detection, step, scale)
 
     _endpoint(detect, [photo_box(label="photo"), gr.Number(0.3, visible=False, label="threshold")], "detections", limits)

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from app.engine.engine import Engine
+from app.engine.engine import NOBODY, Engine
 from app.engine.jobs import Event, Report, follow
 from app.engine.out_of_memory import NoMemory
-from app.engine.queue import QueueFull
+from app.engine.queue import Client, QueueFull
 from app.engine.store import ExpiredRun
 from app.i18n import say
 from app.run.state import ViewState
@@ -19,8 +19,9 @@ from litedetr.weights import WeightsError
 
 
 def run_events(
-    engine: Engine, file: str | None, example: str, lang: str, model: str, cancelled: Callable[[], bool] = lambda: False
-) -> AsyncIterator[Event]:
+    engine: Engine, file: str | None, example: str, lang: str, model: str, cancelled: Callable[[], bool] = lambda: False,
+    client: Client = NOBODY,
+) -> AsyncIterator[Event]:  # fmt: skip
     """Run the model on a photo or an example, with an event as each stage begins.
 
     Yields the events of `Engine.run`, and ``{"run": id}`` or ``{"error": sentence}`` at the end; ``{"refused": sentence}`` where
@@ -33,9 +34,9 @@ def run_events(
             report(event | refused)
 
         if file:
-            made = engine.run(arrived(file), Path(file).name, progress, source)
+            made = engine.run(arrived(file), Path(file).name, progress, source, client=client)
         elif example:
-            made = engine.example(example, progress, source)
+            made = engine.example(example, progress, source, client)
         else:
             raise PhotoError(say(lang, "error.no_photo"))
         return {"run": made.id} | refused
@@ -59,17 +60,20 @@ def run_events(
     return follow(act, cancelled, say(lang, "error.inside"))
 
 
-def work_events(engine: Engine, run_id: Any, state: ViewState, cancelled: Callable[[], bool]) -> AsyncIterator[Event]:
+def work_events(
+    engine: Engine, run_id: Any, state: ViewState, cancelled: Callable[[], bool], client: Client = NOBODY
+) -> AsyncIterator[Event]:
     """Compute what a view needs the model for again.
 
-    Yields the events of `Engine.compute`, and ``{"done": key}`` or ``{"error": sentence}`` at the end.
+    Yields the events of `Engine.compute`, and ``{"done": key}`` or ``{"error": sentence}`` at the end, with ``"expired"`` where
+    the run is gone: the page makes it again.
     """
 
     def act(report: Report) -> Event:
         try:
-            return {"done": engine.compute(engine.store.get(run_id), state, report)}
+            return {"done": engine.compute(engine.store.get(run_id), state, report, client)}
         except ExpiredRun:
-            return {"error": say(state.lang, "error.expired")}
+            return {"error": say(state.lang, "error.expired"), "expired": True}
         except WeightsError as error:
             return {"error": str(error)}
         except NoMemory:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from app.run.run import Run
+from app.server.lettering import Lettering, written
 from app.theme import class_colour, ink_on
 
 SMALLEST = 1200
@@ -42,7 +43,7 @@ def png(run: Run, threshold: float | None = None, classes: tuple[int, ...] = ())
     draw = ImageDraw.Draw(picture)
     side = max(picture.size)
     line = max(2, round(side / 320))
-    font = ImageFont.load_default(size=max(12, round(side / 52)))
+    size = max(12, round(side / 52))
     found = run.detections
     shown = run.shown(threshold, classes)
     for index in reversed(shown):
@@ -51,12 +52,12 @@ def png(run: Run, threshold: float | None = None, classes: tuple[int, ...] = ())
     for index in reversed(shown):
         colour = class_colour(int(found.labels[index]))
         x, y = (float(value) * scale for value in found.boxes[index, :2])
-        text = f"{found.names[index]} {found.scores[index]:.2f}"
-        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-        room = bottom - top + 2 * line
-        y = y - room if y >= room else y
-        draw.rectangle([x, y, x + right - left + 2 * line, y + room], fill=colour)
-        draw.text((x + line - left, y + line - top), text, fill=ink_on(colour), font=font)
+        name = written(found.names[index], f"class {found.labels[index]}", size)
+        text = Lettering(f"{name} {found.scores[index]:.2f}", size)
+        width, height = text.width + 2 * line, text.height
+        x, y = max(0.0, min(x, picture.width - width)), y - height if y >= height else y
+        draw.rectangle([x, y, x + width, y + height], fill=colour)
+        text.draw(picture, x + line, y, ink_on(colour))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=False)
     return buffer.getvalue()

@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.engine.queue import Client
+
 log = logging.getLogger(__name__)
 
 MAX_FILE = 20 * 1024**2
@@ -91,6 +93,14 @@ class Bodies:
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         await send({"type": "http.response.start", "status": 413, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps({"detail": sentence, "error": sentence}).encode()})
+
+
+def client_of(request: gr.Request | None) -> Client:
+    """Who asks: its address, which is the one that a proxy names where uvicorn's FORWARDED_ALLOW_IPS trusts the proxy, and its
+    session with Gradio."""
+    if request is None:
+        return Client()
+    return Client(request.client.host if request.client else "", str(request.session_hash or "")[:64])
 
 
 def _limit(path: str) -> int:

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from app.engine.engine import EXAMPLE_NAMES, EXAMPLES
-from tests.app import live
 from tests.browser.driver import assert_drawn, click, current, drawn, open_page, place, send, settle
 from tests.pictures import scene
 
@@ -200,17 +199,6 @@ def test_a_bad_picture_is_a_sentence_and_the_page_lives_on(page, url, photo, tmp
     send(page, photo)
     assert page.locator('[role="alert"]').is_hidden()
     assert current(page)[0].size == (210, 330)
-
-
-def test_an_expired_run_is_a_sentence(page, url, photo):
-    open_page(page, url)
-    send(page, photo)
-    live.engine().store._runs.pop(page.evaluate("liteDetr.info.run"))
-    click(page, 0.5, 0.5)
-    assert "no longer kept" in page.locator('[role="alert"]').inner_text()
-    page.locator('[data-example="coffee"]').click()
-    page.wait_for_function("liteDetr.info.name === 'coffee'")
-    assert page.locator('[role="alert"]').is_hidden()
 
 
 def test_dropped_pasted_and_taken_photos(page, url, photo):

@@ -28,9 +28,10 @@ from PIL import Image
 from safetensors.torch import save
 
 from app.run.state import ViewState
-from litedetr import DetectorConfig, EncoderSchedule, image
+from litedetr import DetectorConfig, EncoderSchedule
 from litedetr.config import presets
 from litedetr.image import PhotoError, open_photo, photo_size
+from litedetr.photos import decode
 from litedetr.weights import WeightsError, headers, understand
 
 FUZZED_PIXELS = 250_000
@@ -233,13 +234,13 @@ def folder() -> Path:
 
 def fuzz(cases: int, seed: int = 0) -> dict[str, Tally]:
     """So many cases, shared evenly by all readers."""
-    before, image.MAX_PIXELS = image.MAX_PIXELS, FUZZED_PIXELS
+    before, decode.MAX_PIXELS = decode.MAX_PIXELS, FUZZED_PIXELS
     try:
         return {
             name: _tally(name, cases // len(READERS) + (rank < cases % len(READERS)), seed) for rank, name in enumerate(READERS)
         }
     finally:
-        image.MAX_PIXELS = before
+        decode.MAX_PIXELS = before
 
 
 def _tally(name: str, cases: int, seed: int) -> Tally:

@@ -141,6 +141,56 @@ def taken() -> dict[str, tuple[bytes, tuple[int, int]]]:
     return found | {f"held {side}.jpg": (turned(side), (20, 40)) for side in range(1, 9)}
 
 
+@cache
+def costly() -> dict[str, tuple[bytes, str]]:
+    """By name: a file of few bytes that would keep a decoder busy for long, and what it has too many of; "" for nothing that a
+    glance at its parts tells."""
+    gif = b"GIF89a" + struct.pack("<HH", 8, 8) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
+    frame = b"\x2c" + struct.pack("<HHHH", 0, 0, 8, 8) + b"\0\x02\x02\x84\x51\0\x3b"
+    jpeg = encoded(Image.new("RGB", (8, 8), "red"), "JPEG")
+    entries = b"".join(struct.pack("<HHII", tag, 2, 1_000_000, 8) for tag in range(65_535))
+    exif = b"II*\0\x08\0\0\0" + struct.pack("<H", 65_535) + entries + struct.pack("<I", 8)
+    rows = zlib.compress(bytes(8 * 9))
+    return {
+        "comments.gif": (gif + b"\x21\xfe\x01a\0" * 200_000 + frame, "comments"),
+        "a comment.gif": (gif + b"\x21\xfe" + b"\x01a" * 500_000 + b"\0" + frame, "comments"),
+        "scans.jpg": (_scans(7000, 6000), "scans"),
+        "segments.jpg": (jpeg[:2] + b"\xff\xe5\0\x02" * 100_000 + jpeg[2:], "segments"),
+        "padding.jpg": (jpeg[:2] + b"\xff" * 1_000_000 + jpeg[3:], "segments"),
+        "chunks.png": (png(8, 8, extra=chunk(b"abCd", b"") * 10_000, rows=bytes(72)), "chunks"),
+        "pixel chunks.png": (png(8, 8, extra=chunk(b"IDAT", b"") * 200_000, rows=bytes(72)), "chunks"),
+        "exif.png": (png(8, 8, extra=chunk(b"eXIf", exif + bytes(1_000_000)), rows=rows), "EXIF entries"),
+        "strips.tif": (_strips(1_000_000), "strips"),
+        "comments.ppm": (b"P2 3000 3200 255\n" + b"#\n" * 500_000, "comments"),
+        "a comment.ppm": (b"P6 #" + b"a" * 100_000 + b"\n8 8 255\n" + bytes(192), "comments"),
+        "odd white.ppm": (b"P6 2500 2600 254\n" + b"\1" * (2500 * 2600 * 3), ""),
+    }
+
+
+def _scans(side: int, scans: int) -> bytes:
+    """A grey progressive JPEG with so many scans in which nothing changes."""
+    blocks = ((side + 7) // 8) ** 2
+    frame = b"\xff\xc2" + struct.pack(">HBHHB", 11, 8, side, side, 1) + b"\x01\x11\0"
+    quantisation = b"\xff\xdb" + struct.pack(">HB", 67, 0) + b"\x01" * 64
+    codes = [
+        b"\xff\xc4" + struct.pack(">HB", 20, kind) + bytes([1] + [0] * 15) + code for kind, code in ((0, b"\0"), (16, b"\xe0"))
+    ]
+    first = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\0\0\0\0" + bytes((blocks + 7) // 8)
+    scan = b"\xff\xda" + struct.pack(">HB", 8, 1) + b"\x01\0\x01\x3f\0" + bytes((-(-blocks // 2**14) * 15 + 7) // 8)
+    return b"\xff\xd8" + quantisation + frame + b"".join(codes) + first + scan * scans + b"\xff\xd9"
+
+
+def _strips(count: int) -> bytes:
+    """A TIFF of as many strips as rows, all of them the same byte."""
+    offsets = 24
+    tags = [(256, 1, 1), (257, 1, count), (258, 1, 8), (259, 1, 1), (262, 1, 1), (273, count, offsets), (277, 1, 1), (278, 1, 1),
+            (279, count, offsets + 4 * count)]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, many, value) for tag, many, value in tags)
+    lists = struct.pack("<I", 8) * count + struct.pack("<I", 1) * count
+    head = b"II*\0" + struct.pack("<I", offsets + 8 * count) + bytes(16)
+    return head + lists + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
 def _zip() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

@@ -66,7 +66,7 @@ def test_what_may_not_be_read(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("litedetr.image.Image.open", refuse)
+    monkeypatch.setattr("litedetr.photos.decode.Image.open", refuse)
     with pytest.raises(PhotoError) as error:
         open_photo(path)
     assert str(error.value) == "This picture may not be read: change the permissions of the file."

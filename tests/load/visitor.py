@@ -112,7 +112,7 @@ class Waiting:
             self.last = event
             if "waiting" in event:
                 self.places.append(event["waiting"])
-            elif self.started is None:
+            elif self.started is None and "stage" in event:
                 self.started = time.monotonic()
                 self.queued = self.started - self.begun
         self.ran = time.monotonic() - (self.started or self.begun)

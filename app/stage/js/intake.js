@@ -1,5 +1,6 @@
 // Photos in: chosen, dropped, pasted, taken, or an example.
 import { make, part } from './dom.js';
+import { sent } from './remake.js';
 
 export function intake(root, page) {
   const file = part(root, 'file');
@@ -29,9 +30,7 @@ async function send(page, file) {
   }
   page.busy(page.say('status.sending'));
   try {
-    const { path, url } = await page.upload(file);
-    const given = { path, url, orig_name: file.name || 'photo.png', size: file.size, mime_type: file.type };
-    page.analyse({ file: { ...given, meta: { _type: 'gradio.FileData' } } });
+    page.analyse(await sent(page, file));
   } catch {
     page.fail(page.say('error.upload'));
   }

@@ -10,6 +10,7 @@ import { models } from './models.js';
 import { Own } from './own.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
+import { Remake } from './remake.js';
 import { Tabs } from './tabs.js';
 import { TakeAway } from './takeaway.js';
 import { Tour } from './tour.js';
@@ -58,6 +59,7 @@ class Page {
     this.box = new Box(root, this, this.plot);
     this.takeAway = new TakeAway(root, this, Plotly);
     this.work = new Work(root, this, work);
+    this.remake = new Remake(root, this);
     this.tour = new Tour(root, this, lesson);
     watch('run_event', () => this.onEvent(JSON.parse(JSON.stringify(props.run_event ?? {}))));
     watch('work_event', () => this.work.onEvent(JSON.parse(JSON.stringify(props.work_event ?? {}))));
@@ -74,7 +76,7 @@ class Page {
     if (!this.Plotly) { this.fail(this.say('error.plotly')); return; }
     this.link.follow((entry) => this.revisit(entry));
     const kept = recall();
-    if (kept && !this.state.example && !this.state.tour) this.reopen(kept.run, { ...kept.state, ...this.state }, kept.job, true);
+    if (kept && !this.state.example && !this.state.tour) this.restore(kept);
     else this.analyse({ example: this.example(this.state) }, true);
   }
 
@@ -93,7 +95,7 @@ class Page {
     } else if (state.example) {
       this.state = { ...state, lang: this.state.lang };
       this.analyse({ example: this.example(state) }, true);
-    } else this.reopen(run, state, this.jobs.get(run) ?? {});
+    } else this.reopen(run, state, this.jobs.get(run));
   }
 
   say(key, values) {
@@ -112,9 +114,10 @@ class Page {
 
   // ---- a run ----
 
-  // job: {file} or {example}; keep: the state came from a link and holds for the run to come.
-  analyse(job, keep = false) {
+  // job: {file, photo} or {example}; keep: the state came from a link and holds for the run to come; then: what follows it.
+  analyse(job, keep = false, then = null) {
     this.begun(job);
+    this.then = then;
     const example = job.example ?? '';
     this.request = [job.file ?? null, { ticket: this.ticket, visitor: this.visitor, example, lang: this.state.lang ?? 'en', model: this.state.model ?? '' }];
     const next = { ...this.state, example };
@@ -125,17 +128,22 @@ class Page {
     this.trigger();
   }
 
-  // A finished run again, in the state in which it was left; job: what made it. One that is gone leaves the first example.
-  async reopen(run, state, job, first = false) {
+  // A finished run again, in the state in which it was left; job: what made it.
+  async reopen(run, state, job) {
     this.begun(job);
     clearTimeout(this.patience);
     this.rail.halt();
     this.next = clean(state);
-    const gone = await this.open(run);
-    if (!gone || !first) return;
+    await this.open(run);
+  }
+
+  // After a reload: the run of the visitor's own photo, or a sentence and the first example where it is gone.
+  async restore({ run, state, job }) {
+    const { error } = await this.ask('open_run', { run, state: { lang: this.state.lang } });
+    if (!error) { await this.reopen(run, { ...state, ...this.state }, job); return; }
     forget();
-    this.analyse({ example: this.examples[0] });
-    this.refused = gone;
+    this.analyse({ example: this.examples[0] }, true);
+    this.refused = error;
   }
 
   // Whatever went on before is over.
@@ -145,6 +153,7 @@ class Page {
     this.nextTicket();
     this.running = this.ticket;
     this.last = job;
+    this.then = null;
     this.refused = '';
   }
 
@@ -204,10 +213,15 @@ class Page {
 
   async open(run) {
     this.busy(this.say('status.drawing'));
-    const ticket = this.running;
+    const { running: ticket, then } = this;
     const info = await this.ask('open_run', { run, state: { lang: this.state.lang } });
-    if (ticket !== this.running) return '';
-    if (info.error) { this.fail(info.error); return info.error; }
+    if (ticket !== this.running) return;
+    if (info.expired) {
+      this.state = clean(this.next);
+      await this.remake.start(this.last, then);
+      return;
+    }
+    if (info.error) { this.fail(info.error); return; }
     Object.assign(this, { info, state: clean(this.next), opened: this.last });
     this.jobs.set(info.run, this.last);
     this.rail.build(info.stops);
@@ -219,7 +233,8 @@ class Page {
     this.busy(null);
     const notes = [this.refused, info.note].filter(Boolean).join(' ');
     if (notes) this.fail(notes);
-    return '';
+    this.then = null;
+    await then?.();
   }
 
   busy(text) {
@@ -260,7 +275,7 @@ class Page {
     const answer = await this.ask('look', { run: info.run, state, seq, ...extra });
     this.asking = false;
     if (info === this.info) {
-      if (answer.expired && state.example) this.analyse({ example: state.example }, true);
+      if (answer.expired) await this.remake.start(this.opened, extra.pick || extra.move ? () => this.look(extra) : null);
       else if (answer.error) this.fail(answer.error);
       else await this.show(answer, state, Boolean(extra.move));
     }
@@ -282,6 +297,7 @@ class Page {
   async show(answer, asked, move) {
     // What was changed while the answer was under way holds, and is asked for next.
     this.state = this.state === asked ? answer.state : { ...answer.state, ...difference(asked, this.state) };
+    this.remake.tries = 0;
     const { summary, view } = answer;
     this.view = this.views.find(({ name }) => name === view);
     Object.assign(this.root.dataset, { view, home: view === this.home ? 'yes' : 'no' });
@@ -399,7 +415,7 @@ class Page {
 function remember({ info, state, opened }) {
   try {
     if (info.example) window.sessionStorage.removeItem(RUN);
-    else window.sessionStorage.setItem(RUN, JSON.stringify({ run: info.run, state, job: opened }));
+    else window.sessionStorage.setItem(RUN, JSON.stringify({ run: info.run, state, job: { file: opened?.file } }));
   } catch { /* then a reload begins anew */ }
 }
 

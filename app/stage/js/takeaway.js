@@ -19,7 +19,6 @@ export class TakeAway {
     if (!page.info) return;
     const { state, info } = page;
     const own = !state.example;
-    const query = new URLSearchParams(state).toString();
     part(this.root, 'take-what').textContent = `${page.say(`view.${page.root.dataset.view}`)} · ${info.name} · ${info.source || info.model}`;
     part(this.root, 'take-link').textContent = page.link.of(state).href;
     part(this.root, 'take-private').hidden = !own;
@@ -27,9 +26,15 @@ export class TakeAway {
     const embedded = page.link.of(state);
     embedded.searchParams.set('embed', '1');
     part(this.root, 'take-frame').textContent = `<iframe src="${embedded.href}" title="Lite DETR, live" width="100%" height="760" style="border:0" loading="lazy"></iframe>`;
-    Object.assign(this.root.querySelector('[data-file="html"]'), { href: `lite/run/${info.run}/figure.html?${query}`, download: `${this.name()}.html` });
+    this.linkHtml();
     for (const button of this.root.querySelectorAll('[data-copy]')) button.textContent = page.say('take.copy');
     this.dialog.showModal();
+  }
+
+  linkHtml() {
+    const { state, info } = this.page;
+    const href = `lite/run/${info.run}/figure.html?${new URLSearchParams(state)}`;
+    Object.assign(this.root.querySelector('[data-file="html"]'), { href, download: `${this.name()}.html` });
   }
 
   name() {

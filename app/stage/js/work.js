@@ -49,6 +49,7 @@ export class Work {
     if (event.waiting) { this.progress(0, this.page.say('status.before', { count: event.waiting })); return; }
     if (event.share !== undefined) { this.progress(event.share, event.text || this.page.say('work.begun')); return; }
     this.ticket = null;
+    if (event.expired) { await this.page.remake.start(this.page.opened, () => this.start()); return; }
     if (event.error) { this.show(this.job); this.page.fail(event.error); return; }
     this.show(this.job);
     await this.page.look({});

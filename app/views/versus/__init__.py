@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import chart, name_axis, value_axis
-from app.drawing.marks import SHOWN, apart, corner, hoverlabel, tag
+from app.drawing.marks import SHOWN, apart, hoverlabel, tag
 from app.drawing.panels import Panel, panels
 from app.i18n import say
 from app.run.model_list import OWN, describe, other_models
@@ -33,15 +32,15 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     rivals = _rivals(run, state)
     if rivals is None:
         found, shown = run.detections, run.shown(state.threshold)
-        own = [(found.boxes[i], found.names[i], float(found.scores[i]), False) for i in shown]
-        return panels(run, [_panel(run, run.config.schedule, own), Panel(_short(state))], veil=0.25)
+        named = [(found.boxes[i], found.names[i], float(found.scores[i]), False) for i in shown]
+        return panels(run, [_panel(run, run.config.schedule, named), Panel(_short(state))], veil=0.25)
     pairs = matched(rivals["left"], rivals["right"], state.threshold)
     contents = []
     for place, side in enumerate(SIDES):
         rival = rivals[side]
         kept = [(pair[place], None in pair) for pair in pairs if pair[place] is not None]
-        drawn = [(rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
-        contents.append(_panel(run, f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", drawn))
+        named = [(rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
+        contents.append(_panel(run, f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", named))
     return panels(run, contents, veil=0.25)
 
 
@@ -134,22 +133,25 @@ def _short(state: ViewState, rival: Rival | None = None, side: str = "right") ->
     return say(state.lang, "models.own") if rival is None else rival.schedule
 
 
-def _panel(run: Run, title: str, found: list[tuple[np.ndarray, str, float, bool]]) -> Panel:
-    """Boxes, cut at the photo's edge, and their names inside. Of each: xyxy, name, score, whether one side has it alone."""
+def _panel(run: Run, title: str, named: list[tuple[np.ndarray, str, float, bool]]) -> Panel:
+    """A photo with boxes (box, name, score, whether this side alone has it), all cut at the photo's edge."""
     height, width = run.size
-    boxes = [np.clip(box, 0, [width, height, width, height]) for box, *_ in found]
-    traces = [_box(run, box, *rest) for box, (_, *rest) in zip(boxes, found, strict=True)]
-    names = []
-    for trace, (x, y, right, _) in zip(traces, boxes, strict=True):
-        place = corner(float(x), float(right), float(y), run.size, math.inf)
-        names.append(tag(trace["name"], trace["line"]["color"], **place))
-    return Panel(title, traces, apart(names, 2 * width / SHOWN, LABELS))
-
-
-def _box(run: Run, box: np.ndarray, name: str, score: float, alone: bool) -> dict[str, Any]:
     names = run.config.names
-    colour = CHANGED if alone else class_colour(names.index(name) if name in names else 0)
-    text = f"{escape(name)} {score:.2f}"
+    traces, labels = [], []
+    for number, (box, name, score, alone) in enumerate(named):
+        colour = CHANGED if alone else class_colour(names.index(name) if name in names else 0)
+        box = np.clip(box, 0, [width, height, width, height])
+        text = f"{escape(name)} {score:.2f}"
+        traces.append(_box(box, text, colour, alone))
+        x1, y1, x2, y2 = (float(value) for value in box)
+        rightmost, low = x1 > 0.5 * width, number % 2 == 1  # half a photo is room for any name; names of like boxes stay apart
+        place = {"x": x2 if rightmost else x1, "y": y2 if low else y1}
+        anchors = {"xanchor": "right" if rightmost else "left", "yanchor": "bottom" if low else "top"}
+        labels.append(tag(text, colour, **place, **anchors))
+    return Panel(title, traces, apart(labels, 2 * width / SHOWN, LABELS)[::-1])  # the best on top
+
+
+def _box(box: np.ndarray, text: str, colour: str, alone: bool) -> dict[str, Any]:
     return {
         "type": "scatter",
         **outline(box),
@@ -187,4 +189,4 @@ def _cells(left: Rival, right: Rival, pair: tuple[int | None, int | None, float]
     ]
 
 
-VIEW = View("versus", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, rail=False)
+VIEW = View("versus", drawing, summary, controls=controls, charts=charts, job=job, work=work, rail=False)

@@ -30,6 +30,16 @@ def test_the_store_drops_the_least_recently_used(run):
     assert store.nbytes <= store.limit
 
 
+def test_a_visitor_with_many_runs_gives_way_first(run):
+    store = RunStore(limit=4 * run.nbytes + run.layers[1])
+    mine, example, *yours = copies(run, 5)
+    store.put(mine, "me")
+    store.put(example)
+    for each in yours:
+        store.put(each, "you")
+    assert [name in store for name in ("run 0", "run 1", "run 2", "run 3", "run 4")] == [True, True, False, True, True]
+
+
 def test_a_run_larger_than_the_store_is_kept_alone(run):
     store = RunStore(limit=1)
     for each in copies(run, 3):

@@ -2,9 +2,12 @@ import io
 import json
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from app.server import lettering
 from app.server.exports import coco_json, png
+from app.server.lettering import Lettering, font_files, runs, written
 from app.theme import class_colour
 
 
@@ -26,3 +29,41 @@ def test_png_has_the_boxes(run):
     colours = {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
     best = class_colour(int(run.detections.labels[0]))
     assert tuple(int(best[start : start + 2], 16) for start in (1, 3, 5)) in colours
+
+
+def ink(text: str) -> bytes:
+    """What a text looks like."""
+    picture = Image.new("L", (240, 40))
+    Lettering(text, 24).draw(picture, 4, 4, "white")
+    return picture.tobytes()
+
+
+def test_names_of_other_scripts_are_written():
+    assert ink("Ноутбук") != ink("Автобус")
+    if font_files():
+        assert len({ink(text) for text in ("사람", "배요", "汽车", "公交", "くるま")}) == 5
+        assert next(font.getname()[0] for _, font in runs("cat 고양이", 24)) == "Aileron"
+    assert Lettering("사람 cat", 24).width > Lettering("cat", 24).width or not font_files()
+
+
+@pytest.fixture
+def no_fonts(monkeypatch):
+    """A machine that has Pillow's own font alone."""
+    caches = (lettering.font_files, lettering.fonts, lettering.font_of)
+    monkeypatch.setattr(lettering, "FOLDERS", ())
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    monkeypatch.undo()
+    for cached in caches:
+        cached.cache_clear()
+
+
+def test_where_no_font_has_a_letter_the_name_is_written_safely(no_fonts, run, monkeypatch):
+    assert written("고양이", "class 15", 24) == "class 15"
+    assert written("고양이 cat 🐱", "class 15", 24) == "cat"
+    assert written("a\nb\u202e", "class 15", 24) == "ab"
+    monkeypatch.setattr(type(run.detections), "names", property(lambda found: ["고양이"] * len(found)))
+    hangul = png(run, 0.0)
+    monkeypatch.setattr(type(run.detections), "names", property(lambda found: [f"class {label}" for label in found.labels]))
+    assert png(run, 0.0) == hangul

@@ -1,0 +1,1 @@
+"""Pictures from anybody: decoded here or in a process of their own that can be killed."""
