@@ -40,13 +40,13 @@ export class Inspector {
     const all = { value: '', label: say('heads.all') };
     segments(this.part('heads'), [all, ...heads], state.head ?? '', (head) => this.page.change({ head }));
     this.chips(summary, state);
-    const percent = (value) => `${(100 * value).toFixed(1)} %`;
+    const percent = (value) => `${(100 * value).toFixed(1)}%`;
     const { outside } = summary;
     this.part('legend').textContent = say('points.legend', { heaviest: summary.heaviest.toFixed(3) });
     this.part('outside').textContent = outside.points
       ? say('points.outside', { points: outside.points, all: summary.points, weight: percent(outside.weight) })
       : say('points.inside', { all: summary.points });
-    const error = summary.error === 0 ? '0' : summary.error.toExponential(1).replace('e-', ' · 10⁻').replace(/⁻(\d+)/, (_, digits) => `⁻${superscript(digits)}`);
+    const error = summary.error === 0 ? '0' : summary.error.toExponential(1).replace('e-', ' × 10⁻').replace(/⁻(\d+)/, (_, digits) => `⁻${superscript(digits)}`);
     this.part('rebuilt').replaceChildren(
       make('b', {}, say('rebuilt', { points: summary.points })),
       make('span', { 'data-error': String(summary.error) }, say('rebuilt.error', { error })),

@@ -225,8 +225,7 @@ class Page {
     Object.assign(this, { info, state: clean(this.next), opened: this.last });
     this.jobs.set(info.run, this.last);
     this.rail.build(info.stops);
-    part(this.root, 'model').textContent = info.source || info.model;
-    part(this.root, 'model').title = info.model;
+    this.nameModel();
     this.inspector.spent(info);
     for (const node of this.root.querySelectorAll('.ld-example')) node.setAttribute('aria-pressed', String(node.dataset.example === this.state.example));
     await this.look({});
@@ -235,6 +234,16 @@ class Page {
     if (notes) this.fail(notes);
     this.then = null;
     await then?.();
+  }
+
+  // The button says which model is shown, also to who hears it.
+  nameModel() {
+    if (!this.info) return;
+    const { source, model } = this.info;
+    part(this.root, 'model').textContent = source || model;
+    const button = part(this.root, 'model-button');
+    button.title = `${this.say('models')}: ${model}`;
+    button.setAttribute('aria-label', `${this.say('models')}: ${source || model}`);
   }
 
   busy(text) {
@@ -346,6 +355,11 @@ class Page {
     for (const button of root.querySelectorAll('[data-zoom]')) button.addEventListener('click', zooms[button.dataset.zoom]);
     part(root, 'present').addEventListener('click', () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()));
     document.addEventListener('fullscreenchange', () => this.present(document.fullscreenElement === root));
+    part(root, 'skip').addEventListener('click', (event) => {
+      event.preventDefault();
+      part(root, 'plot').focus();
+    });
+    for (const dialog of root.querySelectorAll('dialog')) dialog.addEventListener('click', ({ target }) => { if (target === dialog) dialog.close(); });
     part(root, 'error-close').addEventListener('click', () => { part(root, 'error').hidden = true; });
     theme(part(root, 'theme'));
     for (const button of root.querySelectorAll('[data-lang]')) button.addEventListener('click', () => this.speak(button.dataset.lang));
@@ -407,6 +421,7 @@ class Page {
     for (const node of this.root.querySelectorAll('[data-hint]')) node.title = this.say(node.dataset.hint);
     for (const button of this.root.querySelectorAll('[data-lang]')) button.setAttribute('aria-pressed', String(button.dataset.lang === lang));
     if (!this.info) part(this.root, 'line').textContent = this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
+    this.nameModel();
     this.tour.show();
   }
 }

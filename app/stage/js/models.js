@@ -1,6 +1,8 @@
 // Which model: the page's own, one of the list, or any on the Hub by its name.
 import { make, part } from './dom.js';
 
+const NAME = /^[A-Za-z0-9][\w.-]{0,95}\/[\w.-]{1,96}$/; // as on the Hub: owner/name
+
 export function models(root, page) {
   const dialog = part(root, 'models');
   const field = part(root, 'model-id');
@@ -8,12 +10,12 @@ export function models(root, page) {
     dialog.close();
     page.choose(id);
   };
-  const entry = ({ id, name }) =>
+  const entry = ({ id, name, about }) =>
     make(
       'button',
       { type: 'button', class: 'ld-choice', 'data-model': id, on: { click: () => choose(id) } },
       make('b', id ? {} : { 'data-text': 'models.own' }, name || id),
-      id && name ? make('span', {}, id) : null,
+      id && name ? make('span', {}, [id, about].filter(Boolean).join(' · ')) : null,
     );
   part(root, 'model-list').replaceChildren(...[{ id: '' }, ...page.models].map(entry));
   part(root, 'model-button').addEventListener('click', () => {
@@ -26,7 +28,11 @@ export function models(root, page) {
   part(root, 'model-form').addEventListener('submit', (event) => {
     event.preventDefault();
     const id = field.value.trim().replace(/^https?:\/\/[^/]+\//, '').replace(/\/+$/, '');
-    if (id) choose(id);
+    const sensible = NAME.test(id);
+    field.setCustomValidity(sensible ? '' : page.say('models.nonsense'));
+    field.reportValidity();
+    if (sensible) choose(id);
   });
+  field.addEventListener('input', () => field.setCustomValidity(''));
   part(root, 'models-close').addEventListener('click', () => dialog.close());
 }

@@ -15,7 +15,8 @@ export class Plot {
     this.touch = window.matchMedia('(pointer: coarse)').matches;
     this.watchPointer();
     new ResizeObserver(() => this.fitToRoom()).observe(node);
-    node.addEventListener('wheel', () => { if (this.panels.length) this.setZoomed(true); }, { passive: true });
+    node.addEventListener('wheel', (event) => this.wheel(event), { capture: true, passive: true });
+    this.watchPinch();
     node.addEventListener('dblclick', () => this.reset());
   }
 
@@ -221,6 +222,34 @@ export class Plot {
       else if (this.hasSettings()) this.waiting = setTimeout(() => this.pick(place), SOON); // a mark that was hit comes before the photo
       else this.pick(place);
     }, true);
+  }
+
+  // Where the page scrolls, the wheel scrolls it, and zooms with Ctrl.
+  wheel(event) {
+    const scrolls = document.documentElement.scrollHeight > window.innerHeight + 4;
+    if (scrolls && !event.ctrlKey && !event.metaKey) event.stopPropagation();
+    else if (this.panels.length) this.setZoomed(true);
+  }
+
+  // Two fingers zoom about the middle between them.
+  watchPinch() {
+    let begun = null;
+    const apart = ([a, b]) => Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+    this.node.addEventListener('touchstart', ({ touches }) => {
+      if (touches.length !== 2 || !this.panels.length) return;
+      const layout = this.node._fullLayout;
+      begun = { apart: apart(touches), ranges: this.axes.map((axis) => [axis, [...layout[axis].range]]) };
+    }, { capture: true, passive: true });
+    this.node.addEventListener('touchmove', (event) => {
+      if (!begun || event.touches.length !== 2) return;
+      event.stopPropagation();
+      const factor = Math.min(Math.max(begun.apart / apart(event.touches), 0.05), 4);
+      const about = ([low, high]) => [(low + high) / 2 - ((high - low) / 2) * factor, (low + high) / 2 + ((high - low) / 2) * factor];
+      const ranges = Object.fromEntries(begun.ranges.map(([axis, range]) => [`${axis}.range`, about(range)]));
+      cancelAnimationFrame(this.pinching);
+      this.pinching = requestAnimationFrame(() => { this.setZoomed(true); this.Plotly.relayout(this.node, ranges); });
+    }, { capture: true, passive: true });
+    this.node.addEventListener('touchend', ({ touches }) => { if (touches.length < 2) begun = null; }, { capture: true, passive: true });
   }
 
   hasSettings() {

@@ -6,7 +6,7 @@ export class Tabs {
     this.box = part(root, 'views');
     const tab = ({ name }) => make(
       'button',
-      { type: 'button', role: 'tab', tabindex: -1, 'data-view': name, 'data-text': `view.${name}`, on: { click: () => page.change({ view: name }) } },
+      { type: 'button', role: 'tab', id: `ld-tab-${name}`, 'aria-controls': 'ld-stage', tabindex: -1, 'data-view': name, 'data-text': `view.${name}`, on: { click: () => page.change({ view: name }) } },
     );
     const groups = [...new Set(page.views.map(({ group }) => group))];
     this.box.replaceChildren(...groups.map((group) => make(
@@ -14,6 +14,7 @@ export class Tabs {
       make('span', { class: 'ld-tabs-name', 'aria-hidden': 'true', 'data-text': `views.${group}`, 'data-hint': `views.${group}.text` }),
       ...page.views.filter((view) => view.group === group).map(tab),
     )));
+    this.panel = root.querySelector('#ld-stage');
     this.tabs = [...this.box.querySelectorAll('[role="tab"]')];
     this.box.addEventListener('keydown', (event) => this.key(event));
   }
@@ -29,6 +30,7 @@ export class Tabs {
       tab.setAttribute('aria-selected', String(now));
       tab.tabIndex = now ? 0 : -1;
     }
+    this.panel.setAttribute('aria-labelledby', `ld-tab-${view}`);
     const fresh = this.box.querySelector('[data-fresh="true"]'); // after all have their width: the chosen one is bold
     if (fresh) this.bring(fresh);
   }

@@ -80,12 +80,12 @@ def _words(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any]) ->
     ]
     if numbers["updated"]:
         share = 100 * count["updated"] / count["all"]
-        facts.append([text("tokens"), f"{count['updated']:,} / {count['all']:,} ({share:.0f} %)"])
+        facts.append([text("tokens"), f"{count['updated']:,} / {count['all']:,} ({share:.0f}%)"])
         facts.append([text("updates"), f"{numbers['updates']['ours']:,} / {numbers['updates']['full']:,}"])
     facts += [
         [text("spent"), f"{numbers['gmacs']:.3f} GMACs"],
         [text("spent.full"), f"{numbers['full_gmacs']:.3f} GMACs"],
-        [text("saved"), f"{100 * saved:.1f} %"],
+        [text("saved"), f"{100 * saved:.1f}%"],
     ]
     if spent is not None:
         facts.append([text("time"), f"{spent:.1f} ms"])

@@ -151,7 +151,7 @@ def _beyond(run: Run, state: ViewState, chosen: QueryChoice, shown: list[str]) -
             continue
         middle = float(np.clip(along[there], 0, size).mean())
         place = {0: (-gutter, middle), 1: (width + gutter, middle), 2: (middle, -gutter), 3: (middle, height + gutter)}[border]
-        count, weight = int(there.sum()), f"{100 * weights[there].sum():.1f} %"
+        count, weight = int(there.sum()), f"{100 * weights[there].sum():.1f}%"
         key = "points.beyond.one" if count == 1 else "points.beyond"
         words = say(state.lang, key, count=count, weight=weight, distance=f"{past[border][there].max():.0f}")
         marks.append(
