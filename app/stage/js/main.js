@@ -282,11 +282,13 @@ class Page {
     const begun = performance.now();
     const { state, info, seq } = this;
     const answer = await this.ask('look', { run: info.run, state, seq, ...extra });
-    this.asking = false;
-    if (info === this.info) {
-      if (answer.expired) await this.remake.start(this.opened, extra.pick || extra.move ? () => this.look(extra) : null);
+    try {
+      if (info !== this.info) { /* another run came in between */ }
+      else if (answer.expired) await this.remake.start(this.opened, extra.pick || extra.move ? () => this.look(extra) : null);
       else if (answer.error) this.fail(answer.error);
       else await this.show(answer, state, Boolean(extra.move));
+    } finally {
+      this.asking = false;
     }
     this.times = [...this.times.slice(-99), performance.now() - begun];
     this.shown = seq;
@@ -318,10 +320,11 @@ class Page {
     this.rail.light(this.current);
     this.inspector.show(this.view.cards, summary, this.state);
     this.work.show(answer.job);
-    await this.card.show(answer, this.state);
     this.furnish();
     this.link.write(this.state, this.info.run, move);
     remember(this);
+    await painted(); // the figure first; what stands beside it when it is in sight, and not while a slider is dragged on
+    if (!this.pending) await this.card.show(answer, this.state);
   }
 
   // Everything around the figure that follows from the state.
@@ -461,4 +464,9 @@ function embed(root) {
   if (new URLSearchParams(window.location.search).get('embed') !== '1') return;
   root.dataset.embed = 'yes';
   new ResizeObserver(() => window.parent.postMessage({ type: 'lite-detr', height: root.offsetHeight }, '*')).observe(root);
+}
+
+// After the next frame; a page in the background has none.
+function painted() {
+  return Promise.race([new Promise((done) => requestAnimationFrame(() => setTimeout(done))), new Promise((done) => setTimeout(done, 60))]);
 }
