@@ -58,7 +58,7 @@ def redraw(photo: photos.Photo, state: str | ViewState = "", model: str = "", en
         litedetr.weights.WeightsError: the model cannot be loaded.
     """
     run, state = look(photo, state, model, engine)
-    return with_photo(view_of(state.view).figure(run, state), run)
+    return with_photo(view_of(state.view, run).figure(run, state), run)
 
 
 def look(photo: photos.Photo, state: str | ViewState, model: str = "", engine: Engine | None = None) -> tuple[Run, ViewState]:
@@ -85,7 +85,7 @@ def with_photo(figure: go.Figure, run: Run) -> go.Figure:
 
 def standalone(run: Run, state: ViewState) -> str:
     """One HTML page with the view's figure, its charts and its words. Photo and plotly.js are inside: it works offline."""
-    view = view_of(state.view)
+    view = view_of(state.view, run)
     state = state.with_(view=view.name)
     summary = view.summary(run, state)
     charts = view.charts(run, state)
@@ -122,9 +122,9 @@ def write(path: Path, run: Run, state: ViewState, width: int = 1200) -> None:
     if kind == ".html":
         path.write_text(standalone(run, state), encoding="utf-8")
     elif kind == ".json":
-        path.write_text(with_photo(view_of(state.view).figure(run, state), run).to_json(), encoding="utf-8")
+        path.write_text(with_photo(view_of(state.view, run).figure(run, state), run).to_json(), encoding="utf-8")
     elif kind in (".svg", ".png"):
-        path.write_bytes(_picture(with_photo(view_of(state.view).figure(run, state), run), run, kind[1:], width))
+        path.write_bytes(_picture(with_photo(view_of(state.view, run).figure(run, state), run), run, kind[1:], width))
     else:
         raise FigureError(f"expected a file ending in .html, .json, .svg or .png, got {path.name!r}: choose one of these.")
 

@@ -23,13 +23,14 @@ LARGEST_TENSOR = 2**28
 _WHOLE = {
     "backbone_width": (1, 1024), "width": (1, 4096), "heads": (1, 64), "levels": (3, 8), "points": (1, 64),
     "encoder_ffn": (1, 32768), "low_ffn": (1, 32768), "decoder_ffn": (1, 32768), "decoder_layers": (1, 64),
-    "queries": (1, 10_000), "one_to_many_queries": (0, 10_000), "num_classes": (1, 50_000), "select": (1, 10_000),
+    "queries": (1, 10_000), "one_to_many_queries": (0, 10_000), "num_classes": (1, 50_000), "top_k": (1, 10_000),
     "short_side": (1, 8192), "long_side": (1, 8192), "size_divisor": (1, 512),
 }  # fmt: skip
 _REAL = {"temperature": (1e-3, 1e6), "position_shift": (-1.0, 1.0), "threshold": (0.0, 1.0)}
 _YES_NO = (
     "key_aware", "same_loc", "proj_key", "shared_heads", "learned_content", "two_stage", "box_refine", "dense_head",
 )  # fmt: skip
+_RENAMED = {"select": "top_k", "duplicates": "nms_iou"}
 _ENCODER_STEPS = 256
 _NAME_LENGTH = 200
 
@@ -56,8 +57,8 @@ class DetectorConfig:
         temperature, position_shift: of the sine positions.
         dense_head: a training-only head that predicts from every encoder token.
         num_classes, class_names, category_ids: outputs; ids as they appear in COCO-format results.
-        select: detections kept by post-processing before any threshold.
-        duplicates: IoU from which on a detection is dropped beside a better one of its class; None keeps all, as the papers do.
+        top_k: detections kept by post-processing before any threshold.
+        nms_iou: IoU from which on a detection is dropped beside a better one of its class; None keeps all, as the papers do.
         threshold: score at which a detection is shown by default.
         short_side, long_side: the photo is resized to have this shorter side unless the longer would exceed its limit.
         size_divisor: both sides are rounded to multiples of it (the photo is stretched a little, never padded).
@@ -91,8 +92,8 @@ class DetectorConfig:
     num_classes: int = 91
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
-    select: int = 300
-    duplicates: float | None = None
+    top_k: int = 300
+    nms_iou: float | None = None
     threshold: float = 0.5
     short_side: int = 800
     long_side: int = 1333
@@ -117,8 +118,8 @@ class DetectorConfig:
             )
         if self.width % self.heads:
             raise ValueError(f"expected a width divisible by the number of heads, got width={self.width}, heads={self.heads}")
-        if self.duplicates is not None and not (_is_real(self.duplicates) and 0 < self.duplicates <= 1):
-            raise ValueError(f"expected duplicates as an IoU in (0, 1], or None to keep all, got {_short(self.duplicates)}")
+        if self.nms_iou is not None and not (_is_real(self.nms_iou) and 0 < self.nms_iou <= 1):
+            raise ValueError(f"expected nms_iou as an IoU in (0, 1], or None to keep all, got {_short(self.nms_iou)}")
         for name in ("class_names", "category_ids"):
             given = len(getattr(self, name))
             if given and given != self.num_classes:
@@ -211,6 +212,8 @@ class DetectorConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DetectorConfig:
+        """The config of a config.json, also of one with the names that fields had once."""
+        values = renamed(values)
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -219,6 +222,11 @@ class DetectorConfig:
                 "was it written by a newer version?"
             )
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings with the names that they have now."""
+    return {_RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def _is_whole(value: object) -> bool:
@@ -274,7 +282,7 @@ def _deformable_detr(two_stage: bool, box_refine: bool) -> DetectorConfig:
         temperature=10000.0,
         position_shift=-0.5,
         class_names=coco.names_by_id(),
-        select=100,
+        top_k=100,
     )
 
 
@@ -347,7 +355,7 @@ def presets() -> dict[str, DetectorConfig]:
 
 def preset(name: str, **changes: Any) -> DetectorConfig:
     """The preset called `name`, with fields replaced; a changed ``num_classes`` drops the names and ids of the old classes."""
-    known = presets()
+    known, changes = presets(), renamed(changes)
     if name not in known:
         raise ValueError(f"expected one of the presets {', '.join(sorted(known))}, got {name!r}")
     config = known[name]

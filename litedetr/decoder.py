@@ -93,6 +93,7 @@ class DeformableDecoder(nn.Module):
         attention_mask: Tensor | None = None,
         trace: Trace | None = None,
         positions: Tensor | None = None,
+        first: int = 0,
     ) -> tuple[Tensor, list[Tensor]]:
         """Run the layers, refining boxes.
 
@@ -100,9 +101,10 @@ class DeformableDecoder(nn.Module):
             content: (B, Q, d) query contents.
             references: (B, Q, 4) boxes cxcywh or (B, Q, 2) points, **before** the sigmoid.
             memory: (B, S, d) the encoder's output; pyramid: its layout.
-            box_heads: one per layer; where it is None the references stay.
+            box_heads: one per layer that runs; where it is None the references stay.
             attention_mask: (Q, Q) bool, True = may not attend.
             positions: (B, Q, d) query positions, where they are not made from the boxes.
+            first: the layer to begin with.
 
         Returns:
             States (layers, B, Q, d), after the final norm where there is one; references before the first and after each
@@ -112,7 +114,7 @@ class DeformableDecoder(nn.Module):
         padding = pyramid.padding
         boxes = references.sigmoid()
         states, refined = [], [boxes]
-        for index, (layer, box_head) in enumerate(zip(self.layers, box_heads, strict=True)):
+        for index, (layer, box_head) in enumerate(zip(self.layers[first:], box_heads, strict=True), first):
             level_boxes = boxes[:, :, None] * ratios[:, None, :, : boxes.shape[-1]]  # (B, Q, L, 2 or 4)
             if self.reference_head is not None:
                 positions = self._positions(level_boxes)

@@ -51,11 +51,12 @@ class Detections:
         Args:
             logits: (Q, K) before the sigmoid; boxes: (Q, 4) cxcywh in [0, 1].
             photo_size: (height, width) in pixels.
-            config: of the model, which says how many are kept, which of them are dropped as duplicates, and the names.
+            config: of the model, which says how many are kept, which of them are dropped as duplicates, and the names; or a
+                `litedetr.guests.detector.GuestConfig`.
             threshold: lowest score to keep; ``config.threshold`` if None.
         """
         threshold = config.threshold if threshold is None else check_threshold(threshold)
-        scores, labels, corners, queries = select_best(logits, boxes, photo_size, config.select)
+        scores, labels, corners, queries = top_k(logits, boxes, photo_size, config.top_k)
         height, width = photo_size
         found = cls(
             boxes=corners.clip(0, np.float32((width, height, width, height))),
@@ -67,7 +68,7 @@ class Detections:
             photo_size=photo_size,
             trace=trace,
         )
-        return found[class_nms(corners, labels, config.duplicates)].above(threshold)
+        return found[class_nms(corners, labels, config.nms_iou)].above(threshold)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -133,20 +134,20 @@ def check_threshold(threshold: float) -> float:
     return threshold
 
 
-def select_best(
-    logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int], count: int
+def top_k(
+    logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int], k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Post-processing of sigmoid detectors (Deformable DETR): the best (query, class) pairs of a photo.
 
     Args:
         logits: (Q, K); boxes: (Q, 4) cxcywh in [0, 1]; size: (height, width) that boxes are scaled to.
-        count: how many to keep, at most Q * K.
+        k: how many to keep, at most Q * K.
 
     Returns:
         scores (N,), labels (N,), boxes (N, 4) xyxy in pixels, queries (N,); best first. Scores and boxes are float32.
     """
     values = logits.astype(np.float32, copy=False).ravel()
-    best = np.argpartition(-values, min(count, len(values)) - 1)[:count]
+    best = np.argpartition(-values, min(k, len(values)) - 1)[:k]
     best = best[np.lexsort((best, -values[best]))]
     queries, labels = np.divmod(best, logits.shape[1])
     scores = 0.5 + 0.5 * np.tanh(0.5 * values[best].astype(np.float64))  # the sigmoid, without overflow
@@ -155,21 +156,21 @@ def select_best(
     return scores.astype(np.float32), labels, corners * np.float32((*size[::-1], *size[::-1])), queries
 
 
-def class_nms(boxes: np.ndarray, labels: np.ndarray, overlap: float | None) -> np.ndarray:
-    """Which detections to keep, best first: those whose IoU with every better one kept of their class is below `overlap`.
+def class_nms(boxes: np.ndarray, labels: np.ndarray, nms_iou: float | None) -> np.ndarray:
+    """Non-maximum suppression within each class: those stay whose IoU with every better one that stays is below `nms_iou`.
 
     Few decoder layers, trained for a short time, leave an object to several queries now and then.
 
     Args:
-        boxes: (N, 4) xyxy, by falling score; labels: (N,); overlap: IoU in (0, 1], None to keep all.
+        boxes: (N, 4) xyxy, by falling score; labels: (N,); nms_iou: in (0, 1], None to keep all.
 
     Returns:
         (N,) bool.
     """
     keep = np.ones(len(boxes), bool)
-    if overlap is None or len(boxes) == 0:
+    if nms_iou is None or len(boxes) == 0:
         return keep
-    clash = (labels[:, None] == labels) & (pairwise_overlap(boxes) >= overlap)  # NaN of empty boxes is no clash
+    clash = (labels[:, None] == labels) & (pairwise_overlap(boxes) >= nms_iou)  # NaN of empty boxes is no clash
     for place in np.flatnonzero(np.tril(clash, -1).any(1)):  # few have a better one to clash with
         keep[place] = not (clash[place, :place] & keep[:place]).any()
     return keep

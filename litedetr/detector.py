@@ -1,61 +1,20 @@
-"""Detector: photo -> Detections."""
+"""Detector: a `Network` with weights, which come from a preset's random ones, from a folder or from the Hub, and go there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
 
-from litedetr import image, ops
-from litedetr.backbones import build_backbone
-from litedetr.config import DetectorConfig, preset
-from litedetr.decoder import DeformableDecoder
-from litedetr.detections import Detections
-from litedetr.encoder import InterleavedEncoder
-from litedetr.families import build_selection
-from litedetr.families.heads import DenseHead, DetectionHeads
-from litedetr.families.selection import Selection, TokenHeads
-from litedetr.lru import ByteLRU
-from litedetr.output import DenoisingQueries, DetectorOutput, LayerOutput
-from litedetr.pyramid import PyramidNeck
-from litedetr.replay import Replay
-from litedetr.trace import Trace, stage
+from litedetr import fast, weights
+from litedetr.config import preset
+from litedetr.network import Network
+from litedetr.weights.errors import ANOTHER, WeightsError, why
 from litedetr.weights.limits import Limits
 
-BATCH = 8
-"""Photos of one size that `predict_batch` runs at once."""
 
-Prepared = tuple[Tensor, Tensor, image.PhotoGeometry]
-"""One photo as the network takes it: pixels (1, 3, h, w), mask (1, h, w) bool True = padding, and how it lies there."""
-
-
-class Detector(nn.Module):
-    """A DETR-style detector with an interleaved encoder."""
-
-    def __init__(self, config: DetectorConfig):
-        super().__init__()
-        self.config = config
-        c = config
-        self.backbone = build_backbone(c)
-        self.neck = PyramidNeck(self.backbone.channels, c.width, c.levels, c.temperature, c.position_shift)
-        self.encoder = InterleavedEncoder.from_config(c)
-        self.selection = build_selection(c)
-        self.decoder = DeformableDecoder(
-            c.decoder_layers, c.width, c.heads, c.levels, c.points, c.decoder_ffn, c.key_aware,
-            from_boxes=c.is_dino, look_forward_twice=c.look_forward_twice, eps=c.eps,
-        )  # fmt: skip
-        self.heads = DetectionHeads(c.width, c.num_classes, c.decoder_layers, c.shared_heads, c.box_refine, c.eps)
-        if c.is_dino:
-            self.label_embed = nn.Embedding(c.num_classes + 1, c.width)  # contents of denoising queries, in training
-        elif not c.two_stage:
-            self.heads.start_small()
-        self.dense_head = DenseHead(c.width, c.num_classes) if c.dense_head else None
-        self.eval()
+class Detector(Network):
+    """Photo -> `litedetr.Detections`."""
 
     @classmethod
     def from_preset(cls, name: str, **changes) -> Detector:
@@ -68,27 +27,39 @@ class Detector(nn.Module):
         source: str | Path = "embedded",
         revision: str | None = None,
         token: str | bool | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: weights.Progress | None = None,
         limits: Limits | None = None,
     ) -> Detector:
-        """Trained weights: "embedded", a local folder, or "owner/name" on the Hub. See `litedetr.weights.load`."""
-        from litedetr import weights
+        """A detector with trained weights, in float32 and evaluation mode; this project's format or transformers'.
 
-        return weights.load(source, revision, token, progress, limits)
+        Args:
+            source: "embedded", a local folder, or "owner/name" on the Hub.
+            revision: branch, tag or commit on the Hub.
+            token: for the Hub; the one saved by ``hf auth login`` if None.
+            progress: told (bytes done, bytes in all) while weights are downloaded.
+            limits: of what a model may be that is not trusted, wherever it lies; None for one that is.
+
+        Raises:
+            litedetr.weights.WeightsError: nothing there, too much, or files that do not fit each other; nothing is loaded then.
+        """
+        config, state = weights.load(source, revision, token, progress, limits)
+        detector = cls(config)
+        detector.load_state_dict(state)
+        if limits is not None:
+            _try(detector, str(source))
+        return detector
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write config.json and model.safetensors, in `dtype` if given. See `litedetr.weights`."""
-        from litedetr import weights
-
-        weights.save(self, folder, dtype)
+        weights.write(self.config, self.state_dict(), folder, dtype)
 
     def push_to_hub(self, repo: str, private: bool | None = None, token: str | bool | None = None) -> str:
-        """Upload config, weights and a model card to "owner/name" on the Hub; the page's address. See `litedetr.hub.push`."""
-        from litedetr.weights import hub
+        """Upload config, weights and a model card to "owner/name" on the Hub; its page's address. See `litedetr.weights.hub`."""
+        from litedetr.weights import hub  # only who asks the Hub waits for its library to be imported
 
         return hub.push(self, repo, private, token)
 
-    def optimize(self, dtype: str | torch.dtype = "auto") -> Detector:
+    def optimize(self, dtype: str | torch.dtype = "auto") -> fast.FastDetector:
         """A new detector for inference alone, faster on CPUs; this one stays as it is and may be dropped.
 
         The new one shares nothing with this one and is for prediction: `predict`, `predict_batch`, traces, and `forward` without
@@ -103,195 +74,17 @@ class Detector(nn.Module):
         Raises:
             ValueError: another dtype.
         """
-        from litedetr import fast
-
         return fast.optimize(self, dtype)
 
-    @property
-    def num_queries(self) -> int:
-        """Object queries per photo (fewer where a photo has fewer tokens)."""
-        return self.config.queries
 
-    @property
-    def device(self) -> torch.device:
-        return self.neck.level_embed.device
-
-    def forward(
-        self,
-        pixels: Tensor,
-        mask: Tensor | None = None,
-        *,
-        denoising: DenoisingQueries | None = None,
-        one_to_many: bool = False,
-        dense: bool = False,
-        trace: Trace | None = None,
-    ) -> DetectorOutput:
-        """Predict from normalised pixels.
-
-        Args:
-            pixels: (B, 3, H, W) float.
-            mask: (B, H, W) bool, True = padding; None where nothing is.
-            denoising: queries put before the ordinary ones, in training (DINO family).
-            one_to_many: also run the second set of queries, in training (H-DETR).
-            dense: also predict from every encoder token, in training (needs ``config.dense_head``).
-            trace: filled with every attention step; one photo at a time.
-
-        Returns:
-            `DetectorOutput` with logits (B, Q, K) and boxes (B, Q, 4) cxcywh in [0, 1] of the image without its padding.
-        """
-        if one_to_many and not self.config.one_to_many_queries:
-            family = self.config.family
-            raise ValueError(f"expected a model with one-to-many queries (H-DETR), got {family}: leave one_to_many out")
-        with stage(trace, "backbone"):
-            features = self.backbone(pixels)
-        with stage(trace, "neck"):
-            pyramid = self.neck(features, mask)
-            if trace is not None:
-                trace.begin(pyramid)
-        with stage(trace, "encoder"):
-            memory = self.encoder(pyramid, trace)
-        with stage(trace, "selection"):
-            selected = self.selection(memory, pyramid, one_to_many) if one_to_many else self.selection(memory, pyramid)
-        with stage(trace, "decoder"):
-            content, references, attention_mask = _put_before(denoising, selected)
-            if trace is not None:
-                trace.begin_decoder(selected.content, selected.positions)
-            states, boxes = self.decoder(
-                content, references, memory, pyramid, self.heads.box_heads(), attention_mask, trace, selected.positions
-            )
-            layers = self.heads(states, boxes)
-        if trace is not None:
-            proposals = self.selection.every_token(memory, pyramid) if isinstance(self.selection, TokenHeads) else None
-            _record(trace, selected, boxes[0], layers, proposals)
-        noisy, layers = _split(layers, 0 if denoising is None else denoising.content.shape[1])
-        layers, many = (layers, []) if selected.one_to_one is None else _split(layers, selected.one_to_one)
-        return DetectorOutput(
-            logits=layers[-1].logits,
-            boxes=layers[-1].boxes,
-            auxiliary=tuple(layers[:-1]),
-            proposals=selected.output,
-            denoising=tuple(noisy),
-            one_to_many=tuple(many),
-            dense=self.dense_head(memory, pyramid) if dense else None,
-            dense_shapes=pyramid.shapes,
-            dense_mask=pyramid.mask,
-        )
-
-    @torch.inference_mode()
-    def predict(
-        self,
-        photo: image.Photo,
-        threshold: float | None = None,
-        trace: bool | Literal["light"] = False,
-        cache: ByteLRU | None = None,
-    ) -> Detections:
-        """Find objects in one photo.
-
-        Args:
-            photo: a path, encoded bytes, a file object, a PIL image, an array or a tensor; see `litedetr.image.open_photo`.
-            threshold: lowest score to keep, 0 to 1; ``config.threshold`` if None.
-            trace: record every attention step (`Detections.trace`). "light": keep the tokens alone and make the rest again when
-                it is read, bit by bit the same: a seventh of the memory, as long as this detector stays as it is.
-            cache: of the steps that light traces made last, where several should share one (`litedetr.replay.step_cache`).
-
-        Raises:
-            litedetr.image.PhotoError: the picture is broken, empty or too large.
-            ValueError: the threshold is no score.
-        """
-        pixels, _, geometry = self.prepare(image.open_photo(photo))  # one photo is never padded
-        record = Trace(geometry=geometry, replay=self.replay(cache) if trace == "light" else None) if trace else None
-        output = self.infer(pixels, record)
-        return self.detections(output, [geometry], threshold, record)[0]
-
-    def replay(self, cache: ByteLRU | None = None) -> Replay | None:
-        """What makes a light trace's steps again; None where they would not be those of the run, so that it must keep them."""
-        preliminary = ops.in_preparation()  # the run has the reference, and later there would be the kernel
-        if preliminary or self.neck.level_embed.dtype != torch.float32 or torch.is_autocast_enabled(self.device.type):
-            return None
-        return Replay(self.encoder, self.decoder, self.neck.layouts, **({} if cache is None else {"cache": cache}))
-
-    @torch.inference_mode()
-    def predict_batch(self, photos: Iterable[image.Photo], threshold: float | None = None) -> list[Detections]:
-        """`predict` for many photos. Those that have one size in the network run together, so that results do not depend on the
-        company a photo keeps."""
-        return self.predict_prepared([self.prepare(image.open_photo(photo)) for photo in photos], threshold)
-
-    @torch.inference_mode()
-    def predict_prepared(
-        self, prepared: Sequence[Prepared], threshold: float | None = None, batch: int = BATCH
-    ) -> list[Detections]:
-        """`predict_batch` for what `prepare` gave, which runs no model and may be done in threads; `batch` photos at once."""
-        by_geometry: dict[tuple, list[int]] = {}
-        for index, (_, _, geometry) in enumerate(prepared):
-            by_geometry.setdefault((geometry.resized, geometry.padded), []).append(index)
-        results: dict[int, Detections] = {}
-        for indices in by_geometry.values():
-            for start in range(0, len(indices), batch):
-                chosen = indices[start : start + batch]
-                output = self.infer(torch.cat([prepared[i][0] for i in chosen]))
-                found = self.detections(output, [prepared[i][2] for i in chosen], threshold)
-                results.update(zip(chosen, found, strict=True))
-        return [results[index] for index in range(len(prepared))]
-
-    def infer(self, pixels: Tensor, trace: Trace | None = None) -> DetectorOutput:
-        """`forward` on the device and in the precision of the weights; a model in half precision keeps its places in float32."""
-        dtype = self.neck.level_embed.dtype
-        half = dtype in (torch.float16, torch.bfloat16)
-        with torch.autocast(self.device.type, dtype) if half else nullcontext():
-            return self(pixels.to(self.device, dtype), trace=trace)
-
-    def prepare(self, photo) -> Prepared:
-        """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w), geometry, as the config asks for."""
-        c = self.config
-        pixels, geometry = image.prepare(photo, c.short_side, c.long_side, c.size_divisor, c.pixel_mean, c.pixel_std)
-        return torch.from_numpy(pixels), torch.zeros(1, *geometry.padded, dtype=torch.bool), geometry
-
-    def detections(
-        self,
-        output: DetectorOutput,
-        geometries: list[image.PhotoGeometry],
-        threshold: float | None = None,
-        trace: Trace | None = None,
-    ) -> list[Detections]:
-        """Forward output -> one `Detections` per photo, in the photo's pixels."""
-        logits, boxes = (tensor.float().cpu().numpy() for tensor in (output.logits, output.boxes))
-        return [
-            Detections.from_outputs(logits[index], boxes[index], geometry.photo, self.config, threshold, trace)
-            for index, geometry in enumerate(geometries)
-        ]
-
-
-def _put_before(denoising: DenoisingQueries | None, selected: Selection) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Contents, references and attention mask of all queries, the denoising ones first."""
-    if denoising is None:
-        return selected.content, selected.references, selected.attention_mask
-    return (
-        torch.cat((denoising.content.to(selected.content.dtype), selected.content), dim=1),
-        torch.cat((denoising.reference_points.to(selected.references.dtype), selected.references), dim=1),
-        denoising.attention_mask,
-    )
-
-
-def _record(
-    trace: Trace,
-    selected: Selection,
-    start: Tensor,
-    layers: list[LayerOutput],
-    proposals: LayerOutput | None,
-) -> None:
-    """What the tokens proposed, and what the queries were at first and after each layer; a point is a box of no size."""
-    if proposals is not None:
-        trace.proposal_logits, trace.proposal_boxes = proposals.logits[0].detach().cpu(), proposals.boxes[0].detach().cpu()
-    trace.selected_tokens = None if selected.tokens is None else selected.tokens[0].cpu()
-    start = functional.pad(start[0], (0, 4 - start.shape[-1]))
-    trace.boxes = torch.stack([start, *(layer.boxes[0] for layer in layers)]).detach().cpu()
-    trace.logits = torch.stack([layer.logits[0] for layer in layers]).detach().cpu()
-
-
-def _split(layers: list[LayerOutput], count: int) -> tuple[list[LayerOutput], list[LayerOutput]]:
-    """Every layer's first `count` queries, and the rest."""
-    if count == 0:
-        return [], layers
-    first = [LayerOutput(layer.logits[:, :count], layer.boxes[:, :count]) for layer in layers]
-    rest = [LayerOutput(layer.logits[:, count:], layer.boxes[:, count:]) for layer in layers]
-    return first, rest
+@torch.inference_mode()
+def _try(detector: Network, name: str) -> None:
+    """Refuse a model that cannot see a small empty picture."""
+    try:
+        output = detector(torch.zeros(1, 3, 128, 128))
+    except (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"expected a model that can be run in {name}, got one that cannot: {why(error)}. {ANOTHER}"
+        ) from error
+    if not (output.logits.isfinite().all() and output.boxes.isfinite().all()):
+        raise WeightsError(f"expected a model that answers with finite numbers in {name}, got one that does not. {ANOTHER}")

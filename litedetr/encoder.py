@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +31,46 @@ class EncoderLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.ffn = FeedForward(width, ffn)
         self.low_ffn = FeedForward(width, low_ffn) if low_ffn else None
+
+    def forward(
+        self,
+        memory: Tensor,
+        first: int,
+        low_tokens: int,
+        pyramid: FeaturePyramid,
+        padding: Tensor | None,
+        trace: tuple[Trace, EncoderStep] | None = None,
+    ) -> Tensor:
+        """(B, S, d) memory -> alike: the tokens from `first` on query the whole memory and are replaced, the others stay.
+
+        Args:
+            low_tokens: how many of the queries, the first ones, are low-level.
+            pyramid: the memory's layout; padding: (B, S) bool, True = padding, None where nothing is.
+            trace: where this step is recorded.
+        """
+        attended = self.attend(memory, first, pyramid, padding, trace)
+        updated = self.feed_forward(self.norm(memory[:, first:] + attended), low_tokens)
+        if trace is not None:
+            trace[0].end_step(updated)
+        return torch.cat((memory[:, :first], updated), dim=1) if first else updated
+
+    def attend(
+        self,
+        memory: Tensor,
+        first: int,
+        pyramid: FeaturePyramid,
+        padding: Tensor | None,
+        trace: tuple[Trace, EncoderStep] | None = None,
+    ) -> Tensor:
+        """What the queries, the tokens from `first` on, get from the whole memory: (B, Q, d)."""
+        query, reference_points = memory[:, first:] + pyramid.positions[:, first:], pyramid.reference_points[:, first:]
+        sampled = trace is not None and trace[0].samples
+        attended = self.attention(query, reference_points, memory, pyramid.shapes, padding, return_sampling=sampled)
+        attended, sampling = attended if sampled else (attended, None)
+        if trace is not None:
+            record, step = trace
+            record.add_encoder_step(step, first, reference_points, sampling, attended, self.attention)
+        return attended
 
     def feed_forward(self, x: Tensor, low_tokens: int) -> Tensor:
         """(B, Q, d), of which the first `low_tokens` are low-level ones."""
@@ -85,63 +128,32 @@ class InterleavedEncoder(nn.Module):
     def forward(self, pyramid: FeaturePyramid, trace: Trace | None = None) -> Tensor:
         """Pyramid -> memory (B, S, d): the tokens after every step."""
         memory, padding = pyramid.tokens, pyramid.padding
-        for step, layer in zip(self.steps, self.layers, strict=True):
+        for step in self.steps:
+            first, low_tokens = step_queries(self.schedule, step, pyramid)
             with stage(trace, step.name):
-                memory = self.update(layer, step, memory, pyramid, padding, trace)
+                recording = None if trace is None else (trace, step)
+                memory = self.layers[step.index](memory, first, low_tokens, pyramid, padding, recording)
         return memory
 
-    def update(
-        self,
-        layer: EncoderLayer,
-        step: EncoderStep,
-        memory: Tensor,
-        pyramid: FeaturePyramid,
-        padding: Tensor | None,
-        trace: Trace | None = None,
-    ) -> Tensor:
-        """One step: the tokens of the step's scales query the whole memory and are replaced; the others stay."""
-        first, low_tokens = self.queries(step, pyramid)
-        attended = self.attend(layer, step, memory, pyramid, padding, trace)
-        updated = layer.feed_forward(layer.norm(memory[:, first:] + attended), low_tokens)
-        if trace is not None:
-            trace.end_step(updated)
-        return torch.cat((memory[:, :first], updated), dim=1) if first else updated
-
-    def queries(self, step: EncoderStep, pyramid: FeaturePyramid) -> tuple[int, int]:
-        """Index of the first token that is a query in a step (all behind it are, too), and how many of these are low-level."""
-        first = pyramid.first_token(step.query_levels[0])
-        return first, max(pyramid.first_token(self.schedule.low) - first, 0)
-
-    def attend(
-        self,
-        layer: EncoderLayer,
-        step: EncoderStep,
-        memory: Tensor,
-        pyramid: FeaturePyramid,
-        padding: Tensor | None,
-        trace: Trace | None = None,
-    ) -> Tensor:
-        """What the step's queries (B, Q, d) get from the whole memory."""
-        first, _ = self.queries(step, pyramid)
-        reference_points = pyramid.reference_points[:, first:]
-        sampled = trace is not None and trace.samples
-        attended = layer.attention(
-            memory[:, first:] + pyramid.positions[:, first:],
-            reference_points,
-            memory,
-            pyramid.shapes,
-            padding,
-            return_sampling=sampled,
-        )
-        attended, sampling = attended if sampled else (attended, None)
-        if trace is not None:
-            trace.add_encoder_step(step, first, reference_points, sampling, attended, layer.attention)
-        return attended
+    def with_steps(self, steps: Iterable[EncoderStep]) -> InterleavedEncoder:
+        """An encoder of the same layers that walks other steps: some of its own, or its own with other `query_levels`."""
+        other = copy.copy(self)
+        other.steps = tuple(steps)
+        return other
 
     def update_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid) -> Tensor:
         """(S, d): the tokens after a step, from those (1, S, d) before it."""
-        return self.update(self.layers[index], self.steps[index], memory, pyramid, pyramid.padding)[0]
+        step = self.steps[index]
+        return self.layers[step.index](memory, *step_queries(self.schedule, step, pyramid), pyramid, pyramid.padding)[0]
 
     def attend_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid, trace: Trace) -> None:
         """Record what a step's attention does with the tokens (1, S, d) before it."""
-        self.attend(self.layers[index], self.steps[index], memory, pyramid, pyramid.padding, trace)
+        step = self.steps[index]
+        first, _ = step_queries(self.schedule, step, pyramid)
+        self.layers[step.index].attend(memory, first, pyramid, pyramid.padding, (trace, step))
+
+
+def step_queries(schedule: EncoderSchedule, step: EncoderStep, pyramid: FeaturePyramid) -> tuple[int, int]:
+    """Index of the first token that is a query in a step (all behind it are, too), and how many of these are low-level."""
+    first = pyramid.first_token(step.query_levels[0])
+    return first, max(pyramid.first_token(schedule.low) - first, 0)

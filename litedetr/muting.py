@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -82,7 +81,7 @@ def _from_encoder(
     memory = trace.memory(index).float().expand(len(removed), -1, -1).clone()  # (V, S, d)
     memory[:, token] = network(layer.norm(before + attended))
     if index + 1 < len(detector.encoder.layers):
-        memory = _rest(detector.encoder, index + 1)(_batched(pyramid, memory))
+        memory = detector.encoder.with_steps(detector.encoder.steps[index + 1 :])(_batched(pyramid, memory))
     layouts = _batched(pyramid, memory)
     selected = detector.selection(memory, layouts)
     states, boxes = detector.decoder(
@@ -101,9 +100,8 @@ def _from_decoder(
     memory = trace.memory(len(trace.encoder_steps) - 1)
     memory = memory.expand(V, -1, -1)
     content = trace.queries if first == 0 else trace.steps[index - 1].tokens
-    decoder = _rest(detector.decoder, first)
-    with _without(decoder.layers[0].attention, row, removed):
-        states, boxes = decoder(
+    with _without(detector.decoder.layers[first].attention, row, removed):
+        states, boxes = detector.decoder(
             content.expand(V, -1, -1),
             step.reference_points[:, 0].logit().expand(V, -1, -1),
             memory,
@@ -112,17 +110,9 @@ def _from_decoder(
             None,
             None,
             None if trace.query_positions is None else trace.query_positions.expand(V, -1, -1),
+            first,
         )
     return detector.heads(states, boxes)[-1]
-
-
-def _rest(part: nn.Module, first: int) -> nn.Module:
-    """An encoder or decoder that begins with a later layer, with the same weights."""
-    rest = copy.copy(part)
-    rest._modules = {**part._modules, "layers": part.layers[first:]}
-    if hasattr(part, "steps"):
-        rest.steps = part.steps[first:]
-    return rest
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from litedetr import DetectorConfig, EncoderSchedule
+from litedetr import Detector, DetectorConfig, EncoderSchedule
+from litedetr.weights.conversion.reference import convert_state
 
 COMMITTED = Path(__file__).parent / "golden"
 FOLDER = Path(os.environ.get("LITEDETR_GOLDEN") or COMMITTED)
@@ -111,5 +113,10 @@ def config_of(case: dict) -> DetectorConfig:
         queries=c["num_queries"],
         shared_heads=c["dec_pred_class_embed_share"],
         learned_content=c["embed_init_tgt"],
-        select=c["num_select"],
+        top_k=c["num_select"],
     )
+
+
+def load_published(detector: Detector, state: Mapping[str, Tensor]) -> None:
+    """Load a state dict with published names into a detector."""
+    detector.load_state_dict(convert_state(state, detector.state_dict()))

@@ -16,6 +16,14 @@ def test_json_round_trip(name):
     assert len(config.names) == len(config.ids) == config.num_classes
 
 
+def test_a_config_with_the_names_of_old_still_loads():
+    config = preset("lite-dino-mobilenet", top_k=7, nms_iou=0.6)
+    values = config.to_dict()
+    old = {"select": values.pop("top_k"), "duplicates": values.pop("nms_iou"), **values}
+    assert DetectorConfig.from_dict(old) == config
+    assert preset("lite-dino-mobilenet", select=7, duplicates=0.6) == config
+
+
 def test_presets_are_those_of_the_paper():
     schedules = ("h2l2-2x3", "h3l1-6x1", "h3l1-2x3")
     lite = {f"lite-{family}-{b}-{s}" for family in ("dino", "h-detr") for b in ("r50", "swin-t") for s in schedules}

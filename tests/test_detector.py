@@ -22,7 +22,7 @@ def test_predict(detector, photo):
     N = len(result)
     assert result.boxes.shape == (N, 4)
     assert result.scores.shape == result.labels.shape == result.queries.shape == (N,)
-    assert len(result.scores) == detector.config.select
+    assert len(result.scores) == detector.config.top_k
     assert (np.diff(result.scores) <= 0).all(), "sorted by score"
     assert (result.boxes[:, :2] <= result.boxes[:, 2:]).all()
     assert (result.boxes >= 0).all()
@@ -248,7 +248,7 @@ def test_near_duplicates_of_a_class_are_dropped_beside_the_best():
 
 
 def test_a_detector_drops_duplicates_where_its_config_says_so(detector, photo):
-    one, other = (Detector(replace(detector.config, duplicates=overlap)) for overlap in (None, 0.02))
+    one, other = (Detector(replace(detector.config, nms_iou=overlap)) for overlap in (None, 0.02))
     for twin in (one, other):
         twin.load_state_dict(detector.state_dict())
         with torch.no_grad():
@@ -259,8 +259,8 @@ def test_a_detector_drops_duplicates_where_its_config_says_so(detector, photo):
     assert pairs < others
     assert fewer.scores[0] == everything.scores[0]
     with pytest.raises(ValueError) as error:
-        replace(detector.config, duplicates=1.5)
-    assert str(error.value) == "expected duplicates as an IoU in (0, 1], or None to keep all, got 1.5"
+        replace(detector.config, nms_iou=1.5)
+    assert str(error.value) == "expected nms_iou as an IoU in (0, 1], or None to keep all, got 1.5"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from litedetr import Detector
-from litedetr.detections import select_best
-from litedetr.weights.conversion.reference import load_reference_state
+from litedetr.detections import top_k
 from tests import golden_data as golden
 from tests.golden_data import config_of
 
@@ -17,7 +16,7 @@ CASES = golden.cases("model", "lite_dino_", "dino", "ddetr", "hdetr")
 def run(request):
     case, arrays, parameters = golden.load("model", request.param)
     detector = Detector(config_of(case))
-    load_reference_state(detector, parameters)
+    golden.load_published(detector, parameters)
     many = [True] if case["family"] == "h_detr" and not case["eval_one2one"] else []
     with torch.inference_mode():
         features = detector.backbone(arrays["image"])
@@ -85,7 +84,7 @@ def test_post_processing(run):
     case, arrays, stages = run
     outputs = (stages[f"out.pred_{name}"].detach().float().numpy() for name in ("logits", "boxes"))
     photos = zip(*outputs, arrays["post.target_sizes"].tolist(), strict=True)
-    best = [select_best(*photo, case["post_num_select"])[:3] for photo in photos]
+    best = [top_k(*photo, case["post_num_select"])[:3] for photo in photos]
     scores, labels, boxes = (torch.from_numpy(np.stack(column)) for column in zip(*best, strict=True))
     sure = case["post_unambiguous_prefix"]
     limit = golden.tolerance(max(case["max_abs_diff_float32_vs_float64"].values()))

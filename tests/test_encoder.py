@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from litedetr.encoder import InterleavedEncoder
+from litedetr.encoder import InterleavedEncoder, step_queries
 from litedetr.positions import reference_points
 from litedetr.pyramid import FeaturePyramid
 from litedetr.schedule import EncoderSchedule
@@ -63,8 +63,8 @@ def test_every_step(case):
     memory = pyramid.tokens
     with torch.no_grad():
         for step, layer in zip(encoder.steps, encoder.layers, strict=True):
-            first = pyramid.first_token(step.query_levels[0])
-            before, memory = memory, encoder.update(layer, step, memory, pyramid, pyramid.padding)
+            first, low_tokens = step_queries(encoder.schedule, step, pyramid)
+            before, memory = memory, layer(memory, first, low_tokens, pyramid, pyramid.padding)
             assert torch.equal(memory[:, :first], before[:, :first]), "tokens of scales that are not updated must stay"
             if step.kind == "high":
                 assert first == config["first_high_token"]

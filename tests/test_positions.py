@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from litedetr.detections import select_best
+from litedetr.detections import top_k
 from litedetr.positions import (
     box_proposals,
     box_sine,
@@ -81,7 +81,7 @@ def test_post_processing(case):
     config, arrays, _ = golden.load("ops", case)
     photos = zip(arrays["pred_logits"].numpy(), arrays["pred_boxes"].numpy(), arrays["target_sizes"].tolist(), strict=True)
     for index, (logits, given, size) in enumerate(photos):
-        scores, labels, boxes, queries = map(torch.from_numpy, select_best(logits, given, size, config["num_select"]))
+        scores, labels, boxes, queries = map(torch.from_numpy, top_k(logits, given, size, config["num_select"]))
         golden.assert_close(scores, arrays["scores"][index], 1e-6, "scores")
         assert torch.equal(labels, arrays["labels"][index])
         golden.assert_close(boxes, arrays["boxes"][index], 1e-3, "boxes")

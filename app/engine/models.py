@@ -25,6 +25,8 @@ from app.run.model_list import offered
 from app.run.state import HUB_ID
 from app.settings import number
 from litedetr import Detector
+from litedetr.guests.detector import GuestDetector
+from litedetr.guests.folder import load
 from litedetr.weights import Progress, WeightsError
 from litedetr.weights.limits import Limits
 
@@ -49,6 +51,10 @@ def limits() -> Limits:
         cache_bytes=int(max(cache, 2 * largest) * 10**6),
         advice=", or raise LITEDETR_LARGEST_MB or LITEDETR_LARGEST_GMACS where the page runs",
     )
+
+
+Pair = tuple[Detector, Detector] | tuple[GuestDetector, GuestDetector]
+"""A model optimized for inference, and as it was loaded."""
 
 
 def admit(source: str) -> None:
@@ -76,12 +82,12 @@ class Models:
 
     def __init__(self, own: str):
         self.own = own
-        self._loaded: OrderedDict[str, tuple[Detector, Detector]] = OrderedDict()
-        self._loading: dict[str, Loading[tuple[Detector, Detector]]] = {}
+        self._loaded: OrderedDict[str, Pair] = OrderedDict()
+        self._loading: dict[str, Loading[Pair]] = {}
         self._slots = threading.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
 
-    def get(self, source: str = "", progress: Progress | None = None, plain: bool = False) -> Detector:
+    def get(self, source: str = "", progress: Progress | None = None, plain: bool = False) -> Detector | GuestDetector:
         """A model, loaded where it is not in memory.
 
         Args:
@@ -113,12 +119,12 @@ class Models:
                 if not loading.waiting and self._loading.get(source) is loading:
                     del self._loading[source]
 
-    def _load(self, source: str, progress: Progress) -> tuple[Detector, Detector]:
+    def _load(self, source: str, progress: Progress) -> Pair:
         with self._lock:
             self._make_room()
         # This machine's token opens only what the page offers.
         terms = {} if self._trusts(source) else {"token": False, "limits": limits()}
-        loaded = Detector.from_pretrained(source, progress=progress, **terms)
+        loaded = load(source, progress=progress, **terms)
         # In bfloat16 outputs could not be rebuilt from the points to 1e-5.
         pair = loaded.optimize("float32"), loaded
         with self._lock:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from litedetr import Detector
+from litedetr.guests.detector import GuestDetector
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -47,8 +48,10 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
-def sized(detector: Detector, short_side: int, long_side: int) -> Detector:
-    """The same detector, the same weights in memory, that looks at photos of another size."""
+def sized(detector: Detector | GuestDetector, short_side: int, long_side: int) -> Detector | GuestDetector:
+    """The same detector, the same weights in memory, that looks at photos of another size. A guest has one."""
+    if isinstance(detector, GuestDetector):
+        return detector
     other = copy.copy(detector)
     other.config = replace(detector.config, short_side=short_side, long_side=long_side)
     return other

@@ -10,6 +10,7 @@ from app.i18n import say
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
 from litedetr import DetectorConfig
+from litedetr.guests.detector import GuestConfig
 
 LIST = Path(__file__).with_suffix(".json")
 OWN = "own"
@@ -29,8 +30,10 @@ def offered() -> list[dict[str, str]]:
     return list({entry["id"]: entry for entry in entries}.values())
 
 
-def describe(config: DetectorConfig) -> str:
+def describe(config: DetectorConfig | GuestConfig) -> str:
     """How the page calls a model."""
+    if isinstance(config, GuestConfig):
+        return config.title
     lite = not config.encoder_schedule.is_full
     family = ("Lite-" if lite else "") + _FAMILIES[config.family]
     backbone = _BACKBONES.get(config.backbone, config.backbone)

@@ -6,15 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from litedetr import Detector
+from litedetr.guests.detector import GuestDetector
 
 
 @contextmanager
-def report_stages(detector: Detector, report: Callable[[float, str], None]) -> Iterator[None]:
+def report_stages(detector: Detector | GuestDetector, report: Callable[[float, str], None]) -> Iterator[None]:
     """Report each stage before it begins, by hooks that are taken off again: the share of stages that are done, and its name
     ("backbone", "B1 high", …, "decoder 1", …). What `report` raises ends the detector's work."""
-    stages = [("backbone", detector.backbone)]
-    stages += [(step.name, layer.attention) for step, layer in zip(detector.encoder.steps, detector.encoder.layers, strict=True)]
-    stages += [(f"decoder {index + 1}", layer) for index, layer in enumerate(detector.decoder.layers)]
+    stages = detector.stages
     shares = [index / len(stages) for index in range(len(stages))]
     hooks = [
         module.register_forward_pre_hook(lambda *_, share=share, name=name: report(share, name))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from litedetr import Detections, DetectorConfig, Trace
 from litedetr.cost import Cost
+from litedetr.guests.detector import GuestConfig
 from litedetr.lru import ByteLRU
 from litedetr.trace import LightStep
 
@@ -66,7 +67,7 @@ class Run:
     model: str
     picture: bytes = field(repr=False)
     detections: Detections
-    config: DetectorConfig
+    config: DetectorConfig | GuestConfig
     cost: Cost
     photo: bytes | np.ndarray = field(repr=False, compare=False)
     example: str = ""
@@ -77,6 +78,11 @@ class Run:
     @property
     def trace(self) -> Trace:
         return self.detections.trace
+
+    @property
+    def own(self) -> bool:
+        """Whether a model of this project made it, and not one of another code base."""
+        return isinstance(self.config, DetectorConfig)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -90,12 +90,12 @@ class Lookups:
 
     def _look(self, run: Run, state: ViewState, request: dict[str, Any]) -> Answer:
         where, step = _pair(request.get("pick")), _pair(request.get("move"))
-        asked = view_of(state.view)
+        asked = view_of(state.view, run)
         if where is not None:
             state = asked.pick(run, state.with_(view=asked.leads or asked.name), *where)
         elif step is not None:
             state = asked.move(run, state, int(step[0]), int(step[1]))
-        view = view_of(state.view)
+        view = view_of(state.view, run)
         # What is drawn is what the link says, to the last digit.
         state = ViewState.from_query(state.with_(view=view.name).to_query())
         job = view.job(run, state)
@@ -107,7 +107,7 @@ class Lookups:
             "controls": _plain(view.controls(run, state)),
             "charts": [_json(chart) for chart in view.charts(run, state)],
             "job": None if job is None else {"key": job, "done": job in run.extras},
-            "needs": {each.name: why for each in VIEWS.values() if (why := each.needs(run, state)) is not None},
+            "needs": {each.name: why for each in VIEWS.values() if (why := each.of(run).needs(run, state)) is not None},
         }
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import posixpath
+import secrets
 from functools import cache
 from pathlib import Path
 
 import plotly
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 from starlette.staticfiles import StaticFiles
 
 from app.engine.engine import EXAMPLES
@@ -22,6 +24,9 @@ from app.server.exports import coco_json, png
 STAGE = Path(__file__).resolve().parents[1] / "stage"
 PLOTLY = f"lite/plotly-{plotly.__version__}.min.js"
 """The library's own bundled plotly.js: the page asks nobody else for it."""
+
+
+STARTED = secrets.token_hex(16)
 
 
 class Fresh(StaticFiles):
@@ -75,9 +80,25 @@ def routes(store: RunStore) -> list[BaseRoute]:
         Route("/lite/run/{run}/detections.json", result_json),
         Route("/lite/run/{run}/detections.png", result_png),
         Route("/lite/run/{run}/figure.html", figure_html),
-        Mount("/lite/stage", Fresh(directory=STAGE)),
-        Mount("/lite/examples", Fresh(directory=EXAMPLES)),
+        Route("/lite/alive", _alive),
+        _folder("/lite/stage", STAGE),
+        _folder("/lite/examples", EXAMPLES),
     ]
+
+
+def _folder(path: str, directory: Path) -> Route:
+    """The files of a folder. A `Mount` would answer 404 where a proxy takes off the prefix that ``root_path`` names."""
+    files = Fresh(directory=directory)
+
+    async def serve(request: Request) -> Response:
+        return await files.get_response(posixpath.normpath(request.path_params["path"]), request.scope)
+
+    return Route(f"{path}/{{path:path}}", serve)
+
+
+def _alive(request: Request) -> Response:
+    """Which server this is: another text after a restart, by which the page knows that its runs are gone."""
+    return PlainTextResponse(STARTED, headers={"Cache-Control": "no-store"})
 
 
 def _plotly(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from app.run.run import Run
 from app.views import attended, desire, detections, film, leak, lookers, mattered, missed, onion, points, schedule, versus
 from app.views.view import View
 
@@ -25,6 +26,6 @@ VIEWS: dict[str, View] = {
 """By `ViewState.view`, in the order of the tabs; the first is what a link without a view shows."""
 
 
-def view_of(name: str) -> View:
-    """The view of a name; the first where there is no such view."""
-    return VIEWS.get(name, next(iter(VIEWS.values())))
+def view_of(name: str, run: Run) -> View:
+    """The view of a name as it shows a run; the first where there is no such view."""
+    return VIEWS.get(name, next(iter(VIEWS.values()))).of(run)

@@ -321,4 +321,4 @@ def _heads_chart(chosen: QueryChoice, desire: Desire, head: int, lang: str) -> D
     return drawn
 
 
-VIEW = View("desire", drawing, summary, group="understand", controls=controls, charts=charts, needs=needs)
+VIEW = View("desire", drawing, summary, group="understand", controls=controls, charts=charts, needs=needs, own=True)

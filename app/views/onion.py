@@ -155,13 +155,15 @@ def _at_last_layer(run: Run, state: ViewState) -> ViewState:
 
 
 def _token_step(run: Run, state: ViewState) -> str:
-    encoder = [step.name for step in run.trace.encoder_steps]
+    encoder = [step.name for step in run.trace.encoder_steps] or ["backbone"]
     return state.step if state.step in encoder else encoder[-1]
 
 
 def _sampled(run: Run, state: ViewState) -> QueryChoice | None:
     """Who sampled at the shown stage: the query in its layer, or its token in the encoder step if it asked there."""
     query, stage = chosen_query(run, state)[0], stage_of(run, state)
+    if not stage and not run.trace.encoder_steps:
+        return None
     step = run.trace.decoder_steps[stage - 1].name if stage else _token_step(run, state)
     chosen = choose(run, state.with_(query=query, point=None, scale=AUTO, step=step))
     if stage:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import plotly.graph_objects as go
 
-from app.drawing.canvas import Drawing
+from app.drawing.canvas import Drawing, canvas
+from app.i18n import say
 from app.run import choice
 from app.run.run import Run
 from app.run.state import ViewState
@@ -57,6 +58,7 @@ class View:
         boxes: whether the detections at the model's end, "boxes", are a step of it.
         leads: the view to which what is chosen in a list leads; "" for this one.
         box: whether a visitor draws a box on the photo.
+        own: whether it needs what only this project's models record: their encoder's steps, their keys, or the model itself.
     """
 
     name: str
@@ -75,6 +77,13 @@ class View:
     boxes: bool = False
     leads: str = ""
     box: bool = False
+    own: bool = False
+
+    def of(self, run: Run) -> View:
+        """Itself; or, where the run is another code base's and it cannot show that, the photo and a sentence that says so."""
+        if run.own or not self.own:
+            return self
+        return replace(self, drawing=_photo, summary=_sentence, needs=_why, **_SILENT)
 
     def figure(self, run: Run, state: ViewState) -> go.Figure:
         """`drawing` as a checked figure."""
@@ -91,3 +100,18 @@ class View:
             "leads": self.leads,
             "box": self.box,
         }
+
+
+def _why(run: Run, state: ViewState) -> str:
+    return say(state.lang, "needs.own", model=run.model)
+
+
+def _photo(run: Run, state: ViewState) -> Drawing:
+    return canvas(run, [])
+
+
+def _sentence(run: Run, state: ViewState) -> dict[str, Any]:
+    return {"caption": _why(run, state), "notes": [_why(run, state)]}
+
+
+_SILENT = {"controls": _nothing, "charts": _nothing, "pick": choice.pick, "move": choice.move, "job": _none, "work": _no_work}

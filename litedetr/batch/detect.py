@@ -15,15 +15,18 @@ from typing import IO, Any
 from tqdm import tqdm
 
 from litedetr.batch.processes import ALONE, Processes
-from litedetr.batch.resume import begin, whole_lines
-from litedetr.detector import BATCH, Detector, Prepared
-from litedetr.image import PhotoError, open_photo, photo_size, resized_size
+from litedetr.batch.resume import alone, begin, whole_lines
+from litedetr.image import PhotoError, photo_size, resized_size
+from litedetr.network import BATCH, Network, Prepared
+from litedetr.photos.process import PhotoLimits, PhotoProcess
 
 PHOTO_ENDINGS = {
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".heic", ".heif",
 }  # fmt: skip
 READERS = 4
-"""Threads that decode photos while the model runs; each holds one photo at its full size."""
+"""Photos that are decoded while the model runs, each at its full size."""
+LIMITS = PhotoLimits(seconds=10, seconds_per_megapixel=0.3, megabytes=2500)
+"""Of decoding one of them: nobody waits for it at a page."""
 
 Line = dict[str, Any]
 
@@ -96,7 +99,7 @@ def printable(text: str) -> str:
 
 
 def detect_many(
-    detector: Detector,
+    detector: Network,
     files: Sequence[Path],
     out: Path,
     *,
@@ -122,8 +125,16 @@ def detect_many(
         report: told of each file that cannot be used, as it is met; standard error if None.
 
     Raises:
-        ValueError: ``out`` is of something else, or is not seen by all processes.
+        ValueError: ``out`` is of something else, or is not seen by all processes, or another run is writing it.
     """
+    with alone(out, processes):
+        return _detect_many(detector, files, out, about, threshold, batch, restart, processes, report or _say)
+
+
+def _detect_many(
+    detector: Network, files: Sequence[Path], out: Path, about: dict[str, Any], threshold: float | None, batch: int,
+    restart: bool, processes: Processes, report: Callable[[str], None],
+) -> BulkReport:  # fmt: skip
     known = processes.from_first(lambda: _begin(out, about, restart, files))
     own = _part(out, processes.rank)
     _together(out, processes)
@@ -141,7 +152,7 @@ def detect_many(
                 _write(lines, done)
                 for line in done:
                     if "error" in line:
-                        (report or _say)(f"{printable(line['file'])}: {line['error']}")
+                        report(f"{printable(line['file'])}: {line['error']}")
                 bar.update(len(done))
         os.fsync(lines.fileno())
     seconds = processes.largest(time.perf_counter() - started)
@@ -176,10 +187,13 @@ def _begin(out: Path, about: dict[str, Any], restart: bool, files: Sequence[Path
         )
     known, asked = _absorb(out), set(map(str, files))
     again = {file for file, error in known.items() if error and file in asked}
-    if again:
-        kept = out.with_name(f"{out.name}.tmp")
+    if again or sum(1 for _ in _lines(out)) > len(known):
+        kept, written = out.with_name(f"{out.name}.tmp"), set(again)
         with kept.open("w", encoding="utf-8") as lines:
-            lines.writelines(to_json(line) for file, line in _lines(out) if file not in again)
+            for file, line in _lines(out):
+                if file not in written:  # a file that two runs wrote at once has some twice
+                    written.add(file)
+                    lines.write(to_json(line))
         kept.replace(out)
     return {file: error for file, error in known.items() if file not in again}
 
@@ -228,7 +242,7 @@ def _write(lines: IO[str], done: list[Line]) -> None:
 
 
 def _canvases(
-    files: Sequence[Path], detector: Detector, processes: Processes, readers: ThreadPoolExecutor
+    files: Sequence[Path], detector: Network, processes: Processes, readers: ThreadPoolExecutor
 ) -> list[tuple[int, int]]:
     """The size of each photo in the network, by its header; (0, 0) where it has none that can be read."""
     config = detector.config
@@ -253,13 +267,14 @@ def _batches(files: Sequence[Path], canvases: Sequence[tuple[int, int]], count: 
 
 
 def _results(
-    detector: Detector, batches: Sequence[list[Path]], readers: ThreadPoolExecutor, threshold: float | None
+    detector: Network, batches: Sequence[list[Path]], readers: ThreadPoolExecutor, threshold: float | None
 ) -> Iterator[list[Line]]:
     """Every batch's lines; the next one is decoded meanwhile."""
+    photos = PhotoProcess(LIMITS)
 
     def read(file: Path) -> Prepared | PhotoError:
         try:
-            return detector.prepare(open_photo(file))
+            return detector.prepare(photos.open(file))
         except PhotoError as error:
             return error
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from torch import nn
+
+from litedetr.batch.processes import Processes
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 
 def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -34,6 +43,41 @@ def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
                     f"expected a JSON object in line {number} of {path}, got {line[:40]!r}: delete the line or the file"
                 )
             yield value
+
+
+@contextmanager
+def alone(out: Path, processes: Processes) -> Iterator[None]:
+    """Nobody else writes `out` meanwhile; the lock goes with the process, however that ends. Without locks in Windows.
+
+    Raises:
+        ValueError: in all processes, where another run is writing it.
+    """
+    held: list[IO[bytes]] = []
+    processes.from_first(lambda: held.append(_locked(out.with_name(f"{out.name}.lock"))))
+    try:
+        yield
+    finally:
+        for file in held:
+            Path(file.name).unlink(missing_ok=True)
+            file.close()
+
+
+def _locked(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        file = path.open("ab")
+        if fcntl is None:
+            return file
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise ValueError(
+                f"expected nobody else to write {path.with_suffix('')}, and another run does: wait for it, or give another --out"
+            ) from None
+        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()  # whoever had it took it away in between
 
 
 def begin(note: Path, about: dict[str, Any]) -> list[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from litedetr.config import DetectorConfig, presets
-from litedetr.cost import gmacs, paper, parameters
+from litedetr.cost import paper
+from litedetr.cost.macs import gmacs, parameters
 
 _FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
 _LITE_DETR = "[{}](https://github.com/IDEA-Research/Lite-DETR/releases/tag/litedetr)"

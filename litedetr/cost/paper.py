@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from litedetr.config import preset
-from litedetr.cost import Rule, gmacs, published_rule
+from litedetr.cost.macs import Rule, gmacs, published_rule
 
 SIZE = (800, 1066)
 

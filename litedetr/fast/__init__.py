@@ -8,7 +8,6 @@ from typing import Literal, NoReturn
 import torch
 from torch import Tensor, nn
 
-from litedetr.detector import Detector
 from litedetr.fast.backbone import fast_backbone, fast_neck
 from litedetr.fast.decoder import FastDecoder
 from litedetr.fast.encoder import FastEncoder
@@ -16,6 +15,7 @@ from litedetr.fast.memory import keep_freed_memory
 from litedetr.fast.parts import fast_heads
 from litedetr.fast.selection import fast_selection
 from litedetr.lru import ByteLRU
+from litedetr.network import Network
 from litedetr.output import DenoisingQueries, DetectorOutput
 from litedetr.replay import Replay
 from litedetr.trace import Trace
@@ -25,10 +25,10 @@ __all__ = ["FastDetector", "optimize"]
 DTYPES = (torch.float32, torch.bfloat16)
 
 
-class FastDetector(Detector):
+class FastDetector(Network):
     """A detector for inference, made from another one, with which it shares nothing.
 
-    `predict`, `predict_batch`, traces and `forward` without training's arguments are those of `Detector`. It cannot be trained,
+    `predict`, `predict_batch`, traces and `forward` without training's arguments are those of a detector. It cannot be trained,
     saved or moved: those raise `RuntimeError` and say what to do.
 
     Args:
@@ -36,7 +36,7 @@ class FastDetector(Detector):
         dtype: of the layers' weights and of what flows between them, float32 or bfloat16; photos, places and boxes stay float32.
     """
 
-    def __init__(self, detector: Detector, dtype: torch.dtype):
+    def __init__(self, detector: Network, dtype: torch.dtype):
         nn.Module.__init__(self)
         self.config, self.dtype = detector.config, dtype
         self.backbone = fast_backbone(detector.backbone, dtype)
@@ -60,7 +60,7 @@ class FastDetector(Detector):
         dense: bool = False,
         trace: Trace | None = None,
     ) -> DetectorOutput:
-        """As `Detector.forward` without the arguments that only training has."""
+        """As `Network.forward` without the arguments that only training has."""
         if denoising is not None or one_to_many or dense:
             self._refuse("trained")
         return super().forward(pixels, mask, trace=trace)
@@ -77,13 +77,13 @@ class FastDetector(Detector):
         """Itself: nothing about it ever changes, and packed weights cannot be copied."""
         return self
 
-    def optimize(self, dtype: str | torch.dtype = "auto") -> Detector:
+    def optimize(self, dtype: str | torch.dtype = "auto") -> FastDetector:
         """Itself: it is already."""
         if dtype not in ("auto", self.dtype, str(self.dtype).removeprefix("torch.")):
             self._refuse(f"turned into {dtype}")
         return self
 
-    def train(self, mode: bool = True) -> Detector:
+    def train(self, mode: bool = True) -> FastDetector:
         if mode:
             self._refuse("trained")
         return self
@@ -104,7 +104,7 @@ class FastDetector(Detector):
         )
 
 
-def optimize(detector: Detector, dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto") -> FastDetector:
+def optimize(detector: Network, dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto") -> FastDetector:
     """See `Detector.optimize`. On the CPU, the process keeps freed memory from then on, see `litedetr.fast.memory`."""
     if detector.device.type == "cpu":
         keep_freed_memory()
@@ -131,7 +131,7 @@ TRIAL_SIDE = 320
 """Side of the picture on which "auto" compares dtypes, where the model is not made for a smaller one: large enough to tell."""
 
 
-def _seconds(detector: Detector) -> float:
+def _seconds(detector: Network) -> float:
     """Processor time of an empty picture, better of two after a first one."""
     side = min(detector.config.short_side, TRIAL_SIDE)
     pixels = torch.zeros(1, 3, side, side)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from litedetr.encoder import EncoderLayer, InterleavedEncoder
+from litedetr.encoder import EncoderLayer, InterleavedEncoder, step_queries
 from litedetr.fast.attention import FastAttention, Places
 from litedetr.fast.dense import AddNorm, DenseFeedForward, pieces
 from litedetr.pyramid import FeaturePyramid
+from litedetr.schedule import EncoderStep
 from litedetr.trace import Trace, stage
 
 
@@ -83,18 +86,18 @@ class FastEncoder(nn.Module):
 
     def _update(self, index: int, walk: _Walk, trace: Trace | None = None) -> None:
         """One step: the tokens of its scales are written anew."""
-        first = walk.pyramid.first_token(self.steps[index].query_levels[0])
-        low_tokens = max(walk.pyramid.first_token(self.schedule.low) - first, 0)
+        step = self.steps[index]
+        first, low_tokens = step_queries(self.schedule, step, walk.pyramid)
         attended = self._attend(index, first, walk, trace)
         queries, rows = walk.memory[first:], slice(first, None)
         done = index == len(self.steps) - 1
-        self.layers[index].finish(queries, attended, low_tokens, walk.positions[rows], None if done else walk.asking[rows])
+        self.layers[step.index].finish(queries, attended, low_tokens, walk.positions[rows], None if done else walk.asking[rows])
         if trace is not None:
             trace.end_step(queries[None], overwritten=True)
 
     def _attend(self, index: int, first: int, walk: _Walk, trace: Trace | None = None) -> Tensor:
         """What the step's queries, the tokens from `first` on, get from the whole memory: (Q, d)."""
-        rows, attention = slice(first, None), self.layers[index].attention
+        rows, attention = slice(first, None), self.layers[self.steps[index].index].attention
         attended, sampling = attention(
             walk.asking[rows],
             walk.places[rows],
@@ -107,6 +110,12 @@ class FastEncoder(nn.Module):
             references = walk.reference_points[None, rows]
             trace.add_encoder_step(self.steps[index], first, references, sampling, attended[None], attention)
         return attended
+
+    def with_steps(self, steps: Iterable[EncoderStep]) -> FastEncoder:
+        """As `InterleavedEncoder.with_steps`."""
+        other = copy.copy(self)
+        other.steps = tuple(steps)
+        return other
 
     @torch.inference_mode()
     def update_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid) -> Tensor:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from litedetr.ops.library import BuildError, cache_folder, source_folder
+from litedetr.ops.library import BuildError, cache_folder, intact, keep, source_folder
 
 MODES = ("plain", "shared", "separate")
 """Plain attention; key-aware with the value as key; key-aware with a key of its own."""
@@ -174,7 +174,7 @@ def compiled(variant: Variant, capability: tuple[int, int]) -> tuple[bytes, Path
     told = options(variant, name)
     digest = hashlib.sha256("\0".join((source(), *told, str(compiler.version))).encode()).hexdigest()[:20]
     file = cache_folder() / f"attention-{digest}.{result.lower()}"
-    if not file.is_file():
+    if not intact(file):
         _log.info("compiling %s for %s; this happens once and takes seconds", variant.kernel("*"), name)
         _write(file, compiler.compile(source(), told, result))
     return file.read_bytes(), file
@@ -183,7 +183,7 @@ def compiled(variant: Variant, capability: tuple[int, int]) -> tuple[bytes, Path
 def prepare_ptx(file: Path) -> None:
     """Writes code of the usual variants (heads of 16, 24, 32 and up to 64 channels) for GPUs since capability 7.5."""
     told = [f"--gpu-architecture=compute_{OLDEST[0]}{OLDEST[1]}", "--std=c++17", "-DTHREADS=256"]
-    _write(file, nvrtc().compile(source(), told, "PTX").rstrip(b"\0"))
+    file.write_bytes(nvrtc().compile(source(), told, "PTX").rstrip(b"\0"))
 
 
 def _write(file: Path, content: bytes) -> None:
@@ -192,7 +192,7 @@ def _write(file: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-        os.replace(partial, file)
+        keep(Path(partial), file)
     finally:
         Path(partial).unlink(missing_ok=True)
 

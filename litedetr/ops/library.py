@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,9 @@ THREADING = ("-fopenmp",)
 PyTorch has loaded its OpenMP runtime for everybody by then, and the library's calls go to that one: both share one set of
 threads.
 """
+
+PATIENCE = 180.0
+"""Seconds after which a compiler is given up; it needs 8 on a core of its own."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +73,7 @@ def library_path(command: str, path: int) -> Path:
     digest = hashlib.sha256()
     for file in sorted(file for kind in ("*.h", "*.cpp") for file in source_folder().glob(kind)):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    version = subprocess.run([command, "--version"], capture_output=True, text=True, check=False).stdout
+    _, version = _run([command, "--version"], PATIENCE)
     digest.update("\0".join((*FLAGS, *THREADING, _only(path), command, version, sys.platform)).encode())
     return cache_folder() / f"attention-{digest.hexdigest()[:20]}.so"
 
@@ -78,14 +82,15 @@ def build(path: int) -> Path:
     """Compiles one of the kernel's paths (1: portable, 2: AVX2, 3: AVX-512) unless that has been done, and returns the library's
     file. Takes seconds: all paths in one library would take three times as many.
 
-    Several processes may do this at once: each compiles into a file of its own and renames it when it is whole.
+    Several processes may do this at once: each compiles into a file of its own and renames it when it is whole. A library that is
+    not what was built, because the disk was full or failed, is built again: to load it would end the process.
 
     Raises:
         BuildError: no compiler, no source, no folder to write to, or the compiler's own complaint.
     """
     command = compiler()
     library = library_path(command, path)
-    if library.is_file():
+    if intact(library):
         return library
     _log.info("building the attention kernel with %s; this happens once and takes seconds", command)
     handle, partial = tempfile.mkstemp(suffix=".so", prefix=".building-", dir=library.parent)
@@ -93,15 +98,57 @@ def build(path: int) -> Path:
     try:
         for threading in (THREADING, ()):
             source = str(source_folder() / "attention.cpp")
-            done = subprocess.run(
-                [command, *FLAGS, *threading, _only(path), source, "-o", partial], capture_output=True, text=True, check=False
-            )
-            if done.returncode == 0:
-                os.replace(partial, library)
+            status, said = _run([command, *FLAGS, *threading, _only(path), source, "-o", partial], PATIENCE)
+            if status == 0:
+                keep(Path(partial), library)
                 return library
-        raise BuildError(f"{command} could not compile {source}: {done.stderr.strip()[-2000:]}")
+        raise BuildError(f"{command} could not compile {source}: {said.strip()[-2000:]}")
     finally:
         Path(partial).unlink(missing_ok=True)
+
+
+def intact(file: Path) -> bool:
+    """Whether the file is what `keep` put there, by the digest that lies beside it."""
+    try:
+        return _digest_file(file).read_text() == hashlib.sha256(file.read_bytes()).hexdigest()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def keep(partial: Path, file: Path) -> None:
+    """Give a file that is whole its name, and write its digest beside it. Each comes at one stroke: other processes do the
+    same; who comes between the two builds again."""
+    os.replace(partial, file)
+    handle, written = tempfile.mkstemp(prefix=".building-", dir=file.parent)
+    try:
+        with os.fdopen(handle, "w") as stream:
+            stream.write(hashlib.sha256(file.read_bytes()).hexdigest())
+        os.replace(written, _digest_file(file))
+    finally:
+        Path(written).unlink(missing_ok=True)
+
+
+def _digest_file(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
+
+
+def _run(command: list[str], patience: float) -> tuple[int, str]:
+    """A program's exit status and what it said.
+
+    Raises:
+        BuildError: it did not end in time; it and all that it started were ended.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        start_new_session=True,
+    )  # fmt: skip
+    with process:
+        try:
+            said, _ = process.communicate(timeout=patience)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise BuildError(f"{command[0]} was given up after {patience:.0f} s; set CXX to another compiler") from None
+    return process.returncode, said
 
 
 def _only(path: int) -> str:

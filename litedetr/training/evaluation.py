@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from litedetr.batch.processes import ALONE, Processes
 from litedetr.batch.resume import fingerprint
-from litedetr.detections import class_nms, select_best
+from litedetr.detections import class_nms, top_k
 from litedetr.image import resize, resized_size
 from litedetr.training.augment import Sample
 from litedetr.training.calibration import Calibration, calibrate
@@ -99,7 +99,7 @@ def evaluate(
     """Average precision of ``detector`` on the pictures of a COCO-format file; crowd boxes are ignore regions.
 
     Pictures are resized and padded as `Detector.predict` does it. size: their long side (default: the detector's own
-    ``config.short_side`` and ``config.long_side``); of each ``config.select`` detections count, as the detector's
+    ``config.short_side`` and ``config.long_side``); of each ``config.top_k`` detections count, as the detector's
     authors measured it (DINO 300, Deformable DETR 100). limit: measure the first pictures only; precision: "f32", "bf16" or
     "auto"; photos: the same set, already open (its cache is reused).
     results: a folder that detections are written to as they are made; pictures that it has already are not run again.
@@ -118,7 +118,7 @@ def evaluate(
     sides = (size, size) if size else (detector.config.short_side, detector.config.long_side)
     folder = None
     if results is not None:
-        about = {"sides": list(sides), "select": detector.config.select, "precision": precision}
+        about = {"sides": list(sides), "top_k": detector.config.top_k, "precision": precision}
         folder = ResultsFolder(results, {"model": fingerprint(detector), "set": _digest(photos.content), **about}, processes)
     known = folder.known if folder else {}
     chosen = range(len(photos))[:limit]
@@ -229,8 +229,8 @@ def _detect(
     for place, index in enumerate(batch):
         photo = photos.photos[index]
         size = (photo.height, photo.width)
-        scores, labels, boxes, _ = select_best(logits[place], all_boxes[place], size, detector.config.select)
-        kept = class_nms(boxes, labels, detector.config.duplicates)
+        scores, labels, boxes, _ = top_k(logits[place], all_boxes[place], size, detector.config.top_k)
+        kept = class_nms(boxes, labels, detector.config.nms_iou)
         results[photo.id] = [
             {
                 "image_id": photo.id,

@@ -147,7 +147,7 @@ def embedded(seconds: float = 7200, backbone: str = "", threads: int = 0) -> Rec
     """The embedded model's recipe: small pictures first, the size it is used at last; as long as there is time."""
     return Recipe(
         preset="lite-dino-mobilenet",
-        changes={"dense_head": True, "duplicates": 0.65},
+        changes={"dense_head": True, "nms_iou": 0.65},
         backbone=backbone,
         freeze_stem=True,
         seconds=seconds,

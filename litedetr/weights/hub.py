@@ -33,10 +33,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.file_download import repo_folder_name
 from tqdm import tqdm
 
-from litedetr import weights
-from litedetr.detector import Detector
-from litedetr.weights import Progress, WeightsError
-from litedetr.weights.limits import Limits, make_room
+from litedetr.config import DetectorConfig
+from litedetr.cost import parameters
+from litedetr.network import Network
+from litedetr.weights.errors import WeightsError
+from litedetr.weights.folder import CONFIG_BYTES, read, understand, write
+from litedetr.weights.limits import Limits, Progress, check_size, make_room
 
 PATIENCE = 10.0
 """Seconds that the Hub has for its first answer."""
@@ -70,7 +72,7 @@ def download(
     from_hub = Source(repo, token, limits)
     folder = from_hub.fetch("config.json", revision).parent
     commit = folder.name
-    own = weights.understand(folder, repo, limits) is not None
+    own = understand(folder, repo, limits) is not None
     try:
         from_hub.fetch("model.safetensors", commit, progress)
     except MissingFileError:
@@ -80,7 +82,7 @@ def download(
     return folder
 
 
-def push(source: Detector | str | Path, repo: str, private: bool | None = None, token: str | bool | None = None) -> str:
+def push(source: Network | str | Path, repo: str, private: bool | None = None, token: str | bool | None = None) -> str:
     """Upload config.json, model.safetensors and README.md; the repository is made where there is none.
 
     Args:
@@ -95,22 +97,21 @@ def push(source: Detector | str | Path, repo: str, private: bool | None = None, 
     Raises:
         WeightsError: the folder holds no loadable model, or the Hub does not take it.
     """
-    if isinstance(source, Detector):
+    if isinstance(source, Network):
         with tempfile.TemporaryDirectory() as folder:
-            source.save_pretrained(folder)
-            return _upload(Path(folder), source, repo, private, token)
+            write(source.config, source.state_dict(), folder)
+            return _upload(Path(folder), source.config, repo, private, token)
     folder = Path(source)
-    if weights.understand(folder, folder.name) is None:
+    if understand(folder, folder.name) is None:
         raise WeightsError(
             f"expected a folder in litedetr's own format, got one of transformers in {folder.name}: convert it first, with "
             f'"python -m litedetr convert {folder} FOLDER"'
         )
-    return _upload(folder, weights.load(folder), repo, private, token)
+    return _upload(folder, read(folder, folder.name)[0], repo, private, token)
 
 
-def model_card(detector: Detector, repo: str) -> str:
+def model_card(c: DetectorConfig, repo: str) -> str:
     """A README for a model that has none."""
-    c = detector.config
     names = ", ".join(c.names[:20]) + (", …" if len(c.names) > 20 else "")
     return f"""---
 library_name: litedetr
@@ -121,7 +122,7 @@ tags:
 # {repo.split("/")[-1]}
 
 An object detector of the family `{c.family}` with the backbone `{c.backbone}` and the encoder schedule `{c.schedule}`,
-{sum(p.numel() for p in detector.parameters()) / 1e6:.1f} million parameters.
+{parameters(c) / 1e6:.1f} million parameters.
 
 ```python
 from litedetr import Detector
@@ -178,15 +179,15 @@ class Source:
             WeightsError: it is too large, or nobody says how large it is.
         """
         if file == "config.json":
-            if size is None or size > weights.CONFIG_BYTES:
+            if size is None or size > CONFIG_BYTES:
                 raise WeightsError(
-                    f"expected a config.json of at most {weights.CONFIG_BYTES / 1e6:.0f} MB in {self.repo}, got "
+                    f"expected a config.json of at most {CONFIG_BYTES / 1e6:.0f} MB in {self.repo}, got "
                     f"{'one of unknown size' if size is None else f'{size / 1e6:,.0f} MB'}: choose another model."
                 )
         elif self.limits is not None:
             if size is None:
                 raise WeightsError(f"The Hub does not say how large {file} of {self.repo} is: choose another model.")
-            weights.check_size(size, {}, self.repo, self.limits)
+            check_size(size, (), self.repo, self.limits)
         if self.limits is not None and self.limits.cache is not None:
             keep = repo_folder_name(repo_id=self.repo, repo_type="model")
             if not make_room(
@@ -248,15 +249,15 @@ def _bar(progress: Progress | None) -> type[tqdm]:
     return Bar
 
 
-def _upload(folder: Path, detector: Detector, repo: str, private: bool | None, token: str | bool | None) -> str:
+def _upload(folder: Path, config: DetectorConfig, repo: str, private: bool | None, token: str | bool | None) -> str:
     card = folder / "README.md"
     files = [CommitOperationAdd(name, folder / name) for name in ("config.json", "model.safetensors")]
-    text = card.read_bytes() if card.is_file() else model_card(detector, repo).encode()
+    text = card.read_bytes() if card.is_file() else model_card(config, repo).encode()
     api = HfApi(token=token)
     with may_write(repo):
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.create_commit(
-            repo, [*files, CommitOperationAdd("README.md", text)], commit_message=f"Upload {detector.config.family} weights"
+            repo, [*files, CommitOperationAdd("README.md", text)], commit_message=f"Upload {config.family} weights"
         )
     return str(address)
 

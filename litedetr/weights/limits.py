@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from litedetr.config import DetectorConfig
+from litedetr.cost import gmacs
+from litedetr.weights.errors import ANOTHER, Shaped, WeightsError, why
+
+Progress = Callable[[int, int], None]
+"""Told the bytes done and the bytes in all of what is downloaded."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +34,43 @@ class Limits:
     cache: Path | None = None
     cache_bytes: int = 5_000_000_000
     advice: str = ""
+
+
+def check_size(size: int, stored: Iterable[Shaped], name: str, limits: Limits | None) -> None:
+    """Refuse a weights file that is too large, on disk or once its numbers are in float32.
+
+    Raises:
+        WeightsError: says how large it may be.
+    """
+    if limits is None:
+        return
+    needed = max(size, 4 * sum(math.prod(tensor.shape) for tensor in stored))
+    if needed > limits.file_bytes:
+        raise WeightsError(
+            f"expected a model of at most {limits.file_bytes / 1e6:,.0f} MB, got {needed / 1e6:,.0f} MB in {name}: choose a "
+            f"smaller one{limits.advice}."
+        )
+
+
+def check_work(config: DetectorConfig, name: str, limits: Limits | None) -> None:
+    """Refuse a model that would take too long over a photo, by its config alone.
+
+    Raises:
+        WeightsError: says how much it may take.
+    """
+    if limits is None:
+        return
+    try:
+        work = gmacs(config, (config.short_side, config.long_side)).total
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"expected a model that can be built in {name}, got one that cannot: {why(error)}. {ANOTHER}"
+        ) from error
+    if work > limits.gmacs:
+        raise WeightsError(
+            f"expected a model of at most {limits.gmacs:,.0f} GMACs a photo, got {work:,.0f} in {name}: choose a smaller one"
+            f"{limits.advice}."
+        )
 
 
 def make_room(cache: Path, needed: int, limit: int, keep: str, begins: bool) -> bool:

@@ -15,6 +15,8 @@ from PIL import Image
 
 from litedetr.batch import detect as bulk
 from litedetr.batch.detect import BulkReport, detect_many, photo_files, printable, to_json
+from litedetr.batch.processes import ALONE
+from litedetr.batch.resume import alone
 from litedetr.cli import main
 from litedetr.image import open_photo
 from tests import one_of_two
@@ -102,7 +104,7 @@ def test_killed_in_a_line_it_goes_on(whole, folder, model, tmp_path, capsys, mon
     (tmp_path / "found.jsonl.part-1").write_bytes(lines[3] + lines[11] + lines[12][:-1])
     (tmp_path / "found.jsonl.part-2").write_bytes(lines[14])
     opened = []
-    monkeypatch.setattr(bulk, "open_photo", lambda file: opened.append(str(file)) or open_photo(file))
+    monkeypatch.setattr(bulk.PhotoProcess, "open", lambda self, file: opened.append(str(file)) or open_photo(file))
     assert main(command(folder, model, out)) == 1
     same(read(out), read(whole))
     refused = {file for file, line in read(whole).items() if "error" in line}
@@ -149,6 +151,25 @@ def test_two_processes_one_of_them_killed(whole, folder, model, tmp_path):
     for content in half:  # what was there is there still
         assert {json.loads(line)["file"] for line in content.splitlines()[:-1]} <= read(out).keys()
     assert not list(tmp_path.glob("*.part-*"))
+
+
+def test_one_writer_at_a_time_and_no_line_twice(whole, folder, model, tmp_path, capsys):
+    out = tmp_path / "found.jsonl"
+    with alone(out, ALONE):
+        there = subprocess.run(
+            [sys.executable, "-m", "litedetr", *command(folder, model, out)], capture_output=True, text=True, timeout=120
+        )
+        assert there.returncode == 2
+        assert f"expected nobody else to write {out}, and another run does: wait for it, or give another --out" in there.stderr
+        assert not out.exists()
+    lines = whole.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join([*lines, *lines[3:9]]))
+    (tmp_path / "found.jsonl.about").write_bytes((whole.parent / "found.jsonl.about").read_bytes())
+    assert main(command(folder, model, out)) == 1
+    same(read(out), read(whole))
+    assert len(out.read_bytes().splitlines()) == len(lines)
+    assert not (tmp_path / "found.jsonl.lock").exists()
+    capsys.readouterr()
 
 
 def test_another_threshold_or_file_is_refused(whole, folder, model, tmp_path, capsys):

@@ -165,7 +165,7 @@ def _coordinates(page: Page) -> list[list[list[float | None] | None]]:
 def assert_shown(page: Page) -> tuple[Run, ViewState, dict]:
     """The figure, facts and notes on the screen are the view's, for the state that the page is in."""
     run, state = current(page)
-    view = view_of(state.view)
+    view = view_of(state.view, run)
     assert page.locator(".ld").get_attribute("data-view") == state.view
     expected = view.figure(run, state).data
     figure = _coordinates(page)

@@ -91,7 +91,7 @@ def test_auto_takes_one_of_them(detector, photo):
     fast = detector.optimize()
     assert isinstance(fast, FastDetector)
     assert fast.dtype == torch.float32 or bfloat16_is_native()
-    assert len(fast.predict(photo, 0.0)) == detector.config.select
+    assert len(fast.predict(photo, 0.0)) == detector.config.top_k
     with pytest.raises(ValueError, match="expected a dtype out of \"auto\", float32, bfloat16, got 'float8'"):
         detector.optimize("float8")
 

@@ -107,7 +107,7 @@ def test_an_odd_picture_runs(engine, name):
     content, size = pictures.taken()[name]
     seen = engine.run(content, name, keep=False)
     assert seen.size == size
-    assert 0 < len(seen.detections) <= engine.detector.config.select
+    assert 0 < len(seen.detections) <= engine.detector.config.top_k
     assert np.isfinite(seen.detections.boxes).all()
 
 

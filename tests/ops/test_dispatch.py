@@ -1,6 +1,10 @@
 """Which implementation runs, what a wrong call is told, and what happens without a compiler."""
 
+import os
+import shutil
 import stat
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -246,6 +250,55 @@ def test_builders_at_the_same_time_leave_one_whole_file(unprepared, monkeypatch)
         thread.join()
     assert results == ["whole"] * 4
     assert len(list(unprepared.glob("*.so"))) == 1
+    assert list(unprepared.glob(".building-*")) == []
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no digest", "empty"])
+def test_a_damaged_library_is_built_again(unprepared, monkeypatch, damage):
+    count = unprepared / "count"
+    monkeypatch.setenv("CXX", fake_compiler(unprepared, f'for last; do :; done; echo built >> {count}; printf whole > "$last"'))
+    built = library.build(1)
+    assert library.build(1) == built
+    digest = built.with_name(f"{built.name}.sha256")
+    {
+        "cut": lambda: built.write_text("who"), "flipped": lambda: built.write_text("whale"), "no digest": digest.unlink,
+        "empty": lambda: digest.write_text(""),
+    }[damage]()  # fmt: skip
+    assert library.build(1) == built
+    assert built.read_text() == "whole"
+    assert library.build(1) == built
+    assert count.read_text().splitlines() == ["built"] * 2
+
+
+@needs_kernel
+def test_a_damaged_kernel_does_not_end_the_process(tmp_path):
+    """As in a new process whose cache was cut: to load that file would be a bus error."""
+    whole = native.library_file()
+    for file in (whole, whole.with_name(f"{whole.name}.sha256")):
+        shutil.copy(file, tmp_path)
+    with (tmp_path / whole.name).open("r+b") as file:
+        file.truncate(20_000)
+    script = f'for last; do :; done; cp {whole} "$last"'
+    same = library.compiler()
+    (tmp_path / "compiler").write_text(f'#!/bin/sh\n[ "$1" = --version ] && exec {same} --version\n{script}\n')
+    code = (
+        "from litedetr.ops import library, native; from pathlib import Path; import sys; "
+        "library.library_path = lambda command, path: Path(sys.argv[1]); print(native.available())"
+    )
+    (tmp_path / "compiler").chmod(0o700)
+    environment = os.environ | {"LITEDETR_CACHE": str(tmp_path), "CXX": str(tmp_path / "compiler")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / whole.name)], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "True")
+    assert (tmp_path / whole.name).read_bytes() == whole.read_bytes()
+
+
+def test_a_compiler_that_hangs_is_given_up(unprepared, monkeypatch):
+    monkeypatch.setattr(library, "PATIENCE", 0.3)
+    monkeypatch.setenv("CXX", fake_compiler(unprepared, "sleep 600 & wait"))
+    assert native.available() is False
+    assert native.reason_unavailable().endswith("compiler was given up after 0 s; set CXX to another compiler")
     assert list(unprepared.glob(".building-*")) == []
 
 

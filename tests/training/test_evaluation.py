@@ -72,10 +72,10 @@ class Oracle(nn.Module):
             short_side=96,
             long_side=96,
             size_divisor=96,
-            select=100,
+            top_k=100,
             pixel_mean=(0.0,) * 3,
             pixel_std=(1.0,) * 3,
-            duplicates=None,
+            nms_iou=None,
         )
         self.queue = list(photos.photos)  # one canvas for all
 
@@ -102,7 +102,7 @@ def test_a_perfect_detector(photo_folder):
 
 
 def test_results_are_those_of_predict(photo_folder, monkeypatch):
-    detector, kept = tiny_detector(short_side=96, long_side=96, category_ids=(1, 7), select=9), []
+    detector, kept = tiny_detector(short_side=96, long_side=96, category_ids=(1, 7), top_k=9), []
     monkeypatch.setattr("litedetr.training.evaluation.measure", lambda content, results, *_: kept.extend(results))
     evaluate(detector, photo_folder / "val.json", photo_folder / "val", progress=False)
     photos = PhotoSet.open(photo_folder, "val")

@@ -5,7 +5,7 @@ import pytest
 from litedetr import Detector, DetectorConfig, EncoderSchedule
 from litedetr.training.denoising import DenoisingSettings, make_denoising
 from litedetr.training.losses import detection_losses, total_loss
-from litedetr.weights.conversion.reference import load_reference_state, reference_name
+from litedetr.weights.conversion.reference import reference_name
 from tests import golden_data as golden
 from tests.training.golden import STEPS, check_losses, draws_of, settings_of, targets_of
 
@@ -41,7 +41,7 @@ def config_of(case: dict, parameters: dict) -> DetectorConfig:
 def step(request):
     case, arrays, parameters = golden.load("train", request.param)
     detector = Detector(config_of(case, parameters))
-    load_reference_state(detector, parameters)
+    golden.load_published(detector, parameters)
     detector.train()
     config, targets = case["config"], targets_of(case, arrays)
     denoising = make_denoising(

@@ -14,10 +14,12 @@ from litedetr import Detector
 from litedetr.backbones.swin import relative_position_index
 from litedetr.cli import main
 from litedetr.config import preset
+from litedetr.cost import parameters
 from litedetr.weights import WeightsError
 from litedetr.weights.conversion.checkpoint import Checkpoint, read_checkpoint
-from litedetr.weights.conversion.convert import convert, from_checkpoint
+from litedetr.weights.conversion.convert import convert
 from litedetr.weights.conversion.infer import Known, infer_config
+from litedetr.weights.conversion.reference import from_checkpoint
 from tests import golden_data as golden
 from tests.golden_data import config_of
 
@@ -52,20 +54,20 @@ def full_size(name: str) -> tuple[dict, dict, dict]:
 @pytest.mark.parametrize("name", LISTS)
 def test_full_size_lists(name):
     state, args, listed = full_size(name)
-    detector = from_checkpoint(Checkpoint(state, args, f"{name}.pth", name))
+    config, converted = from_checkpoint(Checkpoint(state, args, f"{name}.pth", name))
     if name in PRESETS:
-        assert detector.config == PRESETS[name]
-    unused = sum(value.numel() for key, value in state.items() if ".query_proj." in key) if not detector.config.key_aware else 0
-    assert sum(p.numel() for p in detector.parameters()) == listed["parameters"] - unused
-    assert torch.equal(detector.neck.level_embed.detach(), state["transformer.level_embed"])
+        assert config == PRESETS[name]
+    unused = sum(value.numel() for key, value in state.items() if ".query_proj." in key) if not config.key_aware else 0
+    assert parameters(config) == listed["parameters"] - unused
+    assert torch.equal(converted["neck.level_embed"], state["transformer.level_embed"])
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_small_models_are_recognised(case):
-    entry, arrays, parameters = golden.load("model", case)
-    config = infer_config(parameters, Known(entry["config"]))
+    entry, _, state = golden.load("model", case)
+    config = infer_config(state, Known(entry["config"]))
     expected = config_of(entry)
-    names = ("class_names", "select")
+    names = ("class_names", "top_k")
     ours = {key: value for key, value in config.to_dict().items() if key not in names}
     assert ours == {key: value for key, value in expected.to_dict().items() if key not in names}
 
@@ -154,13 +156,13 @@ def test_fine_tuned_with_any_classes(published, classes, book, caplog):
     del state["label_enc.weight"]
     if book is not None:
         state["label_enc.weight"] = torch.rand(book, parameters["label_enc.weight"].shape[1])
-    detector = from_checkpoint(Checkpoint(state, args, "r50_s3ex3.pth", "r50_s3ex3.pth"))
-    assert detector.config.num_classes == classes
-    assert detector.label_embed.weight.shape[0] == classes + 1
+    config, converted = from_checkpoint(Checkpoint(state, args, "r50_s3ex3.pth", "r50_s3ex3.pth"))
+    assert config.num_classes == classes
+    assert converted["label_embed.weight"].shape[0] == classes + 1
     said = [record.getMessage() for record in caplog.records]
     if book == classes + 1:
         assert said == []
-        assert torch.equal(detector.label_embed.weight, state["label_enc.weight"])
+        assert torch.equal(converted["label_embed.weight"], state["label_enc.weight"])
     else:
         rows = min(book or 0, classes + 1)
         assert said == [f"denoising label book: {rows} of {classes + 1} rows are taken (training alone uses it)"]
@@ -179,7 +181,7 @@ def test_what_only_training_uses_stops_nothing(published, tool, tmp_path, caplog
         "ema alone": {"ema": {"module": parameters, "updates": 7}, "args": args, "epoch": 3},
     }[tool]
     torch.save(saved, tmp_path / "r50_s3ex3_50.4.pth")
-    state = from_checkpoint(read_checkpoint(tmp_path / "r50_s3ex3_50.4.pth")).state_dict()
+    _, state = from_checkpoint(read_checkpoint(tmp_path / "r50_s3ex3_50.4.pth"))
     assert torch.equal(state["neck.level_embed"], parameters["transformer.level_embed"])
     said = [record.getMessage() for record in caplog.records]
     assert said == {
@@ -236,7 +238,7 @@ def test_a_hub_id_is_downloaded(published, tmp_path, monkeypatch):
     """The card names the repository, not the folder of the cache."""
     entry, _, parameters = published
     torch.save({"model": parameters, "args": argparse.Namespace(**entry["config"])}, tmp_path / "snapshot.pth")
-    monkeypatch.setattr("litedetr.weights.find", lambda source: tmp_path / "snapshot.pth")
+    monkeypatch.setattr("litedetr.weights.conversion.convert.find", lambda source: tmp_path / "snapshot.pth")
     convert("owner/name", tmp_path / "out")
     assert "Converted from `owner/name`" in (tmp_path / "out" / "README.md").read_text()
 

@@ -28,11 +28,13 @@ async function send(page, file) {
     page.fail(page.say('error.not_picture'));
     return;
   }
+  const ticket = page.nextTicket();
   page.busy(page.say('status.sending'));
   try {
-    page.analyse(await sent(page, file));
+    const job = await sent(page, file);
+    if (ticket === page.ticket) page.analyse(job); // else something else was begun meanwhile
   } catch {
-    page.fail(page.say('error.upload'));
+    if (ticket === page.ticket) page.fail(page.say('error.upload'));
   }
 }
 

@@ -7,6 +7,7 @@ import { Inspector } from './inspector.js';
 import { intake } from './intake.js';
 import { Link, clean, difference } from './link.js';
 import { models } from './models.js';
+import { Network } from './network.js';
 import { Own } from './own.js';
 import { Plot } from './plot.js';
 import { Rail } from './rail.js';
@@ -19,7 +20,8 @@ import { Work } from './work.js';
 const NOTHING_CHOSEN = { view: '', q: '', at: '', box: '', mute: '' };
 const RUN = 'lite-detr-run'; // of sessionStorage
 const THEME = 'lite-detr-theme'; // of localStorage
-const PATIENCE = 90_000; // milliseconds without an event of a run, after which the page says so
+const DOUBT = 6_000; // milliseconds without an event of a run, after which the page looks whether the server is there
+const PATIENCE = 90_000; // and after which it asks once more, and at last says so
 
 export async function mount(element, gradio) {
   const page = new Page(element.querySelector('.ld'), gradio, await plotly(gradio.props.page.plotly));
@@ -41,6 +43,7 @@ class Page {
   constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
     const { examples, views, models, hub, glossary, lesson, texts, scales, link } = JSON.parse(JSON.stringify(props.page));
     Object.assign(this, { root, server, upload, examples, views, models, hub, texts, scales, Plotly, trigger: analyse });
+    this.network = new Network(server, (gone) => this.away(gone));
     this.link = new Link(link);
     [this.view] = views; // the one that is shown
     Object.assign(this, { info: null, state: this.link.read(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null, jobs: new Map() });
@@ -123,9 +126,34 @@ class Page {
     const next = { ...this.state, example };
     this.next = keep ? next : { ...next, ...NOTHING_CHOSEN };
     this.rail.halt();
+    this.tries = 0;
+    this.start();
+  }
+
+  // Gradio loads the page anew where one of its events meets a dead server: none is sent to one, and the link holds what was asked.
+  async start() {
+    const { running, network } = this;
+    this.link.write(this.next);
     this.busy(this.say('status.waiting'));
+    if (!(await network.alive())) await network.back();
+    if (running !== this.running) return;
+    this.serverAtStart = network.started;
     this.wait();
     this.trigger();
+  }
+
+  // The job under way once more, as a new one: its events were lost, or its server is another one by now.
+  again() {
+    if (this.last.photo && this.network.started !== this.serverAtStart) { // what was sent is gone with the server
+      this.state = clean(this.next);
+      this.remake.start(this.last, this.then);
+      return;
+    }
+    this.cancel(this.ticket);
+    this.running = this.nextTicket();
+    const [file, request] = this.request;
+    this.request = [file, { ...request, ticket: this.ticket }];
+    this.start();
   }
 
   // A finished run again, in the state in which it was left; job: what made it.
@@ -170,12 +198,37 @@ class Page {
 
   // Nobody waits any more for the jobs up to this one: the model is free for the next.
   cancel(ticket) {
-    if (ticket > 0) this.ask('cancel', { visitor: this.visitor, ticket });
+    if (ticket > 0) this.network.once('cancel', { visitor: this.visitor, ticket });
   }
 
   wait() {
+    this.heard = Date.now();
+    this.watch();
+  }
+
+  watch() {
     clearTimeout(this.patience);
-    this.patience = setTimeout(() => this.fail(this.say('error.server')), PATIENCE);
+    this.patience = setTimeout(() => this.doubt(), DOUBT);
+  }
+
+  // Nothing was heard for a while: the server may compute, or be gone, or be another one that knows nothing of the job.
+  async doubt() {
+    const { running, network } = this;
+    const there = await network.alive();
+    if (!there) await network.back();
+    if (running !== this.running || this.root.dataset.busy === 'no') return;
+    const late = Date.now() - this.heard > PATIENCE;
+    if (there && network.started === this.serverAtStart && !late) this.watch();
+    else if (late && this.tries++) this.fail(this.say('error.server'));
+    else this.again();
+  }
+
+  // One sentence while the server is away.
+  away(gone) {
+    const box = part(this.root, 'error');
+    const words = part(this.root, 'error-text');
+    if (gone) Object.assign(words, { textContent: this.say('error.away') });
+    if (gone || words.textContent === this.say('error.away')) box.hidden = !gone;
   }
 
   runRequest() {
@@ -298,11 +351,7 @@ class Page {
   }
 
   async ask(name, request) {
-    try {
-      return await this.server[name](request);
-    } catch {
-      return { error: this.say('error.server') };
-    }
+    return (await this.network.ask(name, request)) ?? { error: this.say('error.server') };
   }
 
   async show(answer, asked, move) {

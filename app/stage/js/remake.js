@@ -69,7 +69,7 @@ export class Remake {
 
 // A photo goes to the server: the job that looks at it.
 export async function sent(page, photo) {
-  const { path, url } = await page.upload(photo);
+  const { path, url } = await page.network.upload(() => page.upload(photo));
   const given = { path, url, orig_name: photo.name || 'photo.png', size: photo.size, mime_type: photo.type };
   return { file: { ...given, meta: { _type: 'gradio.FileData' } }, photo };
 }

@@ -45,7 +45,7 @@ export class TakeAway {
   // The figure as it is on the screen, zoom included, with the photo inside the file, and words that say what it is.
   async picture(format) {
     const { plot, info, ink } = this.page;
-    const photo = await dataUri(info.picture);
+    const photo = await dataUri(this.page.network, info.picture);
     const { width, height: room } = plot.node._fullLayout;
     const legend = this.legend();
     const [head, foot] = [HEAD, legend ? FOOT : 0];
@@ -109,8 +109,8 @@ function text(value) {
   return JSON.stringify(value);
 }
 
-async function dataUri(address) {
-  const blob = await (await fetch(address)).blob();
+async function dataUri(network, address) {
+  const blob = await (await network.fetch(address)).blob();
   return new Promise((done) => {
     const reader = new FileReader();
     reader.onload = () => done(reader.result);

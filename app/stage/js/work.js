@@ -1,6 +1,8 @@
 // What a view needs the model again for: a button, how far it is, and a way out. One job at a time; the newest counts.
 import { part } from './dom.js';
 
+const DOUBT = 6_000; // milliseconds without an event, after which it looks whether the server is there
+
 export class Work {
   constructor(root, page, trigger) {
     Object.assign(this, { root, page, trigger, request: null, ticket: null });
@@ -22,10 +24,32 @@ export class Work {
     const { page } = this;
     this.ticket = page.nextTicket();
     this.request = { ticket: this.ticket, visitor: page.visitor, run: page.info.run, state: page.state };
+    this.server = page.network.started;
     this.progress(0, page.say('status.waiting'));
     this.show(this.job);
     part(this.root, 'work-cancel').focus({ preventScroll: true });
     this.trigger();
+    this.watch();
+  }
+
+  watch() {
+    clearTimeout(this.patience);
+    this.patience = setTimeout(() => this.doubt(), DOUBT);
+  }
+
+  // Nothing was heard for a while. A server that went away forgot the job: it is begun again.
+  async doubt() {
+    const { ticket, page: { network } } = this;
+    if (ticket === null) return;
+    const there = await network.alive();
+    if (!there) await network.back();
+    if (ticket !== this.ticket) return;
+    if (there && network.started === this.server) this.watch();
+    else {
+      await this.page.look({}); // makes the run anew where it is gone, too
+      if (ticket === this.ticket && this.page.root.dataset.busy === 'no') this.start();
+      else this.stop();
+    }
   }
 
   jobRequest() {
@@ -46,6 +70,7 @@ export class Work {
 
   async onEvent(event) {
     if (event.ticket !== this.ticket || this.ticket === null) return;
+    this.watch();
     if (event.waiting) { this.progress(0, this.page.say('status.before', { count: event.waiting })); return; }
     if (event.share !== undefined) { this.progress(event.share, event.text || this.page.say('work.begun')); return; }
     this.ticket = null;

@@ -141,4 +141,4 @@ def _sizes(run: Run) -> dict[str, int]:
     return {scale_name(level, len(shapes)): height * width for level, (height, width) in enumerate(shapes)}
 
 
-VIEW = View("film", drawing, summary, controls=controls, charts=charts, boxes=True)
+VIEW = View("film", drawing, summary, controls=controls, charts=charts, boxes=True, own=True)

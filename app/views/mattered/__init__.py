@@ -230,4 +230,4 @@ def _part_chart(effects: Effects, lang: str) -> Drawing:
     return chart([bars], say(lang, "mattered.chart.parts"), 19 * len(names), xaxis=value_axis(), yaxis=name_axis(), bargap=0.3)
 
 
-VIEW = View("mattered", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work)
+VIEW = View("mattered", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, own=True)

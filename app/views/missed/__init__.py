@@ -175,4 +175,4 @@ def _names(run: Run, found: Fate, queries: list[int], stage: int) -> list[dict[s
     return labels
 
 
-VIEW = View("missed", drawing, summary, group="understand", controls=controls, charts=charts, box=True)
+VIEW = View("missed", drawing, summary, group="understand", controls=controls, charts=charts, box=True, own=True)

@@ -255,4 +255,6 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
-VIEW = View("schedule", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, rail=False)
+VIEW = View(
+    "schedule", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, rail=False, own=True
+)

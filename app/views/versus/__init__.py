@@ -189,4 +189,6 @@ def _cells(left: Rival, right: Rival, pair: tuple[int | None, int | None, float]
     ]
 
 
-VIEW = View("versus", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, rail=False)
+VIEW = View(
+    "versus", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, rail=False, own=True
+)

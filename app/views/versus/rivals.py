@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,13 +88,10 @@ def compare(run: Run, contestants: dict[str, tuple[Detector, str]], tell: Callab
 
 def every_scale(detector: Detector) -> Detector:
     """The same detector, with the same weights, whose encoder layers update every scale."""
-    other = copy.copy(detector)
-    other._modules = dict(detector._modules)
-    encoder = copy.copy(detector.encoder)
-    levels = tuple(range(encoder.schedule.levels))
-    encoder.steps = tuple(replace(step, query_levels=levels) for step in encoder.steps)
-    other._modules["encoder"] = encoder
-    return other
+    levels = tuple(range(detector.config.levels))
+    return detector.with_encoder(
+        detector.encoder.with_steps(replace(step, query_levels=levels) for step in detector.encoder.steps)
+    )
 
 
 def _as_run(detector: Detector) -> DetectorConfig:

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from litedetr.weights import WeightsError
 from litedetr.weights.conversion import transformers
+from litedetr.weights.errors import WeightsError
 
 log = logging.getLogger(__name__)
 _TRAINED = ("model", "state_dict", "model_state_dict", "module")

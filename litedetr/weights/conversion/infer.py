@@ -12,7 +12,7 @@ from torch import Tensor
 
 from litedetr.config import DetectorConfig, preset
 from litedetr.schedule import EncoderSchedule
-from litedetr.weights import WeightsError
+from litedetr.weights.errors import WeightsError
 
 _SAME_COMPUTATION = {
     "pre_norm": False,
@@ -90,7 +90,7 @@ def infer_config(state: Mapping[str, Tensor], known: Known) -> DetectorConfig:
         position_shift=base.position_shift,
         num_classes=classes,
         class_names=tuple(names),
-        select=int(known.args.get("num_select", base.select)),
+        top_k=int(known.args.get("num_select", base.top_k)),
     )
 
 

@@ -7,10 +7,14 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from litedetr.backbones.swin import relative_position_index
-from litedetr.weights import WeightsError, check_state
+from litedetr.config import DetectorConfig
+from litedetr.network import Network
+from litedetr.weights.conversion.checkpoint import Checkpoint
+from litedetr.weights.conversion.infer import Known, infer_config
+from litedetr.weights.errors import WeightsError, check_state
 
 log = logging.getLogger(__name__)
 LABEL_BOOK = "label_embed.weight"
@@ -132,7 +136,7 @@ def _label_book(book: Tensor | None, wanted: Tensor) -> Tensor:
         return book
     rows = 0 if book is None else min(len(book), len(wanted))
     log.warning("denoising label book: %d of %d rows are taken (training alone uses it)", rows, len(wanted))
-    made = torch.zeros_like(wanted)
+    made = torch.zeros(wanted.shape)
     if book is not None:
         made[:rows] = book[:rows]
     return made
@@ -168,7 +172,15 @@ def _takes_no_part(name: str, value: Tensor, target: str, expected: Mapping[str,
     return name.endswith(".num_batches_tracked") or (".attention.query_proj." in target and target not in expected)
 
 
-def load_reference_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a published state dict into a detector; every key and shape is accounted for, or nothing is loaded."""
-    expected = model.state_dict()
-    model.load_state_dict({key: value.to(expected[key].dtype) for key, value in convert_state(state, expected).items()})
+def from_checkpoint(
+    checkpoint: Checkpoint, schedule: str | None = None, heads: int | None = None
+) -> tuple[DetectorConfig, dict[str, Tensor]]:
+    """Config and state dict of the detector that a checkpoint holds; every key and shape is accounted for.
+
+    Args:
+        schedule, heads: what the checkpoint does not tell.
+    """
+    config = infer_config(checkpoint.state, Known(checkpoint.args, checkpoint.name, schedule, heads))
+    with torch.device("meta"):
+        expected = Network(config).state_dict()
+    return config, {key: value.to(expected[key].dtype) for key, value in convert_state(checkpoint.state, expected).items()}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from litedetr.weights import WeightsError
+from litedetr.weights.errors import WeightsError
 
 _ENCODER_LAYER = (
     (r"^self_attn_layer_norm\.", "norm1."),

@@ -34,7 +34,7 @@ def loads(monkeypatch, detector):
     """Every load of a model: its source, and whether this machine's token was used, without limits."""
     made = []
 
-    def load(source, token=None, progress=None, limits=None):
+    def load(source, revision=None, token=None, progress=None, limits=None):
         assert (token is None) == (limits is None)
         made.append((source, token))
         return detector

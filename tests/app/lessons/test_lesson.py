@@ -39,7 +39,7 @@ def test_a_stop_is_a_state_that_its_view_draws(number, runs, engine):
     run = runs[state.example]
     if state.step not in ("auto", "backbone"):
         assert state.step in run.step_names
-    figure = go.Figure(view_of(state.view).drawing(run, state))
+    figure = go.Figure(view_of(state.view, run).drawing(run, state))
     assert len(figure.data) or len(figure.layout.images)
     answer = Lookups(engine.store).look({"run": run.id, "state": dict(parse_qsl(link)) | {"tour": str(number)}, "seq": 1})
     assert "error" not in answer

@@ -10,12 +10,12 @@ import pytest
 from app.i18n import texts
 from app.run.state import ViewState
 from app.theme import NEUTRAL
-from app.views import view_of
+from app.views import VIEWS as EVERY
 from tests.app.views.padded import padded_run
 from tests.app.views.small import small_run
 from tests.small_models import KINDS
 
-VIEWS = {name: view_of(name) for name in ("attended", "desire", "lookers", "leak")}
+VIEWS = {name: EVERY[name] for name in ("attended", "desire", "lookers", "leak")}
 STATES = [
     {},
     {"query": 3},

@@ -14,7 +14,7 @@ from app.i18n import texts
 from app.run.run import Run
 from app.run.state import ViewState
 from app.views import missed
-from litedetr.detections import Detections, select_best
+from litedetr.detections import Detections, top_k
 from tests.app.views.small import overlap, small_run
 from tests.small_models import KINDS
 
@@ -149,7 +149,7 @@ def story(*, boxes, scores, others=None, kind="H3L1", keep=100, proposals=None) 
         trace.proposal_logits[trace.selected_tokens[0], 1] = torch.tensor(scores[0]).logit()
         for token, (box, score) in (proposals or {}).items():
             trace.proposal_boxes[token], trace.proposal_logits[token, 1] = torch.tensor(box), torch.tensor(score).logit()
-    kept = select_best(trace.logits[-1].numpy(), trace.boxes[-1].numpy(), run.size, keep)
+    kept = top_k(trace.logits[-1].numpy(), trace.boxes[-1].numpy(), run.size, keep)
     found: Detections = replace(run.detections, scores=kept[0], labels=kept[1], boxes=kept[2], queries=kept[3], trace=trace)
     return replace(run, id=f"story-{kind}", detections=found)
 
