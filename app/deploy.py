@@ -10,6 +10,7 @@ Log in first, with ``hf auth login``. The same command again brings the Space up
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -72,6 +73,8 @@ def readme(hardware: str = FREE) -> str:
     card.data.sdk_version = next(line for line in _pins() if line.startswith("gradio==")).removeprefix("gradio==")
     card.data.suggested_hardware = hardware
     card.data.models = [entry["id"] for entry in offered()]
+    if HUB_ID.match(own := os.environ.get("LITEDETR_MODEL", "")):
+        card.data.preload_from_hub = [own]  # while the Space is built, not while the first visitor waits
     if hardware == ZERO:
         card.data.python_version = "3.12"  # ZeroGPU has no 3.11
     return str(card)

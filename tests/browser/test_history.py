@@ -1,4 +1,6 @@
-"""Back, Forward, a reload and play: what was looked at is never lost."""
+"""Back, Forward, a reload, play, several photos at once: what was looked at is never lost."""
+
+import json
 
 from tests.browser.driver import current, open_page, send, settle
 from tests.pictures import scene
@@ -56,3 +58,21 @@ def test_the_film_ends_with_the_boxes(page, url):
         settle(page)
     assert current(page)[1].to_query() == {"view": "film", "step": "boxes", "example": "cat"}
     assert page.locator('[data-stop="boxes"]').get_attribute("aria-current") == "step"
+
+
+def test_several_photos_are_a_strip_and_one_file(page, url, tmp_path):
+    open_page(page, url, "example=cat&t=0", load=True)
+    for number in range(2):
+        scene(160 + 40 * number, 160).save(tmp_path / f"photo {number}.png")
+    page.locator('[data-part="file"]').set_input_files([tmp_path / f"photo {number}.png" for number in range(2)])
+    page.wait_for_function(
+        "liteDetr.strip.entries.length === 2 && liteDetr.strip.entries.every(({ run }) => run) && !liteDetr.strip.filling"
+    )
+    page.wait_for_function("liteDetr.info.run === liteDetr.strip.entries[0].run && liteDetr.root.dataset.busy === 'no'")
+    with page.expect_download() as downloaded:
+        page.locator('[data-part="strip-coco"]').click()
+    whole = json.loads(downloaded.value.path().read_text(encoding="utf-8"))
+    assert [(image["id"], image["width"]) for image in whole["images"]] == [(1, 160), (2, 200)]
+    assert {each["image_id"] for each in whole["annotations"]} == {1, 2}
+    assert [each["id"] for each in whole["annotations"]] == list(range(1, len(whole["annotations"]) + 1))
+    page.evaluate("sessionStorage.clear()")

@@ -287,6 +287,7 @@ class Page {
     if (notes) this.fail(notes);
     this.then = null;
     await then?.();
+    this.strip.opened(info, this.opened);
   }
 
   // The button says which model is shown, also to who hears it.
