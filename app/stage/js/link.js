@@ -36,7 +36,8 @@ export class Link {
   // are no pages. run: its id, for a photo that no link holds.
   write(state, run, move = false) {
     const before = this.written;
-    const turned = before !== null && (before.run !== run || this.visited.some((key) => before.state[key] !== state[key]));
+    const other = before?.run !== undefined && before.run !== run; // a run that begins has no id yet, and is the one that gets it
+    const turned = before !== null && (other || this.visited.some((key) => before.state[key] !== state[key]));
     this.written = { state, run };
     const entry = { ...window.history.state, liteDetr: this.written };
     if (turned && !move) window.history.pushState(entry, '', this.of(state));
@@ -47,7 +48,7 @@ export class Link {
   follow(go) {
     window.addEventListener('popstate', ({ state }) => {
       if (!state?.liteDetr) return;
-      this.written = state.liteDetr;
+      this.written = { state: state.liteDetr.state };
       go(state.liteDetr);
     });
   }
