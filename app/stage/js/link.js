@@ -37,7 +37,7 @@ export class Link {
   write(state, run, move = false) {
     const before = this.written;
     const other = before?.run !== undefined && before.run !== run; // a run that begins has no id yet, and is the one that gets it
-    const turned = before !== null && (other || this.visited.some((key) => before.state[key] !== state[key]));
+    const turned = before !== null && (other || this.visited.some((key) => (before.state[key] ?? '') !== (state[key] ?? '')));
     this.written = { state, run };
     const entry = { ...window.history.state, liteDetr: this.written };
     if (turned && !move) window.history.pushState(entry, '', this.of(state));
