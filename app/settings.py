@@ -1,5 +1,5 @@
-"""The page's environment variables: those that the host sets are read here; those that PyTorch and Gradio read when they are
-imported are set here, before that."""
+"""The page's environment variables: those that the host sets are read here; those that Gradio reads when it is imported are set
+here, before that."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 UPLOADS = Path(tempfile.gettempdir()) / f"litedetr-uploads-{os.getuid() if hasattr(os, 'getuid') else 'all'}"
 """Where visitors' photos lie while they are needed (app/server/uploads.py), unless GRADIO_TEMP_DIR names another folder."""
 
-# Waiting OpenMP threads would spin and take the web server's share of a two-core host.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GRADIO_TEMP_DIR", str(UPLOADS))
 if os.environ.get("SPACE_ID"):  # the proxy of Spaces says for whom it asks; read by uvicorn
     os.environ.setdefault("FORWARDED_ALLOW_IPS", "127.0.0.1,10.0.0.0/8")

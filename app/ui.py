@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from app.server.routes import routes
 from app.server.uploads import photo_box
 from app.stage import HEAD, stage
 from app.views import VIEWS
+from litedetr.processors import granted
 
 _ENDPOINTS = {"concurrency_limit": 4, "concurrency_id": "endpoints"}
 _PRIVATE = {"api_visibility": "private", "queue": True, "show_progress": "hidden", "concurrency_limit": None}
@@ -33,7 +33,7 @@ def build(engine: Engine) -> gr.Blocks:
     lookups, jobs = Lookups(engine.store), engine.jobs
 
     # More at once would only take the interpreter from each other, and from the server.
-    few = anyio.CapacityLimiter(os.cpu_count() or 1)
+    few = anyio.CapacityLimiter(granted())
 
     async def open_run(request: Any) -> dict[str, Any]:
         return await anyio.to_thread.run_sync(lookups.open, request, limiter=few)

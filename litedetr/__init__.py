@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from litedetr.config import DetectorConfig
 from litedetr.detections import Detections
+from litedetr.processors import wait_passively
 from litedetr.schedule import EncoderSchedule
 
 if TYPE_CHECKING:
@@ -15,9 +16,14 @@ if TYPE_CHECKING:
     from litedetr.guests.accelerate import accelerate
     from litedetr.guests.watch import watch
     from litedetr.trace import AttentionStep, Trace
+    from litedetr.training.arguments import train
 
-__all__ = ["AttentionStep", "Detections", "Detector", "DetectorConfig", "EncoderSchedule", "Trace", "accelerate", "watch"]
+__all__ = [
+    "AttentionStep", "Detections", "Detector", "DetectorConfig", "EncoderSchedule", "Trace", "accelerate", "train", "watch",
+]  # fmt: skip
 __version__ = "0.2.0"
+
+wait_passively()  # a good guest on a shared machine; read when PyTorch is imported
 
 _NEED_PYTORCH = {
     "Detector": "litedetr.detector",
@@ -25,6 +31,7 @@ _NEED_PYTORCH = {
     "Trace": "litedetr.trace",
     "accelerate": "litedetr.guests.accelerate",
     "watch": "litedetr.guests.watch",
+    "train": "litedetr.training.arguments",
 }
 
 

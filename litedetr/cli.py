@@ -1,19 +1,24 @@
-"""python -m litedetr detect | convert | push | verify | train | study | eval | cost | models | bench"""
+"""python -m litedetr detect | export | convert | push | mirror | verify | train | study | eval | cost | models | bench"""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import json
 import logging
 import os
+import re
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from litedetr.config import DetectorConfig, preset, presets
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
+
+DATA = "folder with photographs and boxes, in any of the README's layouts"
+MODEL = '"embedded", a weights folder, a Hub id, a preset with published weights, or the address of a .pth file'
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     if not (sys.argv[1:] if arguments is None else arguments):
         parser.print_help()
         return 0
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(_unknown(unknown[0], options.named))
     try:
         status = options.command(options)
         sys.stdout.flush()
@@ -38,13 +45,20 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def _unknown(given: str, named: Sequence[str]) -> str:
+    """What is said of an argument that a command does not know."""
+    near = difflib.get_close_matches(given.split("=")[0], named, 1, 0.5)
+    return f"unknown argument {given}" + (f": did you mean {near[0]}?" if near else "; --help lists them")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m litedetr", description="Lite DETR: detect, train, evaluate, count.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     detect = commands.add_parser("detect", help="find objects in photos; one JSON line per photo")
     detect.add_argument("photos", nargs="+", type=Path, help="files or folders")
-    detect.add_argument("--model", default="embedded", help='"embedded", a weights folder or a Hub id')
+    detect.add_argument("--model", default="embedded", help=MODEL)
+    detect.add_argument("--runtime", type=Path, metavar="FILE", help="an exported model (.onnx, .xml) to run instead of --model")
     detect.add_argument("--threshold", type=float, help="lowest score to keep (default: the model's own)")
     detect.add_argument("--out", type=Path, help="write the lines to this file, in no order; a killed run given the same one "
                         "goes on, and torchrun may share the photos among processes")  # fmt: skip
@@ -53,8 +67,23 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("--restart", action="store_true", help="drop what --out holds")
     detect.set_defaults(command=_detect)
 
+    export = commands.add_parser("export", help="a model as a file for ONNX Runtime or OpenVINO, compared with PyTorch")
+    export.add_argument("model", help=MODEL)
+    export.add_argument("--random", action="store_true", help="a preset with random weights, whether or not some are published")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx, or FILE.xml for OpenVINO")
+    export.add_argument("--to", choices=("onnx", "openvino"), help="default: what the ending of FILE says")
+    export.add_argument("--sampling", choices=("grid_sample", "gather"), default="grid_sample", help="how attention samples; "
+                        "gather is for compilers that get grid_sample wrong, as TensorRT, or lack it")  # fmt: skip
+    export.add_argument("--size", help="fixed height x width of the input, or one number for a square, to which photos are "
+                        "stretched (default: any size, the photo decides)")  # fmt: skip
+    export.add_argument("--points", nargs="*", metavar="STEP", help="also give locations and weights of these attention steps "
+                        '(default: the last of the encoder and of the decoder), e.g. "B3 all" "decoder 3"')  # fmt: skip
+    export.add_argument("--half", action="store_true", help="OpenVINO: weights in float16; says what that costs")
+    export.set_defaults(command=_export)
+
     convert = commands.add_parser("convert", help="a published checkpoint to this project's format")
-    convert.add_argument("source", help="a .pth file, a folder of transformers' DeformableDetr, or a Hub id")
+    convert.add_argument("source", help="a .pth file, its address, a preset with published weights, a folder of transformers' "
+                         "DeformableDetr, or a Hub id")  # fmt: skip
     convert.add_argument("folder", type=Path, help="where config.json, model.safetensors and README.md go")
     convert.add_argument("--schedule", help='the encoder\'s schedule where the checkpoint does not tell, e.g. "H3L1-(2+1)x3"')
     convert.add_argument("--heads", type=int, help="attention heads where the checkpoint does not tell")
@@ -67,24 +96,45 @@ def _parser() -> argparse.ArgumentParser:
     push.set_defaults(command=_push)
 
     verify = commands.add_parser("verify", help="compare a model on the Hub with its published numbers (needs the network)")
-    verify.add_argument("model", help="e.g. SenseTime/deformable-detr")
+    verify.add_argument("model", nargs="?", help="e.g. SenseTime/deformable-detr")
+    verify.add_argument("--published", action="store_true", help="everything in the catalogue of published weights instead: "
+                        "download, convert, run on a photo, and write sizes and SHA-256 into the catalogue")  # fmt: skip
     verify.add_argument("--photo", type=Path, help="COCO val2017's 000000039769.jpg (default: download it)")
     verify.set_defaults(command=_verify)
 
+    data = commands.add_parser("data", help="look at a set before training: pictures, boxes and classes, and what is odd")
+    data.add_argument("data", type=Path, metavar="DIR", help=DATA)
+    data.add_argument("--from", dest="start", default="embedded", help="whose classes to compare it with (default: embedded)")
+    data.add_argument("--sheet", type=Path, default=Path("sheet.png"), help="PNG of 16 pictures as the training sees them")
+    data.set_defaults(command=_data)
+    mirror = commands.add_parser("mirror", help="convert all published weights and upload them to your account on the Hub")
+    mirror.add_argument("owner", help="your name, or your organisation's, on the Hub")
+    mirror.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these alone, by their names in the catalogue")
+    mirror.add_argument("--private", action="store_true", default=None, help="new repositories are for you alone")
+    mirror.set_defaults(command=_mirror)
+
     train = commands.add_parser("train", help="train a detector on a COCO-format folder; goes on where it was stopped")
-    train.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, val.json and val/")
+    train.add_argument("--data", type=Path, required=True, help=DATA)
     train.add_argument("--out", type=Path, required=True, help="folder for checkpoints, the log and the weights")
-    train.add_argument("--recipe", default="embedded", help='"embedded" or a recipe.json')
-    train.add_argument("--backbone", help="file with backbone weights to start from")
-    train.add_argument("--from", dest="start", help='start from "embedded", a weights folder or a Hub id, whatever its classes')
-    train.add_argument("--seconds", type=float, help="length of the training in seconds")
+    train.add_argument("--from", dest="start", help='"embedded" (the default), "scratch", a weights folder or a Hub id')
+    train.add_argument("--recipe", default="", help='"finetune" (the default with a start), "embedded" (from scratch), or a file')
+    train.add_argument("--preset", help="from scratch: the architecture; `python -m litedetr models` lists them")
+    train.add_argument("--backbone", help="from scratch: file with backbone weights to start from")
+    train.add_argument("--epochs", type=float, help="length of the training in passes over the pictures")
     train.add_argument("--steps", type=int, help="length of the training in steps")
+    train.add_argument("--seconds", type=float, help="length of the training in seconds (default: 1800)")
+    train.add_argument("--batch", type=int, help="pictures at once (default: 8)")
+    train.add_argument("--size", type=int, help="longer side of the pictures in pixels (default: 448)")
+    train.add_argument("--rate", type=float, help="learning rate (default: 5e-5 with a start, 4e-4 from scratch)")
+    train.add_argument("--evaluate-every", type=float, metavar="SECONDS", help="between two measurements on val")
+    train.add_argument("--patience", type=int, help="end after so many measurements without a better one")
+    train.add_argument("--bf16", action="store_true", help="compute in bfloat16 (default: where it is faster)")
     train.add_argument("--threads", type=int, help="CPU threads")
     train.add_argument("--restart", action="store_true", help="do not go on from a checkpoint in --out")
     train.set_defaults(command=_train)
 
     study = commands.add_parser("study", help="train the embedded detector with several encoders on one budget, and compare")
-    study.add_argument("--data", type=Path, required=True, help="folder with train.json, train/, val.json and val/")
+    study.add_argument("--data", type=Path, required=True, help=DATA)
     study.add_argument("--out", type=Path, required=True, help="folder for the trainings and study.json; a killed study goes on")
     study.add_argument("--steps", type=int, default=800, help="batches of 8 photos that each one is trained for (default: 800)")
     study.add_argument("--size", type=int, default=256, help="longer side of the photos in pixels (default: 256)")
@@ -92,9 +142,9 @@ def _parser() -> argparse.ArgumentParser:
     study.set_defaults(command=_study)
 
     evaluate = commands.add_parser("eval", help="COCO AP of a model on a COCO-format split")
-    evaluate.add_argument("model", nargs="?", default="embedded", help='"embedded", a weights folder or a Hub id')
+    evaluate.add_argument("model", nargs="?", default="embedded", help=MODEL)
     where = evaluate.add_mutually_exclusive_group(required=True)
-    where.add_argument("--data", type=Path, help="folder with <split>.json and <split>/")
+    where.add_argument("--data", type=Path, help=DATA)
     where.add_argument("--coco", type=Path, help="folder as COCO has it: annotations/instances_<split>2017.json and <split>2017/")
     evaluate.add_argument("--split", default="val")
     evaluate.add_argument("--out", type=Path, help="folder for the detections; a killed run given the same one goes on")
@@ -128,15 +178,18 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--from", dest="report", type=Path, help="measure nothing: take the figures from such a file")
     bench.add_argument("--markdown", type=Path, nargs="+", default=[], help="put the table into these documents, at its marks")
     bench.set_defaults(command=_bench)
+    for command in commands.choices.values():
+        command.set_defaults(named=re.findall(r"--[a-z][\w-]*", command.format_help()))
     return parser
 
 
 def _detect(options: argparse.Namespace) -> int:
     from litedetr.batch.detect import detect_many, photo_files
     from litedetr.batch.processes import choose_device, join, leave
-    from litedetr.batch.resume import fingerprint
+    from litedetr.batch.resume import file_fingerprint, fingerprint
     from litedetr.detections import check_threshold
     from litedetr.detector import Detector
+    from litedetr.runtime import Exported
 
     if options.batch < 1:
         raise ValueError(f"expected at least one photo at once, got --batch {options.batch}")
@@ -146,10 +199,14 @@ def _detect(options: argparse.Namespace) -> int:
         return _detect_to_screen(options)
     processes = join(options.device)
     try:
-        detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+        if options.runtime:
+            detector, model = Exported(options.runtime), file_fingerprint(options.runtime)
+        else:
+            plain = Detector.from_pretrained(options.model).to(choose_device(options.device))
+            detector, model = plain.optimize("float32"), fingerprint(plain)
         report = detect_many(
-            detector.optimize("float32"), processes.from_first(lambda: photo_files(options.photos)), options.out,
-            about={"model": fingerprint(detector), "threshold": options.threshold},
+            detector, processes.from_first(lambda: photo_files(options.photos)), options.out,
+            about={"model": model, "threshold": options.threshold},
             threshold=options.threshold, batch=options.batch, restart=options.restart, processes=processes,
         )  # fmt: skip
     finally:
@@ -163,10 +220,15 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
     from litedetr.batch.detect import line_of, photo_files, to_json
     from litedetr.batch.processes import choose_device
     from litedetr.detector import Detector
+    from litedetr.runtime import Exported
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("expected --out where torchrun starts several processes, got none: name the file for the lines")
-    detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+    detector: Detector | Exported
+    if options.runtime:
+        detector = Exported(options.runtime)
+    else:
+        detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
     refused = False
     for file in photo_files(options.photos):
         try:
@@ -178,8 +240,29 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
+def _export(options: argparse.Namespace) -> int:
+    from litedetr.detector import Detector
+    from litedetr.export import export
+    from litedetr.runtime import SUFFIXES
+
+    runtime = SUFFIXES.get(options.out.suffix, "")
+    if options.to and not runtime.startswith(options.to):
+        ending = next(suffix for suffix, package in SUFFIXES.items() if package.startswith(options.to))
+        raise ValueError(f"expected --out with the ending {ending} for {options.to}, got {options.out.name}")
+    detector = Detector.from_preset(options.model) if options.random else Detector.from_pretrained(options.model)
+    points = options.points
+    if points == []:
+        points = [detector.encoder.steps[-1].name, f"decoder {detector.config.decoder_layers}"]
+    size = None if options.size is None else _size(options.size if "x" in options.size else f"{options.size}x{options.size}")
+    verdict = export(detector, options.out, sampling=options.sampling, size=size, points=points or (), half=options.half)
+    print(verdict)
+    megabytes = sum(file.stat().st_size for file in (options.out, options.out.with_suffix(".bin")) if file.is_file()) / 1e6
+    print(f"{options.out}: {megabytes:.1f} MB")
+    return 1 if verdict.ok is False else 0
+
+
 def _convert(options: argparse.Namespace) -> int:
-    from litedetr.weights.conversion.convert import convert
+    from litedetr.weights import convert
 
     config = convert(options.source, options.folder, options.schedule, options.heads)
     print(f"{options.folder}: {config.family}, {config.backbone}, encoder {config.schedule}, {config.num_classes} classes")
@@ -194,27 +277,60 @@ def _push(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from litedetr.weights.verify import verify
+    from litedetr.weights.verify import EXAMPLE, verify, verify_published
 
+    if options.published:
+        lines = list(map(_say, verify_published(options.photo or EXAMPLE)))
+        return 1 if any("FAILED" in line for line in lines) else 0
+    if options.model is None:
+        raise ValueError("expected a model on the Hub or --published, got nothing: name what to verify")
     result = verify(options.model, options.photo)
     print(result)
     return 0 if result.ok else 1
 
 
+def _data(options: argparse.Namespace) -> int:
+    from litedetr.training import recipes
+    from litedetr.training.data import PhotoSet
+    from litedetr.training.layouts import find
+    from litedetr.training.survey import sheet, survey
+    from litedetr.weights import read_config
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    found = find(options.data)
+    splits = {name: PhotoSet.open(options.data, name, cache_bytes=0) for name in found}
+    print(survey(splits, {name: split.layout for name, split in found.items()}, read_config(options.start).names))
+    sheet(next(iter(splits.values())), options.sheet, recipes.finetune().augmentation)
+    print(f"{options.sheet}: 16 pictures as the training sees them, with their boxes")
+    return 0
+
+
+def _mirror(options: argparse.Namespace) -> int:
+    from litedetr.weights.mirror import mirror
+
+    for address in mirror(options.owner, options.only, options.private):
+        _say(address)
+    return 0
+
+
+def _say(line: str) -> str:
+    print(line, flush=True)
+    return line
+
+
 def _train(options: argparse.Namespace) -> int:
     from litedetr.batch.processes import join, leave
-    from litedetr.training import recipes
+    from litedetr.training.arguments import recipe_of
     from litedetr.training.loop import train
 
-    recipe = recipes.embedded() if options.recipe == "embedded" else recipes.Recipe.load(options.recipe)
-    given = {
-        name: getattr(options, name)
-        for name in ("backbone", "start", "seconds", "steps", "threads")
-        if getattr(options, name) is not None
-    }
-    recipe = replace(recipe, **given)
+    names = (
+        "recipe", "start", "preset", "backbone", "seconds", "steps", "epochs", "batch", "size", "rate", "evaluate_every",
+        "patience", "bf16", "threads",
+    )  # fmt: skip
+    first = int(os.environ.get("RANK", "0")) == 0
+    logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")
+    recipe = recipe_of(options.data, **{name: vars(options)[name] for name in names})
     processes = join(recipe.device)
-    logging.basicConfig(level=logging.INFO if processes.first else logging.ERROR, format="%(message)s")
     try:
         result = train(recipe, options.data, options.out, resume=not options.restart, processes=processes)
     finally:
@@ -224,6 +340,10 @@ def _train(options: argparse.Namespace) -> int:
     print(f"{result.steps} steps in {result.seconds:.0f} s; weights in {result.weights}")
     if result.evaluation is not None:
         print(result.evaluation.summary())
+    if result.at_start is not None:
+        print(f"AP at the start {100 * result.at_start:.1f}")
+    if result.best is not None:
+        print(f"best: AP {100 * result.best[1]:.1f}; weights in {result.best[0]}")
     return 0
 
 
@@ -243,20 +363,24 @@ def _evaluate(options: argparse.Namespace) -> int:
     from litedetr.batch.processes import choose_device, join, leave
     from litedetr.detector import Detector
     from litedetr.training.calibration import write_calibration
+    from litedetr.training.classes import category_ids
+    from litedetr.training.data import PhotoSet
     from litedetr.training.evaluation import coco_paths, evaluate
 
     if options.coco is not None:
-        annotations, images = coco_paths(options.coco, options.split)
+        photos = PhotoSet(*coco_paths(options.coco, options.split), cache_bytes=0)
     else:
-        annotations, images = options.data / f"{options.split}.json", options.data / options.split
+        photos = PhotoSet.open(options.data, options.split, cache_bytes=0)
     if options.calibrate and not (Path(options.model) / "config.json").is_file():
         raise ValueError(f"expected a weights folder to write the threshold to, got {options.model}; leave --calibrate out")
     processes = join(options.device)
     try:
         detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+        for note in category_ids(detector.config, photos)[1] if processes.first else ():
+            print(note, file=sys.stderr)
         result = evaluate(
-            detector, annotations, images, size=options.size, limit=options.limit, batch_size=options.batch,
-            precision=options.precision, results=options.out, processes=processes,
+            detector, photos.annotations, photos.folder, photos=photos, size=options.size, limit=options.limit,
+            batch_size=options.batch, precision=options.precision, results=options.out, processes=processes,
         )  # fmt: skip
     finally:
         leave()

@@ -21,14 +21,14 @@ LARGEST_TENSOR = 2**28
 
 # Far above all that was ever published, and low enough that nothing absurd is even begun.
 _WHOLE = {
-    "backbone_width": (1, 1024), "width": (1, 4096), "heads": (1, 64), "levels": (3, 8), "points": (1, 64),
+    "backbone_width": (1, 1024), "width": (1, 4096), "heads": (1, 64), "levels": (1, 8), "points": (1, 64),
     "encoder_ffn": (1, 32768), "low_ffn": (1, 32768), "decoder_ffn": (1, 32768), "decoder_layers": (1, 64),
     "queries": (1, 10_000), "one_to_many_queries": (0, 10_000), "num_classes": (1, 50_000), "top_k": (1, 10_000),
     "short_side": (1, 8192), "long_side": (1, 8192), "size_divisor": (1, 512),
 }  # fmt: skip
 _REAL = {"temperature": (1e-3, 1e6), "position_shift": (-1.0, 1.0), "threshold": (0.0, 1.0)}
 _YES_NO = (
-    "key_aware", "same_loc", "proj_key", "shared_heads", "learned_content", "two_stage", "box_refine", "dense_head",
+    "key_aware", "same_loc", "proj_key", "shared_heads", "learned_content", "two_stage", "box_refine", "dense_head", "dilation",
 )  # fmt: skip
 _RENAMED = {"select": "top_k", "duplicates": "nms_iou"}
 _ENCODER_STEPS = 256
@@ -42,7 +42,8 @@ class DetectorConfig:
     Attributes:
         family: "dino", "deformable_detr" or "h_detr"; any of them is "lite" with an interleaved schedule.
         backbone: "resnet50", "swin_tiny" or "mobilenetv2"; backbone_width: channels of ResNet's stem or of Swin's first stage.
-        width: d, the transformer's width; heads: M; levels: L; points: P per head and level.
+        dilation: ResNet's last stage keeps the stride of the stage before it (DC5).
+        width: d, the transformer's width; heads: M; levels: L, of fewer than three the coarsest; points: P per head and level.
         schedule: the encoder's schedule, e.g. "H3L1-(2+1)x3"; "H4L0-(1+1)x6" is the full encoder.
         key_aware: KDA in encoder and decoder instead of plain deformable attention.
         same_loc: one sampling offset shared by all levels (encoder); proj_key: keys have a projection of their own (encoder).
@@ -68,6 +69,7 @@ class DetectorConfig:
     family: str = "dino"
     backbone: str = "resnet50"
     backbone_width: int = 64
+    dilation: bool = False
     width: int = 256
     heads: int = 8
     levels: int = 4
@@ -110,6 +112,8 @@ class DetectorConfig:
                 f"expected two_stage and box_refine in a {self.family} model, got two_stage={self.two_stage}, "
                 f"box_refine={self.box_refine}: only deformable_detr does without them, and two stages need box_refine"
             )
+        if self.dilation and self.backbone != "resnet50":
+            raise ValueError(f"expected dilation in a resnet50, got it in a {self.backbone}: leave it out")
         schedule = EncoderSchedule.parse(self.schedule)
         levels = schedule.levels
         if levels != self.levels:
@@ -286,6 +290,12 @@ def _deformable_detr(two_stage: bool, box_refine: bool) -> DetectorConfig:
     )
 
 
+def _single_scale(dilation: bool) -> DetectorConfig:
+    """Deformable DETR on the backbone's last map alone, of stride 32, or 16 with dilation (DC5)."""
+    full = _deformable_detr(two_stage=False, box_refine=False)
+    return replace(full, levels=1, schedule=str(EncoderSchedule.full(1)), dilation=dilation)
+
+
 def _h_detr(backbone: str, width: int) -> DetectorConfig:
     """H-DETR: two-stage, mixed selection, 300 one-to-one and 1500 one-to-many queries (Jia et al. 2023)."""
     return replace(
@@ -336,6 +346,8 @@ def _presets() -> dict[str, DetectorConfig]:
         "deformable-detr-r50": _deformable_detr(two_stage=False, box_refine=False),
         "deformable-detr-r50-refine": _deformable_detr(two_stage=False, box_refine=True),
         "deformable-detr-r50-two-stage": _deformable_detr(two_stage=True, box_refine=True),
+        "deformable-detr-r50-single-scale": _single_scale(dilation=False),
+        "deformable-detr-r50-single-scale-dc5": _single_scale(dilation=True),
         "lite-dino-mobilenet": _lite_dino_mobilenet(),
     }
     for short, (backbone, width) in _BACKBONES.items():

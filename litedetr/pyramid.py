@@ -65,7 +65,7 @@ class FeaturePyramid:
             mask: (B, height, width) of the padded images, bool, True = padding.
             temperature, shift: of the sine positions, see `sine_positions`.
         """
-        masks = [level_mask(mask, level.shape[2:], len(level), level.device) for level in maps]
+        masks = [level_mask(mask, level.shape[2:], level.shape[0], level.device) for level in maps]
         layout = cls.layout(masks, level_embed, temperature, shift)
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
         return replace(layout, tokens=tokens, padded=mask is not None)
@@ -141,11 +141,13 @@ def level_mask(mask: Tensor | None, shape: tuple[int, int], batch: int, device: 
 
 
 class PyramidNeck(nn.Module):
-    """Backbone stages to L scales of equal width: 1x1 convolutions, then 3x3 stride-2 ones for the coarser extra scales."""
+    """Backbone stages to L scales of equal width: 1x1 convolutions, then 3x3 stride-2 ones for the coarser extra scales; of fewer
+    scales than stages the coarsest."""
 
     def __init__(self, channels: Sequence[int], width: int, levels: int, temperature: float = 20.0, shift: float = 0.0):
         super().__init__()
         self.temperature, self.shift = temperature, shift
+        channels = channels[-levels:]
         strided = [channels[-1]] + [width] * (levels - len(channels) - 1)
         self.projections = nn.ModuleList(
             [nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(32, width)) for c in channels]
@@ -166,6 +168,7 @@ class PyramidNeck(nn.Module):
 
     def forward(self, features: Sequence[Tensor], mask: Tensor | None = None) -> FeaturePyramid:
         """Backbone features (B, C_l, H_l, W_l), finest first, and the image's padding mask -> `FeaturePyramid`."""
+        features = features[-len(self.projections) :]
         maps = [project(feature) for project, feature in zip(self.projections, features, strict=False)]
         for index in range(len(features), len(self.projections)):
             source = features[-1] if index == len(features) else maps[-1]

@@ -30,6 +30,7 @@ def test_presets_are_those_of_the_paper():
     lite |= {f"lite-deformable-detr-r50-{s}" for s in (*schedules, "h3l1-3x2")}
     full = {f"{family}-{b}" for family in ("dino", "h-detr") for b in ("r50", "swin-t")}
     full |= {"deformable-detr-r50", "deformable-detr-r50-refine", "deformable-detr-r50-two-stage"}
+    full |= {"deformable-detr-r50-single-scale", "deformable-detr-r50-single-scale-dc5"}
     assert set(presets()) == lite | full | {"lite-dino-mobilenet"}
     assert all(preset(name).encoder_schedule.is_full and not preset(name).key_aware for name in full)
     assert all(not preset(name).encoder_schedule.is_full and preset(name).low_ffn == 256 for name in lite)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import secrets
 from collections.abc import Callable
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.engine.gpu import Gpu
+from app.engine.gpu import LENT, Gpu
 from app.engine.jobs import Event, Jobs, Report
 from app.engine.models import Models
-from app.engine.out_of_memory import first_that_fits, sized
+from app.engine.out_of_memory import first_that_fits, out_of_memory, sized
 from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
+from app.engine.time_limit import LONGEST, Deadline, Pace
 from app.i18n import say
 from app.run.model_list import describe
 from app.run.progress import report_stages
@@ -32,10 +34,13 @@ from litedetr import image as photos
 from litedetr.cost import Cost, gmacs
 from litedetr.fast.memory import one_arena
 from litedetr.guests.detector import GuestDetector
+from litedetr.image import resized_size
 from litedetr.ops import native
 from litedetr.photos.process import PhotoProcess
+from litedetr.processors import granted
 from litedetr.replay import step_cache
 from litedetr.weights import WeightsError
+from litedetr.weights.errors import why
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -48,6 +53,10 @@ STEPS_BYTES = 128 * 1024**2
 """For the steps of all runs that visitors look at now: they are made again when somebody reads them (`litedetr.replay`)."""
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 NOBODY = Client()
+MOST_THREADS = 8
+AT_ONCE = 2
+"""So many photos are looked at together where others wait, with as many threads less each: two threads of one run wait for each
+other, two runs do not."""
 
 
 def _place(report: Report) -> Callable[[int], None]:
@@ -68,16 +77,18 @@ class Engine:
     """
 
     def __init__(self, source: str = MODEL, store: RunStore | None = None):
+        self.processors = min(granted(), MOST_THREADS)
         self.models = Models(source)
         self.gpu = Gpu(self.models)
         self.store = RunStore() if store is None else store
         self.steps = step_cache(STEPS_BYTES, least=4)
         self.jobs = Jobs()
-        self.queue = Queue()
+        self.queue = Queue(at_once=1 if LENT or torch.cuda.is_available() else min(AT_ONCE, self.processors))
         self.photos = PhotoProcess()
+        self.pace = Pace()
         self._examples: dict[tuple[str, str], str] = {}
         one_arena()
-        torch.set_num_threads(max(1, min(os.cpu_count() or 1, 8)))
+        torch.set_num_threads(self.processors)
 
     @property
     def detector(self) -> Detector:
@@ -96,7 +107,7 @@ class Engine:
         if known is not None:
             return known
         detector, report = self._detector(model, report), report or _silent
-        with self.queue.turn(client, _place(report)):
+        with self.queue.turn(client, _place(report), alone=_alone(detector)):
             run = self._known(name, model)  # somebody before may have asked for the same
             if run is None:
                 photo = EXAMPLES / f"{name}.jpg"
@@ -140,18 +151,23 @@ class Engine:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
             litedetr.weights.WeightsError: the model cannot be loaded.
             app.engine.queue.QueueFull: too many wait for the model.
+            app.engine.time_limit.TooSlow: a model that is not the host's takes longer than it may.
             app.engine.out_of_memory.NoMemory: not even half the photo's size fits into memory.
             Cancelled: `report` raised it.
         """
         detector, report = self._detector(model, report), report or _silent  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(client, _place(report), partial(self._decoded, photo)) as pixels:
+        with self.queue.turn(client, _place(report), partial(self._decoded, photo), _alone(detector)) as pixels:
             run = self._make(detector, photo, pixels, name, report, "", model)
-        return self.store.put(run) if keep else run
+        return self.store.put(run, client) if keep else run
 
     def _detector(self, model: str, report: Report | None) -> Detector:
         """The model; the page's own is loaded without an event, but not for a job that was cancelled."""
         progress = None if report is None else lambda done, total: report({"download": [done, total]} if model else {})
         return self.gpu.own(self.models.get(model, progress), model)
+
+    def _share_processors(self) -> None:
+        """In one's turn: this thread's part of the processors, all of them where nobody waits."""
+        torch.set_num_threads(max(1, self.processors // (self.queue.at_once if len(self.queue) > 1 else 1)))
 
     def _decoded(self, photo: photos.Photo, poll: Callable[[], object]) -> np.ndarray:
         """(H, W, 3) uint8 RGB; `poll` as in `PhotoProcess.open`."""
@@ -161,6 +177,7 @@ class Engine:
         self, detector: Detector, photo: photos.Photo, pixels: np.ndarray, name: str, report: Report, example: str, model: str
     ) -> Run:
         """The run itself, in the caller's turn."""
+        self._share_processors()
 
         def look(detector: Detector) -> tuple[Detector, Detections]:
             return detector, self._predict(detector, model, pixels, 0.0, "light", report)
@@ -192,9 +209,25 @@ class Engine:
         """A model looks at a photo: on a GPU that is lent for it, or where the detector is. From a lent one come no events, and
         whole traces."""
         found = self.gpu.borrow(detector, model, pixels, threshold, bool(trace))
-        if found is None:
-            with report_stages(detector, lambda _, stage: report({"stage": stage})):
+        if found is not None:
+            return found
+        work = _work(detector, pixels)
+        deadline = Deadline(math.inf) if self.models.trusts(model) else self.pace.deadline(work)
+
+        def begun(_: float, stage: str) -> None:
+            deadline.check()
+            report({"stage": stage})
+
+        try:
+            with report_stages(detector, begun):
                 found = detector.predict(pixels, threshold=threshold, trace=trace, cache=self.steps)
+        except (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
+            if not model or out_of_memory(error):
+                raise
+            raise WeightsError(
+                f"expected a model that can look at this photo, and {model} cannot ({why(error)}): choose another model"
+            ) from error
+        self.pace.note(work, deadline.passed)
         return found
 
     def _within_memory(self, detector: Detector, model: str, act: Callable[[Detector], T]) -> tuple[str, T]:
@@ -221,6 +254,7 @@ class Engine:
 
         Raises:
             Cancelled: `report` raised it.
+            app.engine.time_limit.TooSlow: it took longer than it may.
             litedetr.weights.WeightsError: a second model cannot be loaded.
         """
         view = view_of(state.view, run)
@@ -228,7 +262,10 @@ class Engine:
         if key is None or key in run.extras:
             return key
 
+        deadline = Deadline(math.inf)  # while it waits
+
         def begun(share: float, text: str) -> None:
+            deadline.check()
             report({"share": share, "text": text})
 
         def detectors(source: str = "", plain: bool = False) -> Detector:
@@ -240,7 +277,9 @@ class Engine:
 
         if HUB_ID.match(state.other):
             self.models.get(state.other, lambda *_: begun(0.0, ""))  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(client, _place(report)):
+        with self.queue.turn(client, _place(report), alone=True):
+            torch.set_num_threads(self.processors)
+            deadline = Deadline(3 * LONGEST)
             begun(0.0, "")
             _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
         run.extras.put(key, made)
@@ -250,8 +289,22 @@ class Engine:
     def detect(self, photo: photos.Photo, threshold: float | None = None, client: Client = NOBODY) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""
         detector = self._detector("", None)
-        with self.queue.turn(client, prepare=partial(self._decoded, photo)) as pixels:
+        with self.queue.turn(client, None, partial(self._decoded, photo), _alone(detector)) as pixels:
+            self._share_processors()
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
+
+
+def _work(detector: Detector | GuestDetector, pixels: np.ndarray) -> float:
+    """About how many GMACs a photo takes, before it is looked at."""
+    c = detector.config
+    if isinstance(detector, GuestDetector):
+        return detector.cost(c.size).total
+    return gmacs(c, resized_size(pixels.shape[:2], c.short_side, c.long_side, c.size_divisor)).total
+
+
+def _alone(detector: Detector | GuestDetector) -> bool:
+    """Whether a detector looks at one photo at a time: what watches those of transformers would see two."""
+    return isinstance(detector, GuestDetector)
 
 
 def _cost(detector: Detector | GuestDetector, size: tuple[int, int]) -> Cost:

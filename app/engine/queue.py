@@ -40,6 +40,7 @@ class Client:
 class _Place:
     client: Client
     prepares: bool = False  # its photo is being decoded, or is, and takes memory
+    alone: bool = False
     ready: bool = False
     runs: bool = False
     lost: bool = False
@@ -53,11 +54,11 @@ class Queue:
 
     Args:
         longest: so many may wait.
+        at_once: so many have the model at a time.
     """
 
-    def __init__(self, longest: int = LONGEST):
-        self.longest = longest
-        self.at_once = 1
+    def __init__(self, longest: int = LONGEST, at_once: int = 1):
+        self.longest, self.at_once = longest, at_once
         self._places: list[_Place] = []  # as they came
         self._turns: list[tuple[float, Client]] = []  # of the last minute
         self._moved = threading.Condition()
@@ -68,6 +69,7 @@ class Queue:
         client: Client = Client(),
         waiting: Callable[[int], object] | None = None,
         prepare: Callable[[Callable[[], object]], Any] | None = None,
+        alone: bool = False,
     ) -> Iterator[Any]:
         """Wait for the model and have it for the body's time.
 
@@ -77,11 +79,12 @@ class Queue:
                 every `BEAT` seconds; what it raises ends the wait.
             prepare: what is done before the turn, shortly before it comes, while others have the model; it is given what it
                 should call now and then, which raises where nobody waits any more. Its result is the context's value.
+            alone: nobody else has the model then, because time is measured, or for want of memory.
 
         Raises:
             QueueFull: too many wait.
         """
-        me = self._join(client)
+        me = self._join(client, alone)
 
         def tell(before: int) -> None:
             if me.lost:
@@ -104,7 +107,7 @@ class Queue:
                 self._places.remove(me)
                 self._moved.notify_all()
 
-    def _join(self, client: Client) -> _Place:
+    def _join(self, client: Client, alone: bool) -> _Place:
         with self._moved:
             staying = [place for place in self._order() if not place.lost]
             if len(staying) > self.longest:
@@ -113,7 +116,7 @@ class Queue:
                 if counts[client.address] + 1 >= most:
                     raise QueueFull
                 next(place for place in reversed(staying) if counts[place.client.address] == most).lost = True
-            me = _Place(client)
+            me = _Place(client, alone=alone)
             self._places.append(me)
             self._moved.notify_all()
         return me
@@ -136,8 +139,9 @@ class Queue:
         return len(ahead) < AHEAD and ahead.count(me.client.address) < AHEAD_OF_ONE
 
     def _may_run(self, me: _Place) -> bool:
-        running = sum(place.runs for place in self._places)
-        return running < self.at_once and next(place for place in self._order() if place.ready and not place.runs) is me
+        running = [place for place in self._places if place.runs]
+        room = len(running) < self.at_once and not any(place.alone for place in running) and not (me.alone and running)
+        return room and next(place for place in self._order() if place.ready and not place.runs) is me
 
     def _before(self, me: _Place) -> int:
         with self._moved:

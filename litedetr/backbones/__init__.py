@@ -15,7 +15,7 @@ __all__ = ["MobileNetV2", "ResNet50", "SwinTransformer", "build_backbone"]
 def build_backbone(config: DetectorConfig) -> nn.Module:
     """The backbone a config names; it has an attribute ``channels``, one entry per feature map."""
     if config.backbone == "resnet50":
-        return ResNet50(config.backbone_width)
+        return ResNet50(config.backbone_width, config.dilation)
     if config.backbone == "swin_tiny":
         return SwinTransformer(config.backbone_width)
     if config.backbone == "mobilenetv2":

@@ -27,11 +27,11 @@ class FrozenBatchNorm(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions around a skip."""
 
-    def __init__(self, channels: int, width: int, stride: int):
+    def __init__(self, channels: int, width: int, stride: int, dilation: int = 1):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
         self.bn1 = FrozenBatchNorm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, stride=stride, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = FrozenBatchNorm(width)
         self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
         self.bn3 = FrozenBatchNorm(4 * width)
@@ -48,21 +48,27 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Stages of 3, 4, 6 and 3 bottlenecks; the last three are returned. `width`: channels of the stem (64 in full size)."""
+    """Stages of 3, 4, 6 and 3 bottlenecks; the last three are returned.
 
-    def __init__(self, width: int = 64):
+    Args:
+        width: channels of the stem (64 in full size).
+        dilation: the last stage keeps the stride of the one before it, and looks as far (DC5).
+    """
+
+    def __init__(self, width: int = 64, dilation: bool = False):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = FrozenBatchNorm(width)
         channels = width
         for stage, depth in enumerate((3, 4, 6, 3)):
             stage_width = width * 2**stage
-            blocks = []
+            dilated, blocks = dilation and stage == 3, []
             for index in range(depth):
-                blocks.append(Bottleneck(channels, stage_width, 2 if stage and index == 0 else 1))
+                stride = 2 if stage and index == 0 and not dilated else 1
+                blocks.append(Bottleneck(channels, stage_width, stride, 2 if dilated and index else 1))
                 channels = 4 * stage_width
             setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.channels = (8 * width, 16 * width, 32 * width)
+        self.dilation, self.channels = dilation, (8 * width, 16 * width, 32 * width)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(pixels))), 3, stride=2, padding=1)

@@ -5,24 +5,17 @@ from __future__ import annotations
 from litedetr.config import DetectorConfig, presets
 from litedetr.cost import paper
 from litedetr.cost.macs import gmacs, parameters
+from litedetr.weights import published
 
 _FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
-_LITE_DETR = "[{}](https://github.com/IDEA-Research/Lite-DETR/releases/tag/litedetr)"
-_HUB = "[{0}](https://huggingface.co/{0})"
 
-WEIGHTS = {
-    "lite-dino-mobilenet": "embedded",
-    "lite-dino-r50-h2l2-2x3": _LITE_DETR.format("r50_s2ex3_49.9.pth"),
-    "lite-dino-r50-h3l1-6x1": _LITE_DETR.format("r50_s3ex1_50.2.pth"),
-    "lite-dino-r50-h3l1-2x3": _LITE_DETR.format("r50_s3ex3_50.4.pth"),
-    "dino-r50": "[DINO](https://github.com/IDEA-Research/DINO)",
-    "h-detr-r50": "[H-DETR](https://github.com/HDETR/H-Deformable-DETR)",
-    "h-detr-swin-t": "[H-DETR](https://github.com/HDETR/H-Deformable-DETR)",
-    "deformable-detr-r50": _HUB.format("SenseTime/deformable-detr"),
-    "deformable-detr-r50-refine": _HUB.format("SenseTime/deformable-detr-with-box-refine"),
-    "deformable-detr-r50-two-stage": _HUB.format("SenseTime/deformable-detr-with-box-refine-two-stage"),
-}
-"""Published weights by preset; the others were never published."""
+
+def _weights(preset: str) -> str:
+    """Where a preset's weights are, as Markdown; nothing where they were never published."""
+    if preset == "lite-dino-mobilenet":
+        return "embedded"
+    entry = next((entry for entry in published.catalogue().values() if entry.preset == preset), None)
+    return f"[{entry.authors}]({entry.source})" if entry else ""
 
 
 def markdown() -> str:
@@ -36,7 +29,7 @@ def markdown() -> str:
         cost = gmacs(config, _input(config))
         lines.append(
             f"| `{name}` | {_FAMILIES[config.family]} | {_encoder(config)} | {cost.total:.1f} | {cost.encoder:.1f} "
-            f"| {parameters(config) / 1e6:.1f} M | {ap.get(name, '')} | {WEIGHTS.get(name, '')} |"
+            f"| {parameters(config) / 1e6:.1f} M | {ap.get(name, '')} | {_weights(name)} |"
         )
     return "\n".join(lines)
 

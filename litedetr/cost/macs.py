@@ -88,7 +88,7 @@ class Cost:
 @lru_cache(maxsize=256)
 def gmacs(config: DetectorConfig, size: tuple[int, int], rule: Rule = OURS) -> Cost:
     """Cost of a detector for a network input of (height, width) pixels."""
-    backbone, maps = _backbone(config.backbone, config.backbone_width, size)
+    backbone, maps = _maps(config, size)
     shapes = level_shapes(config, size)
     tokens = tuple(height * width for height, width in shapes)
     steps = tuple(step_macs(config, step, tokens, rule) / 1e9 for step in config.encoder_schedule.steps())
@@ -120,7 +120,7 @@ def full_encoder(config: DetectorConfig) -> DetectorConfig:
 
 def level_shapes(config: DetectorConfig, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
     """(height, width) of every level, finest first, for an input of (height, width) pixels."""
-    _, maps = _backbone(config.backbone, config.backbone_width, size)
+    _, maps = _maps(config, size)
     shapes = [shape for _, shape in maps]
     while len(shapes) < config.levels:
         shapes.append(tuple((side - 1) // 2 + 1 for side in shapes[-1]))
@@ -201,8 +201,14 @@ def _queries(config: DetectorConfig, tokens: int) -> int:
     return min(config.queries, tokens) if config.two_stage else config.queries
 
 
+def _maps(config: DetectorConfig, size: tuple[int, int]) -> tuple[int, list[tuple[int, tuple[int, int]]]]:
+    """Multiply-adds of the backbone, and (channels, (height, width)) of each map that the neck takes."""
+    macs, maps = _backbone(config.backbone, config.backbone_width, config.dilation, size)
+    return macs, maps[-config.levels :]
+
+
 @lru_cache(maxsize=256)
-def _backbone(name: str, width: int, size: tuple[int, int]) -> tuple[int, list[tuple[int, tuple[int, int]]]]:
+def _backbone(name: str, width: int, dilation: bool, size: tuple[int, int]) -> tuple[int, list[tuple[int, tuple[int, int]]]]:
     """Multiply-adds of the backbone, and (channels, (height, width)) of each map, without computing."""
     counted = 0
 
@@ -219,7 +225,7 @@ def _backbone(name: str, width: int, size: tuple[int, int]) -> tuple[int, list[t
             counted += 2 * module.window**2 * output.numel()  # q.k and weights.v
 
     with torch.device("meta"):
-        backbone = build_backbone(DetectorConfig(backbone=name, backbone_width=width))
+        backbone = build_backbone(DetectorConfig(backbone=name, backbone_width=width, dilation=dilation))
         for module in backbone.modules():
             module.register_forward_hook(count)
         maps = backbone(torch.empty(1, 3, *size))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -22,16 +24,16 @@ def fast_backbone(backbone: nn.Module, dtype: torch.dtype) -> nn.Module:
     It takes float32 pixels (B, 3, H, W) and returns maps of stride 8, 16 and 32, finest first, channels last and in `dtype`.
 
     Args:
-        backbone: one of `litedetr.backbones`; another kind is returned as it is.
+        backbone: one of `litedetr.backbones`; another kind stays as it is, and so does a ResNet with dilation.
         dtype: float32 or bfloat16, of weights and of what flows between the layers.
     """
-    if isinstance(backbone, ResNet50):
+    if isinstance(backbone, ResNet50) and not backbone.dilation:
         return FastResNet(backbone, dtype)
     if isinstance(backbone, MobileNetV2):
         return FastMobileNet(backbone, dtype)
     if isinstance(backbone, SwinTransformer):
         return FastSwin(backbone, dtype)
-    return backbone
+    return copy.deepcopy(backbone)
 
 
 class FastResNet(nn.Module):

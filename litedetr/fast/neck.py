@@ -40,7 +40,7 @@ class FastNeck(nn.Module):
     @torch.no_grad()
     def forward(self, features: Sequence[Tensor], mask: Tensor | None = None) -> FeaturePyramid:
         """Backbone features (B, C_l, H_l, W_l), finest first, and the image's padding mask -> `FeaturePyramid`."""
-        features = [f.to(self.dtype).contiguous(memory_format=torch.channels_last) for f in features]
+        features = [f.to(self.dtype).contiguous(memory_format=torch.channels_last) for f in features[-len(self.projections) :]]
         maps = []
         for index, (project, norm) in enumerate(zip(self.projections, self.norms, strict=True)):
             source = features[index] if index < len(features) else features[-1] if index == len(features) else maps[-1]

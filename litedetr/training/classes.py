@@ -8,6 +8,8 @@ from litedetr.config import DetectorConfig
 from litedetr.training.annotations import few
 from litedetr.training.data import PhotoSet
 
+CLASS_PARTS = ("heads.classes.", "selection.class_head.", "label_embed.")
+"""Weights that have a row per class."""
 
 def same_names(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
     """Place in ``names`` -> place in ``others`` of the same name; where only capitals or _ - differ it is the same, too."""

@@ -1,7 +1,6 @@
-"""Photos with boxes in a COCO-format folder, and the endless stream of training batches made from them.
+"""Photos with boxes, and the endless stream of training batches made from them.
 
-``DIR/train.json`` with the pictures in ``DIR/train/``, ``DIR/val.json`` with ``DIR/val/``. Category ids may have gaps:
-they become 0 … K-1 in the order in which the file lists them.
+Category ids may have gaps: they become 0 … K-1 in the order in which the annotations list them.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from litedetr.image import PhotoError, open_photo
 from litedetr.training.annotations import Annotations, DataError, Entry, few, read_annotations
 from litedetr.training.augment import NONE, AugmentSettings, Sample, augment
 from litedetr.training.frames import Frame, frames
+from litedetr.training.layouts import find
 from litedetr.training.targets import Targets
 
 log = logging.getLogger(__name__)
@@ -91,9 +91,16 @@ class PhotoSet:
 
     @classmethod
     def open(cls, folder: Path | str, split: str = "train", **options: int) -> PhotoSet:
-        """``DIR/train.json`` + ``DIR/train/``, or another split's."""
-        folder = Path(folder)
-        return cls(folder / f"{split}.json", folder / split, **options)
+        """A split of a folder in any layout that `litedetr.training.layouts` knows.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        splits = find(folder)
+        if split not in splits:
+            raise DataError(f"expected a split called {split} in {folder}, found {', '.join(splits)}; name another or add it")
+        found = splits[split]
+        return cls(found.read(), found.images, **options)
 
     def __len__(self) -> int:
         return len(self.photos)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -18,15 +19,17 @@ from tqdm import tqdm
 from litedetr.batch.processes import ALONE, Processes, choose_device
 from litedetr.training.charts import curve_svg
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
-from litedetr.training.classes import category_ids
+from litedetr.training.classes import CLASS_PARTS, category_ids
 from litedetr.training.data import Batch, BatchStream, PhotoSet
 from litedetr.training.denoising import Denoising, make_denoising
 from litedetr.training.evaluation import Evaluation, evaluate
+from litedetr.training.layouts import find
 from litedetr.training.losses import LossSettings, detection_losses, total_loss
 from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
 from litedetr.training.precision import autocast, normalise
 from litedetr.training.recipes import Recipe
 from litedetr.training.start import build_detector
+from litedetr.training.survey import sheet, survey
 from litedetr.training.targets import Targets
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ AHEAD = 3
 BAD_STEPS = 20
 """Steps in a row without a finite loss after which training gives up."""
 LENGTH_FIELDS = {
+    "patience",
     "steps",
     "seconds",
     "checkpoint_seconds",
@@ -48,12 +52,17 @@ LENGTH_FIELDS = {
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Where the weights are, how far the run got, and its last measurement on val (None without a val split)."""
+    """Where the weights are, how far the run got, and its last measurement on val (None without a val split).
+
+    best: where the weights of the best measurement are, and its AP; None where they are not kept; at_start: AP before training.
+    """
 
     weights: Path
     steps: int
     seconds: float
     evaluation: Evaluation | None
+    best: tuple[Path, float] | None = None
+    at_start: float | None = None
 
 
 def train(
@@ -68,10 +77,11 @@ def train(
     on_step: Callable[[int], None] | None = None,
     processes: Processes = ALONE,
 ) -> TrainingResult:
-    """Train a detector on ``data`` (a folder with train.json, train/ and, if there is one, val.json, val/).
+    """Train a detector on ``data`` (a folder in any layout of `litedetr.training.layouts`, with a train and perhaps a val split).
 
-    ``out`` receives checkpoint.pt, log.jsonl, recipe.json, and with every measurement and at the end weights/ (the averaged
-    weights in half precision) and, where there is a val split, curve.svg (loss and AP against hours). With ``resume`` a
+    ``out`` receives checkpoint.pt, log.jsonl, recipe.json, sheet.png (16 pictures as they are trained on), and with every
+    measurement and at the end weights/ (the averaged weights in half precision) and, where there is a val split, curve.svg (loss
+    and AP against hours) and, if the recipe says so, best/ (the weights of the best measurement). With ``resume`` a
     checkpoint found there is gone on with; ``allow_changes`` lets the recipe differ from that run's in more than its
     length. ``detector``: train this one instead of the recipe's. ``on_step`` is called after every step with the number of
     steps done.
@@ -82,7 +92,7 @@ def train(
     if recipe.threads > 0:
         torch.set_num_threads(recipe.threads)
     photos = PhotoSet.open(data, "train")
-    validation = PhotoSet.open(data, "val") if (data / "val.json").is_file() else None
+    validation = PhotoSet.open(data, "val") if "val" in find(data) else None
     torch.manual_seed(recipe.seed)
     detector = detector if detector is not None else build_detector(recipe, photos)
     if validation is not None:
@@ -97,6 +107,10 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
         _cut_log(out / "log.jsonl", run.step)
         (out / "recipe.json").write_text(recipe.to_json() + "\n", encoding="utf-8")
+        if checkpoint is None:
+            layouts = {name: split.layout for name, split in find(data).items()}
+            log.info(survey({"train": photos, **({} if validation is None else {"val": validation})}, layouts))
+            sheet(photos, out / "sheet.png", recipe.augmentation)
     return run.go(progress and processes.first, on_step)
 
 
@@ -138,6 +152,9 @@ class _Run:
         self.position: dict[str, Any] | None = None
         self.measured_at = 0.0
         self.meter = _Meter()
+        self.at_start: float | None = None  # AP before the first step
+        self.best, self.since_best = -1.0, 0  # AP of the best measurement, and how many came after it
+        self.others = [p for name, p in self.detector.named_parameters() if p.requires_grad and not name.startswith(CLASS_PARTS)]
 
     # --- state -----------------------------------------------------------------------------------------------------
 
@@ -153,6 +170,7 @@ class _Run:
             "elapsed": self.elapsed,
             "measured_at": self.measured_at,
             "meter": self.meter.state(),
+            "best": [self.at_start, self.best, self.since_best],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -167,6 +185,7 @@ class _Run:
         self.position, self.step, self.elapsed = state["position"], state["step"], state["elapsed"]
         self.measured_at = state["measured_at"]
         self.meter = _Meter(**state["meter"])
+        self.at_start, self.best, self.since_best = state.get("best", [None, -1.0, 0])
         log.info("going on at step %d, %.0f s", self.step, self.elapsed)
 
     def done(self, step: int | None = None) -> float:
@@ -184,9 +203,11 @@ class _Run:
         bar = tqdm(total=100.0, initial=round(100 * self.done(), 2), unit="%", desc="training", disable=not progress,
                    bar_format="{l_bar}{bar}| {n:.1f} % [{elapsed}<{remaining}{postfix}]")  # fmt: skip
         saved = time.monotonic()
+        if recipe.measure_start and self.step == 0:
+            self._measure(recipe.evaluate_pictures, progress)
         self.detector.train()
         try:
-            while self.done() < 1:
+            while self.done() < 1 and not 0 < recipe.patience <= self.since_best:
                 started = time.monotonic()
                 while len(stream) < AHEAD:
                     done = self.done(self.step + len(stream))
@@ -196,7 +217,8 @@ class _Run:
                 bar.n = round(100 * self.done(), 2)
                 if self.step % recipe.log_steps == 0:
                     self._log(self.meter.line())
-                    bar.set_postfix_str(self.meter.text, refresh=False)
+                    epoch = sum((self.position or {}).get("drawn", [0])) / stream.epoch_size
+                    bar.set_postfix_str(f"{self.meter.text}, epoch {epoch:.1f}, step {self.step}{self._ap()}", refresh=False)
                     self.meter.reset()
                 bar.refresh()
                 if time.monotonic() - saved > recipe.checkpoint_seconds:
@@ -215,7 +237,8 @@ class _Run:
             stream.close()
             bar.close()
         evaluation = self._measure(0, progress)
-        return TrainingResult(self.out / "weights", self.step, self.elapsed, evaluation)
+        best = (self.out / "best", self.best) if self.recipe.keep_best and self.best >= 0 else None
+        return TrainingResult(self.out / "weights", self.step, self.elapsed, evaluation, best, self.at_start)
 
     def _step(self, batch: Batch, started: float) -> None:
         """One batch, one update; `started` is when waiting for the batch began."""
@@ -233,6 +256,9 @@ class _Run:
                 good = True
         except FloatingPointError as error:
             log.warning("step %d: %s", self.step, error)
+        if self.step < self.recipe.heads_first:
+            for parameter in self.others:
+                parameter.grad = None
         if self.processes.sum_gradients(self.parameters, good):
             norm = float(nn.utils.clip_grad_norm_(self.parameters, settings.clip))
         if math.isfinite(norm):
@@ -303,7 +329,26 @@ class _Run:
 
     def _measure(self, pictures: int, progress: bool) -> Evaluation | None:
         """Write the averaged weights, and measure them on val at the size trained at; the other processes wait."""
-        return self.processes.from_first(lambda: self._measure_alone(pictures, progress))
+        result = self.processes.from_first(lambda: self._measure_alone(pictures, progress))
+        if result is None:
+            return None
+        precision = result.figures["AP"]
+        self.at_start = precision if self.step == 0 else self.at_start
+        better = precision > self.best
+        self.best, self.since_best = (precision, 0) if better else (self.best, self.since_best + 1)
+        if not self.processes.first:
+            return result
+        if better and self.recipe.keep_best:
+            shutil.copytree(self.out / "weights", self.out / "best", dirs_exist_ok=True)
+        if self.at_start is not None and precision < self.at_start:
+            text = "AP %.1f is below the %.1f of the start: train longer, at a lower --rate, or on more pictures"
+            log.warning(text, 100 * precision, 100 * self.at_start)
+        return result
+
+    def _ap(self) -> str:
+        """The best AP so far, for the bar."""
+        start = "" if self.at_start is None else f", at the start {100 * self.at_start:.1f}"
+        return "" if self.best < 0 else f", best AP {100 * self.best:.1f}{start}"
 
     def _measure_alone(self, pictures: int, progress: bool) -> Evaluation | None:
         kept = {name: value.clone() for name, value in self.detector.state_dict().items()}

@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from litedetr.training.classes import CLASS_PARTS
 from litedetr.training.recipes import EmaSettings, OptimiserSettings
 
 
 def parameter_groups(model: nn.Module, settings: OptimiserSettings) -> list[dict]:
-    """Up to six groups: backbone, sampling offsets, the rest; each with and without weight decay.
+    """Up to eight groups: backbone, sampling offsets, what has a row per class, the rest; each with and without weight decay.
 
     Biases, norms and embeddings (and every other parameter of one dimension) do not decay. Frozen ones are left out.
     """
@@ -28,6 +29,8 @@ def parameter_groups(model: nn.Module, settings: OptimiserSettings) -> list[dict
             rate = settings.backbone
         elif "sampling_offsets" in name or ".offsets." in name:
             rate = settings.rate * settings.offsets
+        elif name.startswith(CLASS_PARTS):
+            rate = settings.rate * settings.classes
         plain = parameter.ndim <= 1 or name in embeddings or name.endswith("level_embed")
         groups.setdefault((rate, 0.0 if plain else settings.decay), []).append(parameter)
     return [

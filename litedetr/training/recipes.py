@@ -25,7 +25,8 @@ class Stage:
 class OptimiserSettings:
     """AdamW with a few groups, and how its rates change over the training.
 
-    rate: of everything but the next two; offsets: factor for sampling offsets; backbone: rate of the backbone;
+    rate: of everything but the next three; offsets: factor for sampling offsets; classes: factor for what has a row per class;
+    backbone: rate of the backbone;
     warm_up: steps until the rates are full; constant_until: share of the training after which they fall, along a
     cosine, to ``floor`` of themselves; decay: weight decay, none for biases, norms and embeddings; clip: largest norm
     of the gradient.
@@ -33,6 +34,7 @@ class OptimiserSettings:
 
     rate: float = 4e-4
     offsets: float = 0.3
+    classes: float = 1.0
     backbone: float = 8e-5
     warm_up: int = 100
     constant_until: float = 0.5
@@ -64,7 +66,10 @@ class Recipe:
     steps, seconds: the training's length, the one reached first counts (0 = no limit; seconds count training only and
     go on where a resumed run had been); rare: share of pictures below which a class' pictures are repeated;
     precision: "auto", "f32" or "bf16"; checkpoint_seconds: between two checkpoints; log_steps: between two lines of the
-    log; evaluate_seconds: between two measurements on val, 0 = only at the end; threads: of PyTorch, 0 = as it is.
+    log; evaluate_seconds: between two measurements on val, 0 = only at the end; threads: of PyTorch, 0 = as it is;
+    measure_start: measure before the first step, too; keep_best: the weights of the best measurement stay, in best/;
+    patience: end after so many measurements without a better one, 0 = never; heads_first: steps at first in which only what has
+    a row per class is trained.
     """
 
     preset: str = "lite-dino-mobilenet"
@@ -95,6 +100,10 @@ class Recipe:
     evaluate_seconds: float = 0.0
     evaluate_pictures: int = 0
     threads: int = 0
+    measure_start: bool = False
+    keep_best: bool = False
+    patience: int = 0
+    heads_first: int = 0
 
     def __post_init__(self) -> None:
         if self.steps <= 0 and self.seconds <= 0:
@@ -160,5 +169,27 @@ def embedded(seconds: float = 7200, backbone: str = "", threads: int = 0) -> Rec
         rare=0.04,
         precision="f32",
         evaluate_seconds=1000,
+        threads=threads,
+    )
+
+
+def finetune(seconds: float = 1800, start: str = "embedded", new_classes: bool = True, threads: int = 0) -> Recipe:
+    """From trained weights to one's own classes: the final size throughout, low rates, mild pictures, the backbone nearly as it
+    is. Where there are classes that the start does not know, what has a row per class learns faster, and alone at first."""
+    rates = OptimiserSettings(rate=2e-5, backbone=2e-6, warm_up=50, constant_until=0.4, decay=0.05)
+    return Recipe(
+        start=start,
+        freeze_stem=True,
+        seconds=seconds,
+        stages=(Stage(1.0, 448, 8),),
+        optimiser=replace(rates, rate=5e-5, backbone=5e-6, classes=4.0) if new_classes else rates,
+        losses=LossSettings(label=2.5),
+        denoising=DenoisingSettings(number=100, label_noise=0.25, box_noise=0.6),
+        augmentation=AugmentSettings(mosaic=0.0, crop=0.5, crop_min=0.5, colour=0.4),
+        rare=0.02,
+        measure_start=True,
+        keep_best=True,
+        heads_first=30 if new_classes else 0,
+        evaluate_seconds=max(120.0, seconds / 8),
         threads=threads,
     )

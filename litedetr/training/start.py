@@ -13,13 +13,11 @@ from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
 from litedetr.encoder import InterleavedEncoder
 from litedetr.training.annotations import few
-from litedetr.training.classes import same_names
+from litedetr.training.classes import CLASS_PARTS, same_names
 from litedetr.training.data import PhotoSet
 from litedetr.training.recipes import Recipe
 
 log = logging.getLogger(__name__)
-CLASS_PARTS = ("heads.classes.", "selection.class_head.", "label_embed.")
-"""Weights that have a row per class."""
 
 
 def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:

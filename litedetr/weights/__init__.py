@@ -6,9 +6,9 @@
 from litedetr.weights.errors import WeightsError, check_state
 from litedetr.weights.folder import Stored, headers, read, understand, write
 from litedetr.weights.limits import Limits, Progress
-from litedetr.weights.source import EMBEDDED, find, load, read_config
+from litedetr.weights.source import EMBEDDED, convert, find, load, read_config
 
 __all__ = [
-    "EMBEDDED", "Limits", "Progress", "Stored", "WeightsError", "check_state", "find", "headers", "load", "read", "read_config",
-    "understand", "write",
+    "EMBEDDED", "Limits", "Progress", "Stored", "WeightsError", "check_state", "convert", "find", "headers", "load", "read",
+    "read_config", "understand", "write",
 ]  # fmt: skip

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from torch import Tensor
 
-from litedetr.config import DetectorConfig
+from litedetr.config import DetectorConfig, presets
+from litedetr.shipped import shipped
+from litedetr.weights import published
+from litedetr.weights.conversion.convert import convert_file
 from litedetr.weights.errors import WeightsError
 from litedetr.weights.folder import read, understand
 from litedetr.weights.limits import Limits, Progress
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "weights"
+EMBEDDED = shipped("assets/weights")
 
 
 def find(
@@ -21,7 +25,8 @@ def find(
     progress: Progress | None = None,
     limits: Limits | None = None,
 ) -> Path:
-    """The folder of "embedded", of a local path, or of "owner/name" downloaded from the Hub.
+    """The folder of "embedded", of a local path, of what its authors published under a name of `litedetr.weights.published` or at
+    an address, or of "owner/name" on the Hub; downloaded where it is not in the cache.
 
     Args:
         revision: branch, tag or commit on the Hub.
@@ -36,13 +41,20 @@ def find(
         return EMBEDDED
     if Path(source).is_dir():
         return Path(source)
-    if str(source).count("/") != 1 or isinstance(source, Path):
+    name = str(source)
+    if not isinstance(source, Path) and (published.is_address(name) or name in presets() or name in published.catalogue()):
+        entry = published.lookup(name)
+        if entry.repo is None:
+            return published.converted(entry, progress)
+        name = entry.repo
+    if name.count("/") != 1 or isinstance(source, Path):
         raise WeightsError(
-            f'expected "embedded", a folder with config.json and model.safetensors, or "owner/name", got {str(source)!r}'
+            'expected "embedded", a folder with config.json and model.safetensors, "owner/name", or a preset with published '
+            f"weights, got {name!r}"
         )
     from litedetr.weights import hub  # only who asks the Hub waits for its library to be imported
 
-    return hub.download(str(source), revision, token, progress, limits)
+    return hub.download(name, revision, token, progress, limits)
 
 
 def load(
@@ -61,3 +73,30 @@ def read_config(source: str | Path = "embedded", revision: str | None = None) ->
     """The config of a weights folder, without its weights. Sources and errors are those of `load`."""
     config = understand(find(source, revision), str(source))
     return load(source, revision)[0] if config is None else config
+
+
+def convert(source: str | Path, folder: str | Path, schedule: str | None = None, heads: int | None = None) -> DetectorConfig:
+    """Write `folder`/config.json, model.safetensors and README.md.
+
+    Args:
+        source: a ``.pth`` file, a folder in transformers' format, a Hub id, a name of the catalogue, or an address.
+        schedule, heads: what the checkpoint does not tell.
+
+    Raises:
+        WeightsError: the checkpoint cannot be had or read, something about it is unknown, or a key is unaccounted for; nothing is
+            written then.
+    """
+    path, name = Path(source), str(source)
+    if not path.exists():
+        if published.is_address(name) or name in published.catalogue():
+            entry = published.lookup(name, schedule, heads)
+            name = entry.repo or name
+            if entry.repo is None:
+                made = published.converted(entry)
+                Path(folder).mkdir(parents=True, exist_ok=True)
+                for file in published.FILES:
+                    shutil.copyfile(made / file, Path(folder) / file)
+                return understand(made, name)
+        if name.count("/") == 1:
+            path = find(name)
+    return convert_file(path, Path(folder), schedule, heads, origin=name if path != Path(source) else None)

@@ -12,7 +12,7 @@ def test_the_place_in_the_queue_is_shown_and_a_newer_photo_gives_it_up(page, url
     open_page(page, url, f"t=0&lang={lang}")
     before, ticket = page.evaluate("[liteDetr.info.run, liteDetr.ticket]")
     queue = live.engine().queue
-    with queue.turn():
+    with queue.turn(alone=True):
         for width in (100, 120):
             scene(width, 90).save(tmp_path / f"{width}.png")
             page.set_input_files('[data-part="file"]', str(tmp_path / f"{width}.png"))

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from litedetr.cli import main
 from litedetr.config import presets
-from litedetr.cost import catalogue
 
 DOCUMENT = Path(__file__).parents[2] / "README.md"
 
@@ -16,4 +15,3 @@ def test_the_table_is_generated(capsys):
     begin, end = "<!-- models: python -m litedetr models -->\n", "<!-- /models -->"
     written = DOCUMENT.read_text(encoding="utf-8").split(begin)[1].split(end)[0]
     assert written == table, "write the README's table again: python -m litedetr models"
-    assert set(catalogue.WEIGHTS) <= set(presets())

@@ -11,6 +11,7 @@ from tests.small_models import small
 FAMILIES = (
     "lite-dino-mobilenet", "lite-dino-r50-h3l1-2x3", "dino-swin-t", "lite-h-detr-r50-h2l2-2x3", "deformable-detr-r50",
     "deformable-detr-r50-refine", "deformable-detr-r50-two-stage", "lite-deformable-detr-r50-h3l1-6x1",
+    "deformable-detr-r50-single-scale", "deformable-detr-r50-single-scale-dc5",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ def test_everybody_gets_its_own_and_knows_its_place():
     engine = live.engine()
 
     async def crowd():
-        with engine.queue.turn():  # somebody has the model until all are there
+        with engine.queue.turn(alone=True):  # somebody has the model until all are there
             visits = [asyncio.create_task(visit(live.address(), number, 4, 160)) for number in range(VISITORS)]
             while len(engine.queue) <= VISITORS:
                 assert not any(made.done() for made in visits)

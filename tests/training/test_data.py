@@ -69,7 +69,7 @@ def test_unusable_annotations_are_counted_by_reason(photo_folder, tmp_path, capl
 
 def test_errors_say_what_to_do(photo_folder, tmp_path):
     with pytest.raises(DataError, match="found no file"):
-        PhotoSet.open(tmp_path)
+        PhotoSet(tmp_path / "train.json", tmp_path)
     (tmp_path / "train.json").write_text("{]")
     with pytest.raises(DataError, match="expected JSON"):
         PhotoSet.open(tmp_path)

@@ -8,17 +8,18 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 
-def build(two_stage: bool, box_refine: bool):
+def build(two_stage: bool, box_refine: bool, levels: int = 4):
     """A tiny model with a backbone of ResNet-50's shape, and random weights everywhere."""
     torch.manual_seed(4)
     backbone = transformers.ResNetConfig(
         embedding_size=4, hidden_sizes=[16, 32, 64, 128], depths=[3, 4, 6, 3], layer_type="bottleneck",
-        out_features=["stage2", "stage3", "stage4"],
+        out_features=["stage2", "stage3", "stage4"][-levels:],
     )  # fmt: skip
     model = transformers.DeformableDetrForObjectDetection(
         transformers.DeformableDetrConfig(
             backbone_config=backbone, d_model=32, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=24, decoder_ffn_dim=20,
             encoder_attention_heads=4, decoder_attention_heads=4, num_queries=11, two_stage_num_proposals=11,
+            num_feature_levels=levels,
             two_stage=two_stage, with_box_refine=box_refine, id2label={index: f"thing {index}" for index in range(7)},
         )
     )  # fmt: skip

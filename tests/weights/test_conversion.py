@@ -15,9 +15,8 @@ from litedetr.backbones.swin import relative_position_index
 from litedetr.cli import main
 from litedetr.config import preset
 from litedetr.cost import parameters
-from litedetr.weights import WeightsError
+from litedetr.weights import WeightsError, convert
 from litedetr.weights.conversion.checkpoint import Checkpoint, read_checkpoint
-from litedetr.weights.conversion.convert import convert
 from litedetr.weights.conversion.infer import Known, infer_config
 from litedetr.weights.conversion.reference import from_checkpoint
 from tests import golden_data as golden
@@ -138,7 +137,7 @@ def test_what_is_unknown_is_asked_for(published):
     with pytest.raises(WeightsError) as error:
         infer_config({"fc.weight": torch.zeros(1)}, Known({}))
     assert str(error.value) == (
-        "expected a checkpoint of Lite-DINO, DINO, Deformable DETR or H-DETR with several scales, got the keys fc.weight, …: "
+        "expected a checkpoint of Lite-DINO, DINO, Deformable DETR or H-DETR, got the keys fc.weight, …: "
         "convert one of those"
     )
 
@@ -238,7 +237,7 @@ def test_a_hub_id_is_downloaded(published, tmp_path, monkeypatch):
     """The card names the repository, not the folder of the cache."""
     entry, _, parameters = published
     torch.save({"model": parameters, "args": argparse.Namespace(**entry["config"])}, tmp_path / "snapshot.pth")
-    monkeypatch.setattr("litedetr.weights.conversion.convert.find", lambda source: tmp_path / "snapshot.pth")
+    monkeypatch.setattr("litedetr.weights.source.find", lambda source: tmp_path / "snapshot.pth")
     convert("owner/name", tmp_path / "out")
     assert "Converted from `owner/name`" in (tmp_path / "out" / "README.md").read_text()
 

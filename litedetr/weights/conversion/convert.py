@@ -9,7 +9,6 @@ from litedetr.cost import parameters
 from litedetr.weights.conversion.checkpoint import Checkpoint, read_checkpoint
 from litedetr.weights.conversion.reference import from_checkpoint
 from litedetr.weights.folder import write
-from litedetr.weights.source import find
 
 _TITLES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
 _SOURCES = {
@@ -21,33 +20,43 @@ _SOURCES = {
 _LICENCES = {"h_detr": "MIT"}
 
 
-def convert(source: str | Path, folder: str | Path, schedule: str | None = None, heads: int | None = None) -> DetectorConfig:
+def convert_file(
+    path: Path,
+    folder: Path,
+    schedule: str | None = None,
+    heads: int | None = None,
+    origin: str | None = None,
+    ap: float | None = None,
+    file_sha256: str | None = None,
+) -> DetectorConfig:
     """Write `folder`/config.json, model.safetensors and README.md.
 
     Args:
-        source: a ``.pth`` file, a folder in transformers' format, or a Hub id.
+        path: a ``.pth`` file, or a folder in transformers' format.
         schedule, heads: what the checkpoint does not tell.
+        origin, ap, file_sha256: for the card: where it is from, its AP in the authors' words, the file's fingerprint.
 
     Raises:
         WeightsError: the checkpoint cannot be read, something about it is unknown, or a key is unaccounted for; nothing is
             written then.
     """
-    path, folder = Path(source), Path(folder)
-    if not path.exists() and str(source).count("/") == 1:
-        path = find(str(source))
-    checkpoint = read_checkpoint(path, origin=str(source) if path != Path(source) else None)
+    checkpoint = read_checkpoint(path, origin=origin)
     config, state = from_checkpoint(checkpoint, schedule, heads)
     write(config, state, folder)
-    (folder / "README.md").write_text(model_card(config, checkpoint), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(config, checkpoint, ap, file_sha256), encoding="utf-8")
     return config
 
 
-def model_card(c: DetectorConfig, checkpoint: Checkpoint) -> str:
+def model_card(
+    c: DetectorConfig, checkpoint: Checkpoint, ap: float | None = None, file_sha256: str | None = None
+) -> str:
     """What the weights are, where they come from, and how to use them."""
     lite = not c.encoder_schedule.is_full
     title = ("Lite-" if lite else "") + _TITLES[c.family]
     home, paper = _SOURCES["lite_dino" if lite and c.is_dino else c.family]
     licence = _LICENCES.get(c.family, "Apache-2.0")
+    more = f"| AP on COCO val2017, as published | {ap} |\n" if ap else ""
+    more += f"| SHA-256 of the published file | {file_sha256} |\n" if file_sha256 else ""
     return f"""---
 license: {licence.lower()}
 library_name: litedetr
@@ -67,7 +76,7 @@ The weights are the same numbers under other names; nothing was trained or chang
 | width, heads, scales, points | {c.width}, {c.heads}, {c.levels}, {c.points} |
 | classes | {c.num_classes} |
 | parameters | {parameters(c) / 1e6:.1f} million |
-
+{more}
 ```python
 from litedetr import Detector
 

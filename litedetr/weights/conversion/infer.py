@@ -20,7 +20,6 @@ _SAME_COMPUTATION = {
     "two_stage_type": "standard",
     "value_proj_after": False,
     "decoder_sa_type": "sa",
-    "dilation": False,
     "num_patterns": 0,
 }
 _SCHEDULE_IN_NAME = re.compile(r"(?<![a-z0-9])s(\d)ex(\d)(?!\d)")
@@ -46,7 +45,7 @@ def infer_config(state: Mapping[str, Tensor], known: Known) -> DetectorConfig:
     """
     if not {"transformer.level_embed", "class_embed.0.weight", "transformer.decoder.class_embed.0.weight"} & state.keys():
         raise WeightsError(
-            "expected a checkpoint of Lite-DINO, DINO, Deformable DETR or H-DETR with several scales, got the keys "
+            "expected a checkpoint of Lite-DINO, DINO, Deformable DETR or H-DETR, got the keys "
             f"{', '.join(list(state)[:3])}, …: convert one of those"
         )
     for name, wanted in _SAME_COMPUTATION.items():
@@ -70,6 +69,7 @@ def infer_config(state: Mapping[str, Tensor], known: Known) -> DetectorConfig:
     return DetectorConfig(
         family=family,
         **_backbone(state),
+        dilation=bool(known.args.get("dilation", "dc5" in known.name.lower())),
         width=d,
         heads=heads,
         levels=L,

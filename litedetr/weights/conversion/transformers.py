@@ -46,6 +46,7 @@ _ARGUMENTS = {
     "encoder_attention_heads": "nheads",
     "with_box_refine": "with_box_refine",
     "two_stage": "two_stage",
+    "dilation": "dilation",
 }
 
 

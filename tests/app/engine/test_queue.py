@@ -1,4 +1,5 @@
 import threading
+import time
 
 import pytest
 
@@ -149,3 +150,28 @@ def test_photos_are_decoded_ahead_and_who_is_not_ready_lets_others_go_first(queu
     for thread in threads:
         thread.join(20)
     assert len(turns) == AHEAD_OF_ONE + 3
+
+
+def test_two_at_once_but_not_beside_somebody_who_must_be_alone():
+    queue, has, gates = Queue(at_once=2), [], {name: threading.Event() for name in "abcd"}
+
+    def have(name: str) -> None:
+        with queue.turn(alone=name == "c"):
+            has.append(name)
+            assert gates[name].wait(20)
+            has.remove(name)
+
+    threads = {name: threading.Thread(target=have, args=(name,), daemon=True) for name in "abcd"}
+    for count, thread in enumerate(threads.values(), start=1):
+        thread.start()
+        while len(queue) < count:
+            thread.join(0.001)
+    for leaving, left in (("", "ab"), ("a", "b"), ("b", "c"), ("c", "d"), ("d", "")):
+        if leaving:
+            gates[leaving].set()
+            threads[leaving].join(20)
+        until = time.monotonic() + 20
+        while sorted(has) != list(left) and time.monotonic() < until:
+            time.sleep(0.001)
+        time.sleep(0.02)
+        assert sorted(has) == list(left)
