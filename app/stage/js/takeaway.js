@@ -26,15 +26,17 @@ export class TakeAway {
     const embedded = page.link.of(state);
     embedded.searchParams.set('embed', '1');
     part(this.root, 'take-frame').textContent = `<iframe src="${embedded.href}" title="Lite DETR, live" width="100%" height="760" style="border:0" loading="lazy"></iframe>`;
-    this.linkHtml();
+    this.linkFiles();
     for (const button of this.root.querySelectorAll('[data-copy]')) button.textContent = page.say('take.copy');
     this.dialog.showModal();
   }
 
-  linkHtml() {
+  linkFiles() {
     const { state, info } = this.page;
-    const href = `lite/run/${info.run}/figure.html?${new URLSearchParams(state)}`;
-    Object.assign(this.root.querySelector('[data-file="html"]'), { href, download: `${this.name()}.html` });
+    for (const [kind, file] of [['html', 'figure.html'], ['csv', 'points.csv']]) {
+      const href = `lite/run/${info.run}/${file}?${new URLSearchParams(state)}`;
+      Object.assign(this.root.querySelector(`[data-file="${kind}"]`), { href, download: `${this.name()}.${kind}` });
+    }
   }
 
   name() {

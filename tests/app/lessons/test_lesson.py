@@ -145,4 +145,4 @@ def shipped():
 def test_a_stop_shows_what_it_says(shipped, stop, claim):
     state = ViewState.from_query(stop["link"])
     run = shipped.example(state.example)
-    claim(run, state, view_of(state.view).summary(run, state))
+    claim(run, state, view_of(state.view, run).summary(run, state))
