@@ -25,7 +25,7 @@ from litedetr.weights.hub import may_write
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {
     "app": (".py", ".json", ".html", ".css", ".js"),
-    "litedetr": (".py", ".md"),
+    "litedetr": (".py", ".md", ".json"),
     "ext": (".cpp", ".cu", ".cuh", ".h", ".md"),
     "assets": (".md", ".json", ".jpg", ".svg", ".safetensors"),
     "docs": (".md", ".png"),
@@ -51,7 +51,7 @@ def contents(hardware: str = FREE) -> dict[str, Path | bytes]:
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__pycache__")) or path.is_symlink():
-            continue  # litedetr/ext is a link to ext/, which is there anyway
+            continue  # litedetr/ext and litedetr/assets are links to ext/ and assets/, which are there anyway
         if path.is_dir():
             yield from _files(path)
         else:
@@ -71,7 +71,7 @@ def readme(hardware: str = FREE) -> str:
     card = SpaceCard((ROOT / "README.md").read_text(encoding="utf-8"))
     card.data.sdk_version = next(line for line in _pins() if line.startswith("gradio==")).removeprefix("gradio==")
     card.data.suggested_hardware = hardware
-    card.data.models = [entry["id"] for entry in offered()]
+    card.data.models = [entry["id"] for entry in offered(extras=False)]
     if hardware == ZERO:
         card.data.python_version = "3.12"  # ZeroGPU has no 3.11
     return str(card)

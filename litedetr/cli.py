@@ -1,4 +1,4 @@
-"""python -m litedetr detect | convert | push | mirror | verify | train | study | eval | cost | models | bench"""
+"""python -m litedetr detect | export | convert | push | mirror | verify | train | study | eval | cost | models | bench"""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     detect = commands.add_parser("detect", help="find objects in photos; one JSON line per photo")
     detect.add_argument("photos", nargs="+", type=Path, help="files or folders")
     detect.add_argument("--model", default="embedded", help=MODEL)
+    detect.add_argument("--runtime", type=Path, metavar="FILE", help="an exported model (.onnx, .xml) to run instead of --model")
     detect.add_argument("--threshold", type=float, help="lowest score to keep (default: the model's own)")
     detect.add_argument("--out", type=Path, help="write the lines to this file, in no order; a killed run given the same one "
                         "goes on, and torchrun may share the photos among processes")  # fmt: skip
@@ -65,6 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("--device", default="auto", help='"cpu", "cuda" or "auto"')
     detect.add_argument("--restart", action="store_true", help="drop what --out holds")
     detect.set_defaults(command=_detect)
+
+    export = commands.add_parser("export", help="a model as a file for ONNX Runtime or OpenVINO, compared with PyTorch")
+    export.add_argument("model", help=MODEL)
+    export.add_argument("--random", action="store_true", help="a preset with random weights, whether or not some are published")
+    export.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.onnx, or FILE.xml for OpenVINO")
+    export.add_argument("--to", choices=("onnx", "openvino"), help="default: what the ending of FILE says")
+    export.add_argument("--sampling", choices=("grid_sample", "gather"), default="grid_sample", help="how attention samples; "
+                        "gather is for compilers that get grid_sample wrong, as TensorRT, or lack it")  # fmt: skip
+    export.add_argument("--size", help="fixed height x width of the input, or one number for a square, to which photos are "
+                        "stretched (default: any size, the photo decides)")  # fmt: skip
+    export.add_argument("--points", nargs="*", metavar="STEP", help="also give locations and weights of these attention steps "
+                        '(default: the last of the encoder and of the decoder), e.g. "B3 all" "decoder 3"')  # fmt: skip
+    export.add_argument("--half", action="store_true", help="OpenVINO: weights in float16; says what that costs")
+    export.set_defaults(command=_export)
 
     convert = commands.add_parser("convert", help="a published checkpoint to this project's format")
     convert.add_argument("source", help="a .pth file, its address, a preset with published weights, a folder of transformers' "
@@ -155,7 +170,8 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(command=_models)
 
     bench = commands.add_parser("bench", help="time attention, encoder and detectors side by side with what else there is")
-    bench.add_argument("--rows", help="only these, e.g. core,encoder (default: core,encoder,detector,embedded,memory,cuda)")
+    usual = "core,encoder,detector,embedded,memory,cuda"
+    bench.add_argument("--rows", help=f"only these, e.g. core,encoder (default: {usual}; guests: models of transformers)")
     bench.add_argument("--quick", action="store_true", help="640x640 only, and 2 rounds")
     bench.add_argument("--rounds", type=int, help="turns of each contestant (default: 5)")
     bench.add_argument("--threads", type=int, default=1, help="of each contestant (default: 1)")
@@ -171,9 +187,10 @@ def _parser() -> argparse.ArgumentParser:
 def _detect(options: argparse.Namespace) -> int:
     from litedetr.batch.detect import detect_many, photo_files
     from litedetr.batch.processes import choose_device, join, leave
-    from litedetr.batch.resume import fingerprint
+    from litedetr.batch.resume import file_fingerprint, fingerprint
     from litedetr.detections import check_threshold
     from litedetr.detector import Detector
+    from litedetr.runtime import Exported
 
     if options.batch < 1:
         raise ValueError(f"expected at least one photo at once, got --batch {options.batch}")
@@ -183,10 +200,14 @@ def _detect(options: argparse.Namespace) -> int:
         return _detect_to_screen(options)
     processes = join(options.device)
     try:
-        detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+        if options.runtime:
+            detector, model = Exported(options.runtime), file_fingerprint(options.runtime)
+        else:
+            plain = Detector.from_pretrained(options.model).to(choose_device(options.device))
+            detector, model = plain.optimize("float32"), fingerprint(plain)
         report = detect_many(
-            detector.optimize("float32"), processes.from_first(lambda: photo_files(options.photos)), options.out,
-            about={"model": fingerprint(detector), "threshold": options.threshold},
+            detector, processes.from_first(lambda: photo_files(options.photos)), options.out,
+            about={"model": model, "threshold": options.threshold},
             threshold=options.threshold, batch=options.batch, restart=options.restart, processes=processes,
         )  # fmt: skip
     finally:
@@ -200,10 +221,15 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
     from litedetr.batch.detect import line_of, photo_files, to_json
     from litedetr.batch.processes import choose_device
     from litedetr.detector import Detector
+    from litedetr.runtime import Exported
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("expected --out where torchrun starts several processes, got none: name the file for the lines")
-    detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
+    detector: Detector | Exported
+    if options.runtime:
+        detector = Exported(options.runtime)
+    else:
+        detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
     refused = False
     for file in photo_files(options.photos):
         try:
@@ -213,6 +239,27 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
         sys.stdout.write(to_json(line_of(file, found), sys.stdout.encoding or "utf-8"))
         sys.stdout.flush()
     return 1 if refused else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from litedetr.detector import Detector
+    from litedetr.export import export
+    from litedetr.runtime import SUFFIXES
+
+    runtime = SUFFIXES.get(options.out.suffix, "")
+    if options.to and not runtime.startswith(options.to):
+        ending = next(suffix for suffix, package in SUFFIXES.items() if package.startswith(options.to))
+        raise ValueError(f"expected --out with the ending {ending} for {options.to}, got {options.out.name}")
+    detector = Detector.from_preset(options.model) if options.random else Detector.from_pretrained(options.model)
+    points = options.points
+    if points == []:
+        points = [detector.encoder.steps[-1].name, f"decoder {detector.config.decoder_layers}"]
+    size = None if options.size is None else _size(options.size if "x" in options.size else f"{options.size}x{options.size}")
+    verdict = export(detector, options.out, sampling=options.sampling, size=size, points=points or (), half=options.half)
+    print(verdict)
+    megabytes = sum(file.stat().st_size for file in (options.out, options.out.with_suffix(".bin")) if file.is_file()) / 1e6
+    print(f"{options.out}: {megabytes:.1f} MB")
+    return 1 if verdict.ok is False else 0
 
 
 def _convert(options: argparse.Namespace) -> int:

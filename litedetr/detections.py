@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from litedetr.config import DetectorConfig
+from litedetr.notebook import picture
 
 if TYPE_CHECKING:
     from litedetr.trace import Trace
@@ -25,6 +26,7 @@ class Detections:
         class_names: one per class; category_ids: one per class, as they appear in COCO-format results.
         photo_size: (height, width) in pixels.
         trace: what the model looked at, if it was asked to record it.
+        photo: (H, W, 3) uint8 RGB where `predict` had it: a notebook shows the boxes on it.
     """
 
     boxes: np.ndarray
@@ -35,6 +37,7 @@ class Detections:
     category_ids: tuple[int, ...]
     photo_size: tuple[int, int]
     trace: Trace | None = field(default=None, repr=False, compare=False)
+    photo: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def from_outputs(
@@ -104,6 +107,10 @@ class Detections:
             for (x1, y1, x2, y2), score, label in zip(self.boxes, self.scores, self.labels, strict=True)
         ]
 
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows."""
+        return picture(self)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: photo size and one dict per detection with name, label, score and box (xyxy, pixels)."""
         height, width = self.photo_size
@@ -170,16 +177,15 @@ def class_nms(boxes: np.ndarray, labels: np.ndarray, nms_iou: float | None) -> n
     keep = np.ones(len(boxes), bool)
     if nms_iou is None or len(boxes) == 0:
         return keep
-    clash = (labels[:, None] == labels) & (pairwise_overlap(boxes) >= nms_iou)  # NaN of empty boxes is no clash
+    clash = (labels[:, None] == labels) & (iou(boxes, boxes) >= nms_iou)  # NaN of empty boxes is no clash
     for place in np.flatnonzero(np.tril(clash, -1).any(1)):  # few have a better one to clash with
         keep[place] = not (clash[place, :place] & keep[:place]).any()
     return keep
 
 
-def pairwise_overlap(boxes: np.ndarray) -> np.ndarray:
-    """(N, 4) xyxy -> (N, N) intersection over union; NaN of two empty boxes."""
-    corner, opposite = np.split(boxes, 2, axis=1)
-    shared = (np.minimum(opposite[:, None], opposite) - np.maximum(corner[:, None], corner)).clip(min=0).prod(-1)
-    area = (opposite - corner).prod(-1)
+def iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(N, 4), (M, 4) xyxy -> (N, M) intersection over union; NaN of two empty boxes."""
+    shared = (np.minimum(first[:, None, 2:], second[:, 2:]) - np.maximum(first[:, None, :2], second[:, :2])).clip(min=0).prod(-1)
+    areas, others = ((boxes[:, 2:] - boxes[:, :2]).prod(-1) for boxes in (first, second))
     with np.errstate(invalid="ignore", divide="ignore"):
-        return shared / (area[:, None] + area - shared)
+        return shared / (areas[:, None] + others - shared)

@@ -8,6 +8,7 @@ import torch
 
 from litedetr import fast, weights
 from litedetr.config import preset
+from litedetr.image import resized_size
 from litedetr.network import Network
 from litedetr.weights.errors import ANOTHER, WeightsError, why
 from litedetr.weights.limits import Limits
@@ -79,12 +80,12 @@ class Detector(Network):
 
 @torch.inference_mode()
 def _try(detector: Network, name: str) -> None:
-    """Refuse a model that cannot see a small empty picture."""
+    """Refuse a model that cannot see an empty picture of 128 pixels, or of its own size where that is smaller."""
+    c = detector.config
     try:
-        output = detector(torch.zeros(1, 3, 128, 128))
+        size = resized_size((128, 128), min(c.short_side, 128), min(c.long_side, 128), c.size_divisor)
+        output = detector(torch.zeros(1, 3, *size))
     except (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
-        raise WeightsError(
-            f"expected a model that can be run in {name}, got one that cannot: {why(error)}. {ANOTHER}"
-        ) from error
+        raise WeightsError(f"expected a model that can be run in {name}, got one that cannot: {why(error)}. {ANOTHER}") from error
     if not (output.logits.isfinite().all() and output.boxes.isfinite().all()):
         raise WeightsError(f"expected a model that answers with finite numbers in {name}, got one that does not. {ANOTHER}")

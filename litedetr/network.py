@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Literal, Self
 
 import torch
@@ -160,10 +161,11 @@ class Network(nn.Module):
             litedetr.image.PhotoError: the picture is broken, empty or too large.
             ValueError: the threshold is no score.
         """
-        pixels, _, geometry = self.prepare(image.open_photo(photo))  # one photo is never padded
+        opened = image.open_photo(photo)
+        pixels, _, geometry = self.prepare(opened)  # one photo is never padded
         record = Trace(geometry=geometry, replay=self.replay(cache) if trace == "light" else None) if trace else None
         output = self.infer(pixels, record)
-        return self.detections(output, [geometry], threshold, record)[0]
+        return replace(self.detections(output, [geometry], threshold, record)[0], photo=opened)
 
     def replay(self, cache: ByteLRU | None = None) -> Replay | None:
         """What makes a light trace's steps again; None where they would not be those of the run, so that it must keep them."""

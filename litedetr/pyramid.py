@@ -65,7 +65,7 @@ class FeaturePyramid:
             mask: (B, height, width) of the padded images, bool, True = padding.
             temperature, shift: of the sine positions, see `sine_positions`.
         """
-        masks = [level_mask(mask, level.shape[2:], len(level), level.device) for level in maps]
+        masks = [level_mask(mask, level.shape[2:], level.shape[0], level.device) for level in maps]
         layout = cls.layout(masks, level_embed, temperature, shift)
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
         return replace(layout, tokens=tokens, padded=mask is not None)

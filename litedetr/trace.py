@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from litedetr.image import PhotoGeometry
+from litedetr.notebook import table
 from litedetr.ops import reference
 from litedetr.schedule import EncoderStep, scale_name
 
@@ -260,6 +261,14 @@ class Trace:
 
     def __getstate__(self) -> dict:
         return dict(vars(self.whole()))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row for each step."""
+        rows = [
+            (step.name, " ".join(step.query_scales) or "objects", step.queries, self.milliseconds.get(step.name, float("nan")))
+            for step in self.steps
+        ]
+        return table(("step", "updates", "queries", "ms"), rows)
 
     def save(self, path: str | Path) -> None:
         """Write everything to an .npz file: `numpy.load` reads it, and `Trace.load`.

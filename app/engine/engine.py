@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import secrets
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from PIL import Image
 from app.engine.gpu import LENT, Gpu
 from app.engine.jobs import Event, Jobs, Report
 from app.engine.models import Models
-from app.engine.out_of_memory import first_that_fits, sized
+from app.engine.out_of_memory import first_that_fits, out_of_memory, sized
 from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
+from app.engine.time_limit import LONGEST, Deadline, Pace
 from app.i18n import say
 from app.run.model_list import describe
 from app.run.progress import report_stages
@@ -32,11 +34,13 @@ from litedetr import image as photos
 from litedetr.cost import Cost, gmacs
 from litedetr.fast.memory import one_arena
 from litedetr.guests.detector import GuestDetector
+from litedetr.image import resized_size
 from litedetr.ops import native
 from litedetr.photos.process import PhotoProcess
 from litedetr.processors import granted
 from litedetr.replay import step_cache
 from litedetr.weights import WeightsError
+from litedetr.weights.errors import why
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -81,6 +85,7 @@ class Engine:
         self.jobs = Jobs()
         self.queue = Queue(at_once=1 if LENT or torch.cuda.is_available() else min(AT_ONCE, self.processors))
         self.photos = PhotoProcess()
+        self.pace = Pace()
         self._examples: dict[tuple[str, str], str] = {}
         one_arena()
         torch.set_num_threads(self.processors)
@@ -146,6 +151,7 @@ class Engine:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
             litedetr.weights.WeightsError: the model cannot be loaded.
             app.engine.queue.QueueFull: too many wait for the model.
+            app.engine.time_limit.TooSlow: a model that is not the host's takes longer than it may.
             app.engine.out_of_memory.NoMemory: not even half the photo's size fits into memory.
             Cancelled: `report` raised it.
         """
@@ -203,9 +209,25 @@ class Engine:
         """A model looks at a photo: on a GPU that is lent for it, or where the detector is. From a lent one come no events, and
         whole traces."""
         found = self.gpu.borrow(detector, model, pixels, threshold, bool(trace))
-        if found is None:
-            with report_stages(detector, lambda _, stage: report({"stage": stage})):
+        if found is not None:
+            return found
+        work = _work(detector, pixels)
+        deadline = Deadline(math.inf) if self.models.trusts(model) else self.pace.deadline(work)
+
+        def begun(_: float, stage: str) -> None:
+            deadline.check()
+            report({"stage": stage})
+
+        try:
+            with report_stages(detector, begun):
                 found = detector.predict(pixels, threshold=threshold, trace=trace, cache=self.steps)
+        except (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
+            if not model or out_of_memory(error):
+                raise
+            raise WeightsError(
+                f"expected a model that can look at this photo, and {model} cannot ({why(error)}): choose another model"
+            ) from error
+        self.pace.note(work, deadline.passed)
         return found
 
     def _within_memory(self, detector: Detector, model: str, act: Callable[[Detector], T]) -> tuple[str, T]:
@@ -232,6 +254,7 @@ class Engine:
 
         Raises:
             Cancelled: `report` raised it.
+            app.engine.time_limit.TooSlow: it took longer than it may.
             litedetr.weights.WeightsError: a second model cannot be loaded.
         """
         view = view_of(state.view, run)
@@ -239,7 +262,10 @@ class Engine:
         if key is None or key in run.extras:
             return key
 
+        deadline = Deadline(math.inf)  # while it waits
+
         def begun(share: float, text: str) -> None:
+            deadline.check()
             report({"share": share, "text": text})
 
         def detectors(source: str = "", plain: bool = False) -> Detector:
@@ -253,6 +279,7 @@ class Engine:
             self.models.get(state.other, lambda *_: begun(0.0, ""))  # a slow Hub keeps nobody else waiting
         with self.queue.turn(client, _place(report), alone=True):
             torch.set_num_threads(self.processors)
+            deadline = Deadline(3 * LONGEST)
             begun(0.0, "")
             _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
         run.extras.put(key, made)
@@ -265,6 +292,14 @@ class Engine:
         with self.queue.turn(client, None, partial(self._decoded, photo), _alone(detector)) as pixels:
             self._share_processors()
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
+
+
+def _work(detector: Detector | GuestDetector, pixels: np.ndarray) -> float:
+    """About how many GMACs a photo takes, before it is looked at."""
+    c = detector.config
+    if isinstance(detector, GuestDetector):
+        return detector.cost(c.size).total
+    return gmacs(c, resized_size(pixels.shape[:2], c.short_side, c.long_side, c.size_divisor)).total
 
 
 def _alone(detector: Detector | GuestDetector) -> bool:

@@ -6,6 +6,7 @@ Environment variables of the host:
     LITEDETR_OWNERS: "owner,other": the box takes models of these owners alone.
     LITEDETR_LARGEST_MB: of a model from the box, as a file and in memory (1000).
     LITEDETR_LARGEST_GMACS: of a model from the box, for one photo (1000).
+    LITEDETR_LARGEST_MEMORY_MB: that a model from the box may need for one photo, beyond its weights (3000).
     LITEDETR_CACHE_MB: disk for all models from the box, at least twice LITEDETR_LARGEST_MB (5000); those unused for longest go.
 """
 
@@ -31,7 +32,7 @@ from litedetr.weights import Progress, WeightsError
 from litedetr.weights.limits import Limits
 
 IN_MEMORY = 2
-_NUMBERS = {"LARGEST_MB": 1000.0, "LARGEST_GMACS": 1000.0, "CACHE_MB": 5000.0}
+_NUMBERS = {"LARGEST_MB": 1000.0, "LARGEST_GMACS": 1000.0, "LARGEST_MEMORY_MB": 3000.0, "CACHE_MB": 5000.0}
 AT_ONCE = 2
 """So many models come from the Hub at a time: one that is slow does not keep the next."""
 
@@ -43,13 +44,14 @@ def hub_is_open() -> bool:
 
 def limits() -> Limits:
     """What a model from the box may be; it lies in a folder beside huggingface_hub's cache, which stays the host's own."""
-    largest, gmacs, cache = (number(name, value) for name, value in _NUMBERS.items())
+    largest, gmacs, memory, cache = (number(name, value) for name, value in _NUMBERS.items())
     return Limits(
         file_bytes=int(largest * 10**6),
         gmacs=gmacs,
+        memory_bytes=int(memory * 10**6),
         cache=Path(constants.HF_HUB_CACHE).with_name("litedetr-visitors"),
         cache_bytes=int(max(cache, 2 * largest) * 10**6),
-        advice=", or raise LITEDETR_LARGEST_MB or LITEDETR_LARGEST_GMACS where the page runs",
+        advice=", or raise LITEDETR_LARGEST_MB, LITEDETR_LARGEST_GMACS or LITEDETR_LARGEST_MEMORY_MB where the page runs",
     )
 
 
@@ -100,7 +102,7 @@ class Models:
             WeightsError: it cannot be loaded; the message says why.
         """
         source = source or self.own
-        if not self._trusts(source):
+        if not self.trusts(source):
             admit(source)
         with self._lock:
             if source in self._loaded:
@@ -123,7 +125,7 @@ class Models:
         with self._lock:
             self._make_room()
         # This machine's token opens only what the page offers.
-        terms = {} if self._trusts(source) else {"token": False, "limits": limits()}
+        terms = {} if self.trusts(source) else {"token": False, "limits": limits()}
         loaded = load(source, progress=progress, **terms)
         # In bfloat16 outputs could not be rebuilt from the points to 1e-5.
         pair = loaded.optimize("float32"), loaded
@@ -132,8 +134,9 @@ class Models:
             self._loaded[source] = pair
         return pair
 
-    def _trusts(self, source: str) -> bool:
-        return source == self.own or source in (entry["id"] for entry in offered())
+    def trusts(self, source: str) -> bool:
+        """Whether the host chose this model; "" is the page's own."""
+        return source in ("", self.own) or source in (entry["id"] for entry in offered())
 
     def _make_room(self) -> None:
         others = [source for source in self._loaded if source != self.own]

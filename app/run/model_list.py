@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from app.i18n import say
@@ -19,10 +20,16 @@ _FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-
 _BACKBONES = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50", "swin_tiny": "Swin-T"}
 
 
-def offered() -> list[dict[str, str]]:
+def offered(extras: bool = True) -> list[dict[str, str]]:
     """``{"id", "name"}`` of the models in model_list.json, then those of the environment variable LITEDETR_MODELS:
-    Hub ids divided by commas, each with ``=a name`` behind it or none."""
-    entries = json.loads(LIST.read_text(encoding="utf-8"))
+    Hub ids divided by commas, each with ``=a name`` behind it or none.
+
+    Args:
+        extras: those too that require a library which is no part of requirements.txt, where it is installed.
+    """
+    listed = json.loads(LIST.read_text(encoding="utf-8"))
+    there = [entry for entry in listed if "requires" not in entry or (extras and find_spec(entry["requires"]))]
+    entries = [{"id": entry["id"], "name": entry["name"]} for entry in there]
     for text in os.environ.get("LITEDETR_MODELS", "").split(","):
         name, _, title = (part.strip() for part in text.partition("="))
         if HUB_ID.match(name):

@@ -12,6 +12,7 @@ import gradio as gr
 from app.engine.engine import Engine
 from app.engine.out_of_memory import NoMemory
 from app.engine.queue import QueueFull
+from app.engine.time_limit import TooSlow
 from app.i18n import say
 from app.run.state import AUTO
 from app.server.explain import ExplainError
@@ -110,3 +111,5 @@ def _sentences() -> Iterator[None]:
         raise gr.Error(say("en", "error.queue"), print_exception=False) from None
     except NoMemory:
         raise gr.Error(say("en", "error.memory"), print_exception=False) from None
+    except TooSlow as error:
+        raise gr.Error(say("en", "error.slow", seconds=round(error.seconds)), print_exception=False) from None

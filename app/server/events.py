@@ -11,6 +11,7 @@ from app.engine.jobs import Event, Report, follow
 from app.engine.out_of_memory import NoMemory
 from app.engine.queue import Client, QueueFull
 from app.engine.store import ExpiredRun
+from app.engine.time_limit import TooSlow
 from app.i18n import say
 from app.run.state import ViewState
 from app.server.uploads import arrived
@@ -54,6 +55,8 @@ def run_events(
             return {"error": str(error)} | refused
         except NoMemory:
             return {"error": say(lang, "error.memory")}
+        except TooSlow as error:
+            return {"error": say(lang, "error.slow", seconds=round(error.seconds))} | refused
         except QueueFull:
             return {"error": say(lang, "error.queue")}
 
@@ -78,6 +81,8 @@ def work_events(
             return {"error": str(error)}
         except NoMemory:
             return {"error": say(state.lang, "error.memory")}
+        except TooSlow as error:
+            return {"error": say(state.lang, "error.slow", seconds=round(error.seconds))}
         except QueueFull:
             return {"error": say(state.lang, "error.queue")}
 

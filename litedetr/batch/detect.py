@@ -19,6 +19,7 @@ from litedetr.batch.resume import alone, begin, whole_lines
 from litedetr.image import PhotoError, photo_size, resized_size
 from litedetr.network import BATCH, Network, Prepared
 from litedetr.photos.process import PhotoLimits, PhotoProcess
+from litedetr.runtime import Exported
 
 PHOTO_ENDINGS = {
     ".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif", ".heic", ".heif",
@@ -99,7 +100,7 @@ def printable(text: str) -> str:
 
 
 def detect_many(
-    detector: Network,
+    detector: Network | Exported,
     files: Sequence[Path],
     out: Path,
     *,
@@ -132,7 +133,7 @@ def detect_many(
 
 
 def _detect_many(
-    detector: Network, files: Sequence[Path], out: Path, about: dict[str, Any], threshold: float | None, batch: int,
+    detector: Network | Exported, files: Sequence[Path], out: Path, about: dict[str, Any], threshold: float | None, batch: int,
     restart: bool, processes: Processes, report: Callable[[str], None],
 ) -> BulkReport:  # fmt: skip
     known = processes.from_first(lambda: _begin(out, about, restart, files))
@@ -242,7 +243,7 @@ def _write(lines: IO[str], done: list[Line]) -> None:
 
 
 def _canvases(
-    files: Sequence[Path], detector: Network, processes: Processes, readers: ThreadPoolExecutor
+    files: Sequence[Path], detector: Network | Exported, processes: Processes, readers: ThreadPoolExecutor
 ) -> list[tuple[int, int]]:
     """The size of each photo in the network, by its header; (0, 0) where it has none that can be read."""
     config = detector.config
@@ -267,7 +268,7 @@ def _batches(files: Sequence[Path], canvases: Sequence[tuple[int, int]], count: 
 
 
 def _results(
-    detector: Network, batches: Sequence[list[Path]], readers: ThreadPoolExecutor, threshold: float | None
+    detector: Network | Exported, batches: Sequence[list[Path]], readers: ThreadPoolExecutor, threshold: float | None
 ) -> Iterator[list[Line]]:
     """Every batch's lines; the next one is decoded meanwhile."""
     photos = PhotoProcess(LIMITS)

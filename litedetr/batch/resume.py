@@ -98,3 +98,12 @@ def fingerprint(detector: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def file_fingerprint(model: Path) -> str:
+    """Sixteen digits that change with an exported model's file, or with the weights beside it."""
+    digest = hashlib.sha256()
+    for file in (model, model.with_suffix(".bin")):
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

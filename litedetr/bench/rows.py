@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from litedetr.bench import guests as others
 from litedetr.bench import memory, ours, peers
 from litedetr.bench.core import LIMITS, CoreRow, core_ratios
 from litedetr.bench.machine import machine, software
@@ -31,6 +32,7 @@ class Plan:
         groups: names of `GROUPS`.
         sizes: (height, width) for attention and encoder; photo: for whole detectors; large_photo: for the peak of memory.
         lite, embedded: the detectors; rt_detr, d_fine: what they are compared with.
+        guests: models of other code bases, by name, and the sides of their photos.
         rounds: how often each contestant's turn comes; threads: of every contestant.
     """
 
@@ -42,6 +44,7 @@ class Plan:
     embedded: DetectorConfig = field(default_factory=lambda: preset("lite-dino-mobilenet"))
     rt_detr: Callable[[], nn.Module] = peers.rt_detr_r50
     d_fine: Callable[[], nn.Module] = peers.d_fine_n
+    guests: dict[str, tuple[Callable[[], nn.Module], int]] = field(default_factory=lambda: dict(others.MODELS))
     rounds: int = 5
     threads: int = 1
 
@@ -199,6 +202,22 @@ def embedded(plan: Plan) -> Iterator[Row]:
     yield from compare("embedded", plan.photo, EMBEDDED, contestants, plan)
 
 
+def guests(plan: Plan) -> Iterator[Row]:
+    """Whole models of transformers, with their attention on the kernels against as they are; asked for by name alone."""
+    for name, (make, side) in plan.guests.items():
+        pair = Pair(f"{name}, accelerated / as it is (eager PyTorch)", "accelerated", "eager")
+        yield from compare("guests", (side, side), (pair,), _both(make, _pixels((side, side))), plan)
+
+
+def _both(make: Callable[[], nn.Module], pixels: Tensor) -> Contestants:
+    """A model of transformers as it is, and the same one accelerated."""
+    try:
+        eager, accelerated = others.eager_and_accelerated(make(), {"pixel_values": pixels})
+    except Unavailable as error:
+        return {"accelerated": error, "eager": error}
+    return {"accelerated": _attempt(lambda: accelerated), "eager": _attempt(lambda: eager)}
+
+
 def compare(group: str, size: Size, pairs: Sequence[Pair], contestants: Contestants, plan: Plan) -> Iterator[Row]:
     """Times all contestants in turns; one row a pair."""
     missing = {name: str(run) for name, run in contestants.items() if isinstance(run, Unavailable)}
@@ -289,5 +308,6 @@ GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "embedded": embedded,
     "memory": peak_memory,
     "cuda": cuda,
+    "guests": guests,
 }
 """What can be asked for by name, in the table's order."""

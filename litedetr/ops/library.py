@@ -14,6 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from litedetr.shipped import shipped
+
 FLAGS = ("-std=c++17", "-O3", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-Wno-unknown-pragmas",
          "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
 THREADING = ("-fopenmp",)
@@ -34,12 +36,11 @@ class BuildError(RuntimeError):
 
 
 def source_folder() -> Path:
-    """The folder with the kernel's sources: `ext/` beside the package, or inside it where it was installed."""
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package.parent / "ext", package / "ext"):
-        if (folder / "attention.cpp").is_file():
-            return folder
-    raise BuildError(f"the kernel's source ext/attention.cpp is not beside {package}; run litedetr from its repository")
+    """The folder with the kernel's sources."""
+    folder = shipped("ext")
+    if (folder / "attention.cpp").is_file():
+        return folder
+    raise BuildError(f"the kernel's source attention.cpp is not in {folder}; install litedetr again, or run its repository")
 
 
 def cache_folder() -> Path:

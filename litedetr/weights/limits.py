@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from litedetr.config import DetectorConfig
-from litedetr.cost import gmacs
+from litedetr.cost import gmacs, level_shapes
+from litedetr.cost.memory import peak_bytes
 from litedetr.weights.errors import ANOTHER, Shaped, WeightsError, why
 
 Progress = Callable[[int, int], None]
@@ -23,7 +24,8 @@ class Limits:
 
     Attributes:
         file_bytes: of the weights file, and of its numbers in float32.
-        gmacs: of a photo of the largest size that the model takes.
+        gmacs: of a photo of the largest size that the model takes; a sampled point counts as the time that it takes.
+        memory_bytes: for such a photo, beyond the weights, by `litedetr.cost.memory`.
         cache: folder of such models, apart from huggingface_hub's own; None for that.
         cache_bytes: of all that lies in `cache`; at least twice `file_bytes`. The longest unused go when another one comes.
         advice: what the host may do, for the end of a refusal, e.g. ", or raise LITEDETR_LARGEST_MB".
@@ -31,6 +33,7 @@ class Limits:
 
     file_bytes: int = 1_000_000_000
     gmacs: float = 1000.0
+    memory_bytes: int = 3_000_000_000
     cache: Path | None = None
     cache_bytes: int = 5_000_000_000
     advice: str = ""
@@ -52,16 +55,38 @@ def check_size(size: int, stored: Iterable[Shaped], name: str, limits: Limits | 
         )
 
 
+MOST = {
+    "points": 16,
+    "heads": 32,
+    "decoder_layers": 24,
+    "encoder steps": 64,
+    "class scores of all layers": 2**26,
+}
+"""Of a model that is not trusted: several times what was ever published, and far below what a config may say."""
+SAMPLED = 12
+"""Multiply-adds that take as long as one channel of a sampled point, which lies anywhere in memory."""
+
+
 def check_work(config: DetectorConfig, name: str, limits: Limits | None) -> None:
-    """Refuse a model that would take too long over a photo, by its config alone.
+    """Refuse a model that would take too long over a photo or too much memory for it, by its config alone.
 
     Raises:
         WeightsError: says how much it may take.
     """
     if limits is None:
         return
+    asked = {
+        "points": config.points, "heads": config.heads, "decoder_layers": config.decoder_layers,
+        "encoder steps": len(config.encoder_schedule.steps()),
+        "class scores of all layers": config.queries * config.num_classes * (config.decoder_layers + 1),
+    }  # fmt: skip
+    for what, most in MOST.items():
+        if asked[what] > most:
+            raise WeightsError(f"expected a model of at most {most:,} {what}, got {asked[what]:,} in {name}. {ANOTHER}")
+    size = config.short_side, config.long_side
     try:
-        work = gmacs(config, (config.short_side, config.long_side)).total
+        work = gmacs(config, size).total + _sampling(config, size)
+        memory = peak_bytes(config, size)
     except (ValueError, RuntimeError, ZeroDivisionError) as error:
         raise WeightsError(
             f"expected a model that can be built in {name}, got one that cannot: {why(error)}. {ANOTHER}"
@@ -71,6 +96,19 @@ def check_work(config: DetectorConfig, name: str, limits: Limits | None) -> None
             f"expected a model of at most {limits.gmacs:,.0f} GMACs a photo, got {work:,.0f} in {name}: choose a smaller one"
             f"{limits.advice}."
         )
+    if memory > limits.memory_bytes:
+        raise WeightsError(
+            f"expected a model that needs at most {limits.memory_bytes / 1e6:,.0f} MB for a photo, got one that may need "
+            f"{memory / 1e6:,.0f} MB in {name}: choose a smaller one{limits.advice}."
+        )
+
+
+def _sampling(config: DetectorConfig, size: tuple[int, int]) -> float:
+    """GMACs that take as long as all sampled points of a photo."""
+    tokens = [height * width for height, width in level_shapes(config, size)]
+    asking = sum(sum(tokens[level] for level in step.query_levels) for step in config.encoder_schedule.steps())
+    queries = asking + config.decoder_layers * config.queries
+    return SAMPLED * queries * config.levels * config.points * config.width / 1e9
 
 
 def make_room(cache: Path, needed: int, limit: int, keep: str, begins: bool) -> bool:

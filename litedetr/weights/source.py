@@ -8,13 +8,14 @@ from pathlib import Path
 from torch import Tensor
 
 from litedetr.config import DetectorConfig, presets
+from litedetr.shipped import shipped
 from litedetr.weights import published
 from litedetr.weights.conversion.convert import convert_file
 from litedetr.weights.errors import WeightsError
 from litedetr.weights.folder import read, understand
 from litedetr.weights.limits import Limits, Progress
 
-EMBEDDED = Path(__file__).resolve().parents[2] / "assets" / "weights"
+EMBEDDED = shipped("assets/weights")
 
 
 def find(

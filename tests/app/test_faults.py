@@ -1,11 +1,13 @@
 """What goes wrong on a running page, over real HTTP: who is hit hears a sentence, and the next one is served as ever."""
 
 import asyncio
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from app.engine.time_limit import Deadline
 from app.i18n import say
 from tests.apart import run as run_apart
 from tests.app import live
@@ -105,6 +107,19 @@ def test_a_gpu_too_small_for_any_size(engine, url, monkeypatch):
     same = engine.run(PHOTO)
     np.testing.assert_allclose(run.detections.boxes, same.detections.boxes, atol=0.1)
     assert say("ko", "note.cpu") != say("en", "note.cpu")
+
+
+def test_a_run_that_takes_too_long_is_ended(engine, url, monkeypatch):
+    monkeypatch.setattr(engine.pace, "deadline", lambda gmacs: Deadline(0.2))
+    monkeypatch.setattr(engine.models, "trusts", lambda source: False)
+    monkeypatch.setattr("app.engine.models.admit", lambda source: None)
+    through = []
+    with (
+        hooked(engine.detector.decoder.layers[0], lambda _: time.sleep(0.3)),
+        hooked(engine.detector.decoder.layers[-1], through.append),
+    ):
+        assert run_apart(last_event(url, lang="ko"))["error"] == say("ko", "error.slow", seconds=0)
+    assert not through
 
 
 def test_too_little_memory_for_any_photo(engine, url):

@@ -129,3 +129,16 @@ def test_threads_are_put_back():
 def test_wrong_plans_are_refused(wrong):
     with pytest.raises(ValueError, match="expected"):
         tiny.plan(**wrong)
+
+
+def test_guests_are_compared_with_themselves():
+    (row,) = rows.guests(tiny.plan())
+    assert row.figure == "RT-DETR, accelerated / as it is (eager PyTorch)"
+    assert row.lowest <= row.value <= row.highest
+    assert row.size == "96x96"
+
+
+def test_guests_say_what_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    found = list(rows.guests(Plan()))
+    assert [row.note for row in found] == ["not measured: pip install -r requirements-bench.txt"] * 7

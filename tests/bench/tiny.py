@@ -16,11 +16,12 @@ def plan(**changes) -> Plan:
         "photo": (64, 96),
         "large_photo": (64, 96),
         "lite": replace(
-            preset("lite-dino-r50-h3l1-2x3", num_classes=5), backbone_width=8, short_side=64, long_side=96, select=8, **small
+            preset("lite-dino-r50-h3l1-2x3", num_classes=5), backbone_width=8, short_side=64, long_side=96, top_k=8, **small
         ),
-        "embedded": replace(preset("lite-dino-mobilenet", num_classes=5), select=8, **small),
+        "embedded": replace(preset("lite-dino-mobilenet", num_classes=5), top_k=8, **small),
         "rt_detr": rt_detr,
         "d_fine": d_fine,
+        "guests": {"RT-DETR": (rt_detr, 96)},
         "rounds": 1,
     }
     return Plan(**(chosen | changes))
