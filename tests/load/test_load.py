@@ -50,4 +50,4 @@ def test_nobody_loses_a_result_where_few_are_kept():
     assert sum(made.remade for made in visits) > 0
     for made in visits:
         assert wrong(engine, made, 160) == []
-        assert {answer["view"] for answer in made.answers} == set(NAMES)
+        assert {asked["state"]["view"] for asked in made.asked} == set(NAMES)
