@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("--threshold", type=float, help="lowest score to keep (default: the model's own)")
     detect.add_argument("--out", type=Path, help="write the lines to this file, in no order; a killed run given the same one "
                         "goes on, and torchrun may share the photos among processes")  # fmt: skip
+    detect.add_argument("--draw", type=Path, metavar="DIR", help="put the photos with their boxes there, as JPEG")
     detect.add_argument("--batch", type=int, default=8, help="photos of one size at once, with --out (default: 8)")
     detect.add_argument("--device", default="auto", help='"cpu", "cuda" or "auto"')
     detect.add_argument("--restart", action="store_true", help="drop what --out holds")
@@ -154,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--size", type=int, help="longer side in pixels (default: the model's own)")
     evaluate.add_argument("--limit", type=int, help="measure on the first N photos only")
     evaluate.add_argument("--json", action="store_true", help="print JSON, per-class AP included")
+    evaluate.add_argument("--charts", type=Path, metavar="DIR", help="put precision-recall.svg and confusion.svg there")
     evaluate.add_argument("--calibrate", action="store_true", help="rescale the model's class heads so that a score is the "
                           "share of detections that are right, write the threshold of best F1 into its config.json, and "
                           "reliability.svg beside it (the model must be a folder)")  # fmt: skip
@@ -198,6 +200,8 @@ def _detect(options: argparse.Namespace) -> int:
         check_threshold(options.threshold)
     if options.out is None:
         return _detect_to_screen(options)
+    if options.draw is not None:
+        raise ValueError("expected --draw or --out, got both: detect once for each")
     processes = join(options.device)
     try:
         if options.runtime:
@@ -221,6 +225,8 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
     from litedetr.batch.detect import line_of, photo_files, to_json
     from litedetr.batch.processes import choose_device
     from litedetr.detector import Detector
+    from litedetr.draw import drawn
+    from litedetr.image import open_photo
     from litedetr.runtime import Exported
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -230,10 +236,16 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
         detector = Exported(options.runtime)
     else:
         detector = Detector.from_pretrained(options.model).to(choose_device(options.device))
-    refused = False
+    refused, names = False, []
     for file in photo_files(options.photos):
         try:
-            found = detector.predict(file, options.threshold)
+            pixels = open_photo(file)
+            found = detector.predict(pixels, options.threshold)
+            if options.draw is not None:
+                options.draw.mkdir(parents=True, exist_ok=True)
+                names.append(file.name)  # photos of one name in several folders are numbered
+                number = f"-{names.count(file.name)}" if names.count(file.name) > 1 else ""
+                drawn(pixels, found).save(options.draw / f"{file.name}{number}.jpg", quality=92)
         except PhotoError as error:
             refused, found = True, error
         sys.stdout.write(to_json(line_of(file, found), sys.stdout.encoding or "utf-8"))
@@ -366,7 +378,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from litedetr.training.calibration import write_calibration
     from litedetr.training.classes import category_ids
     from litedetr.training.data import PhotoSet
-    from litedetr.training.evaluation import coco_paths, evaluate
+    from litedetr.training.evaluation import coco_paths, evaluate, write_charts
 
     if options.coco is not None:
         photos = PhotoSet(*coco_paths(options.coco, options.split), cache_bytes=0)
@@ -387,6 +399,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         leave()
     if processes.first:
         print(json.dumps(result.to_dict(), indent=2) if options.json else result.table())
+        if options.charts is not None:
+            write_charts(result, options.charts)
         if options.calibrate:
             write_calibration(Path(options.model), result.calibration)
     return 0

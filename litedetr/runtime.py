@@ -44,6 +44,7 @@ class Exported:
     Args:
         file: FILE.onnx for ONNX Runtime, FILE.xml for OpenVINO.
         threads: of the runtime; its own choice if None.
+        precision: "f32"; or "bf16", which OpenVINO has on some processors, with other detections (docs/export.md).
 
     Attributes:
         file: as given; config: of the detector.
@@ -53,14 +54,16 @@ class Exported:
         ValueError: another file, or the runtime is not installed.
     """
 
-    def __init__(self, file: str | Path, threads: int | None = None):
+    def __init__(self, file: str | Path, threads: int | None = None, precision: str = "f32"):
         self.file = file = Path(file)
         package = SUFFIXES.get(file.suffix)
         if package is None or not file.is_file():
             raise ValueError(f'expected a file that "python -m litedetr export" wrote (.onnx or .xml), got {str(file)!r}')
         if importlib.util.find_spec(package) is None:
             raise ValueError(f"expected the package {package} for {file.name}, which is not installed: pip install {package}")
-        self._session: Session = (_OnnxRuntime if package == "onnxruntime" else _OpenVino)(file, threads)
+        if precision not in ("f32", "bf16") or (precision == "bf16" and package == "onnxruntime"):
+            raise ValueError(f'expected the precision "f32", or "bf16" with OpenVINO, got {precision!r} for {file.name}')
+        self._session: Session = _OnnxRuntime(file, threads) if package == "onnxruntime" else _OpenVino(file, threads, precision)
         about = self._session.about
         if "config" not in about:
             raise ValueError(f'expected a model that "python -m litedetr export" wrote, got another one in {file.name}')
@@ -135,7 +138,7 @@ class _OnnxRuntime:
 
 
 class _OpenVino:
-    def __init__(self, file: Path, threads: int | None):
+    def __init__(self, file: Path, threads: int | None, precision: str):
         import openvino
 
         core = openvino.Core()
@@ -143,7 +146,7 @@ class _OpenVino:
         known = model.get_rt_info()
         self.about = {name: value.astype(str) for name, value in known[GROUP].items()} if GROUP in known else {}
         # Without the first it takes bfloat16 where the processor has it, and gives other detections.
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
         self._model = core.compile_model(model, "CPU", settings | ({"INFERENCE_NUM_THREADS": threads} if threads else {}))
         self._request = self._model.create_infer_request()
 

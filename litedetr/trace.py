@@ -182,7 +182,7 @@ class LightStep(StepOutline):
         return [self.reference_points] if written is None else [self.reference_points, written]
 
 
-@dataclass
+@dataclass(repr=False)
 class Trace:
     """Every encoder update and decoder layer of one photo.
 
@@ -261,6 +261,9 @@ class Trace:
 
     def __getstate__(self) -> dict:
         return dict(vars(self.whole()))
+
+    def __repr__(self) -> str:
+        return f"Trace({len(self.steps)} steps: {', '.join(step.name for step in self.steps)})"
 
     def _repr_html_(self) -> str:
         """What a notebook shows: a row for each step."""

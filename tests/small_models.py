@@ -46,13 +46,17 @@ KINDS = {
     "one-stage": {**_PLAIN, **_ONE_STAGE},
     "one-stage, boxes stay": {**_PLAIN, **_ONE_STAGE, "box_refine": False, "shared_heads": True},
 }
+FEW_SCALES = {
+    "one scale": {**_PLAIN, **_ONE_STAGE, "levels": 1, "schedule": "H1L0-(1+1)x2"},
+    "two scales": {"levels": 2, "schedule": "H1L1-(2+1)x1"},
+}
 
 
 @cache
 def small_detector(kind: str) -> Detector:
     """The model of a kind."""
     torch.manual_seed(5)
-    detector = Detector.from_preset("lite-dino-mobilenet", **{**_SMALL, **KINDS[kind]})
+    detector = Detector.from_preset("lite-dino-mobilenet", **{**_SMALL, **(KINDS | FEW_SCALES)[kind]})
     with torch.no_grad():
         for heads in (detector.heads.boxes, [getattr(detector.selection, "box_head", None)]):
             for head in filter(None, heads):

@@ -88,6 +88,20 @@ def test_eval(model, photo, tmp_path, capsys):
     )
 
 
+def test_photos_with_their_boxes(model, photo, tmp_path, capsys):
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    for name in ("a.png", "more/a.png"):
+        Image.fromarray(photo).save(tmp_path / "photos" / name)
+    command = ["detect", str(tmp_path / "photos"), "--model", str(model), "--threshold", "0.3", "--draw", str(tmp_path / "drawn")]
+    assert main(command) == 0
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["a.png-2.jpg", "a.png.jpg"]
+    picture = np.asarray(Image.open(tmp_path / "drawn" / "a.png.jpg")).astype(int)
+    assert picture.shape == photo.shape
+    assert (np.abs(picture - photo).max(2) > 60).mean() > 0.01  # boxes
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert main([*command, "--out", str(tmp_path / "found.jsonl")]) == 2
+
+
 def test_alone_it_helps(capsys):
     assert main([]) == 0
     assert "find objects in photos" in capsys.readouterr().out

@@ -1,7 +1,7 @@
 """Which models the page offers, which ones a visitor may have loaded, and the few that are in memory.
 
 Environment variables of the host:
-    LITEDETR_MODELS: more models for the page's list, "owner/name=A name,owner/other"; these and the list's are trusted.
+    LITEDETR_MODELS, LITEDETR_PUBLISHED: the page's list (`app.run.model_list`), whose models are trusted.
     LITEDETR_HUB: "off" takes away the box for any other model on the Hub.
     LITEDETR_OWNERS: "owner,other": the box takes models of these owners alone.
     LITEDETR_LARGEST_MB: of a model from the box, as a file and in memory (1000).
@@ -22,14 +22,16 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from app.engine.loading import Loading
-from app.run.model_list import offered
+from app.run.model_list import listed
 from app.run.state import HUB_ID
 from app.settings import number
 from litedetr import Detector
+from litedetr.config import preset
 from litedetr.guests.detector import GuestDetector
 from litedetr.guests.folder import load
 from litedetr.weights import Progress, WeightsError
-from litedetr.weights.limits import Limits
+from litedetr.weights.limits import Limits, check_work
+from litedetr.weights.published import catalogue
 
 IN_MEMORY = 2
 _NUMBERS = {"LARGEST_MB": 1000.0, "LARGEST_GMACS": 1000.0, "LARGEST_MEMORY_MB": 3000.0, "CACHE_MB": 5000.0}
@@ -126,7 +128,10 @@ class Models:
             self._make_room()
         # This machine's token opens only what the page offers.
         terms = {} if self.trusts(source) else {"token": False, "limits": limits()}
-        loaded = load(source, progress=progress, **terms)
+        known = listed().get(source)
+        if known is not None and known.source in catalogue():
+            check_work(preset(catalogue()[known.source].preset), known.name, limits())
+        loaded = load(source if known is None else known.source, progress=progress, **terms)
         # In bfloat16 outputs could not be rebuilt from the points to 1e-5.
         pair = loaded.optimize("float32"), loaded
         with self._lock:
@@ -136,7 +141,7 @@ class Models:
 
     def trusts(self, source: str) -> bool:
         """Whether the host chose this model; "" is the page's own."""
-        return source in ("", self.own) or source in (entry["id"] for entry in offered())
+        return source in ("", self.own) or source in listed()
 
     def _make_room(self) -> None:
         others = [source for source in self._loaded if source != self.own]

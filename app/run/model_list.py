@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +13,9 @@ from app.i18n import say
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
 from litedetr import DetectorConfig
+from litedetr.config import preset
 from litedetr.guests.detector import GuestConfig
+from litedetr.weights.published import Published, catalogue
 
 LIST = Path(__file__).with_suffix(".json")
 OWN = "own"
@@ -20,21 +24,68 @@ _FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-
 _BACKBONES = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50", "swin_tiny": "Swin-T"}
 
 
-def offered(extras: bool = True) -> list[dict[str, str]]:
-    """``{"id", "name"}`` of the models in model_list.json, then those of the environment variable LITEDETR_MODELS:
-    Hub ids divided by commas, each with ``=a name`` behind it or none.
+@dataclass(frozen=True)
+class Listed:
+    """A model of the page's list.
+
+    Attributes:
+        id: what a link calls it: a Hub id, "published/name" or "local/folder".
+        name: what the page calls it, "" for its id.
+        group: "published" by its authors, "guests" of other code bases, or named by the "host".
+        source: what `litedetr.Detector.from_pretrained` takes.
+    """
+
+    id: str
+    name: str
+    group: str
+    source: str
+
+
+def listed(extras: bool = True) -> dict[str, Listed]:
+    """The models that the page offers, by id: published ones, those of model_list.json, the host's own.
 
     Args:
         extras: those too that require a library which is no part of requirements.txt, where it is installed.
+
+    Environment variables of the host:
+        LITEDETR_PUBLISHED: "all", "none", or names of the catalogue of published weights, divided by commas.
+        LITEDETR_MODELS: more: Hub ids and folders of this machine divided by commas, each with ``=a name`` behind it or none.
     """
-    listed = json.loads(LIST.read_text(encoding="utf-8"))
-    there = [entry for entry in listed if "requires" not in entry or (extras and find_spec(entry["requires"]))]
-    entries = [{"id": entry["id"], "name": entry["name"]} for entry in there]
+    wanted = os.environ.get("LITEDETR_PUBLISHED", "all").strip()
+    names = catalogue() if wanted == "all" else [name.strip() for name in wanted.split(",") if name.strip() in catalogue()]
+    models = [_published(catalogue()[name]) for name in names]
+    for entry in json.loads(LIST.read_text(encoding="utf-8")):
+        if extras and find_spec(entry["requires"]):
+            models.append(Listed(entry["id"], entry["name"], "guests", entry["id"]))
     for text in os.environ.get("LITEDETR_MODELS", "").split(","):
-        name, _, title = (part.strip() for part in text.partition("="))
-        if HUB_ID.match(name):
-            entries.append({"id": name, "name": title})
-    return list({entry["id"]: entry for entry in entries}.values())
+        source, _, name = (part.strip() for part in text.partition("="))
+        if source and Path(source).is_dir():
+            folder = Path(source).resolve().name
+            models.append(Listed(f"local/{re.sub(r'[^A-Za-z0-9_.-]', '-', folder)}", name or folder, "host", source))
+        elif HUB_ID.match(source):
+            models.append(Listed(source, name, "host", source))
+    return {model.id: model for model in models}
+
+
+def offered() -> list[dict[str, str]]:
+    """The list for the browser: ``{"id", "name", "group"}``, in the order of their groups."""
+    models = sorted(listed().values(), key=lambda model: ("published", "guests", "host").index(model.group))
+    return [{"id": model.id, "name": model.name, "group": model.group} for model in models]
+
+
+def _published(entry: Published) -> Listed:
+    config = preset(entry.preset)
+    kinds = {"two-stage": config.family == "deformable_detr" and config.two_stage, "box refinement": _refined(config),
+             "one scale": config.levels == 1, "DC5": config.dilation}  # fmt: skip
+    kinds |= {entry.name.removeprefix(entry.preset).strip("-").replace("-", " "): entry.name != entry.preset}
+    words = "".join(f", {kind}" for kind, told in kinds.items() if told)
+    name = f"{describe(config)}{words} · AP {entry.ap} · {entry.megabytes} MB · {entry.gmacs:.0f} GMACs"
+    source = entry.repo or entry.name
+    return Listed(entry.repo or f"published/{entry.name}", name, "published", source)
+
+
+def _refined(config: DetectorConfig) -> bool:
+    return config.family == "deformable_detr" and config.box_refine and not config.two_stage
 
 
 def describe(config: DetectorConfig | GuestConfig) -> str:

@@ -1,15 +1,19 @@
-"""A run's result as files: COCO-format JSON, and the photo with its boxes as a PNG drawn here."""
+"""A run's result as files: COCO-format JSON, the photo with its boxes as a PNG drawn here, and a query's points as CSV."""
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from app.run.choice import choose
 from app.run.run import Run
-from app.server.lettering import Lettering, written
+from app.run.state import ViewState
 from app.theme import class_colour, ink_on
+from litedetr.draw import draw_boxes, scale_of
+from litedetr.lettering import written
 
 
 def coco_json(run: Run, threshold: float | None = None, classes: tuple[int, ...] = ()) -> str:
@@ -34,24 +38,29 @@ def png(run: Run, threshold: float | None = None, classes: tuple[int, ...] = ())
     """The photo as shown in the page with its boxes and labels."""
     picture = Image.open(io.BytesIO(run.picture)).convert("RGB")
     scale = picture.width / run.size[1]
-    draw = ImageDraw.Draw(picture)
-    side = max(picture.size)
-    line = max(2, round(side / 320))
-    size = max(12, round(side / 52))
-    found = run.detections
-    shown = run.shown(threshold, classes)
-    for index in reversed(shown):
-        colour = class_colour(int(found.labels[index]))
-        draw.rectangle([float(value) * scale for value in found.boxes[index]], outline=colour, width=line)
-    for index in reversed(shown):
-        colour = class_colour(int(found.labels[index]))
-        x, y = (float(value) * scale for value in found.boxes[index, :2])
-        name = written(found.names[index], f"class {found.labels[index]}", size)
-        text = Lettering(f"{name} {found.scores[index]:.2f}", size)
-        width, height = text.width + 2 * line, text.height
-        x, y = max(0.0, min(x, picture.width - width)), y - height if y >= height else y
-        draw.rectangle([x, y, x + width, y + height], fill=colour)
-        text.draw(picture, x + line, y, ink_on(colour))
+    line, size = scale_of(picture)
+    found = run.detections[run.shown(threshold, classes)]
+    names = [written(name, f"class {label}", size) for name, label in zip(found.names, found.labels, strict=True)]
+    texts = [f"{name} {score:.2f}" for name, score in zip(names, found.scores, strict=True)]
+    colours = [class_colour(int(label)) for label in found.labels]
+    draw_boxes(picture, (found.boxes * scale).tolist(), texts, colours, list(map(ink_on, colours)), line, size)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=False)
+    return buffer.getvalue()
+
+
+def points_csv(run: Run, state: ViewState) -> str:
+    """The sampling points of the chosen query in the chosen step, a line each: x and y in the photo's pixels, beyond its borders
+    too; the weights of a head sum to 1."""
+    chosen = choose(run, state)
+    places = run.to_photo(chosen.locations)  # (M, L, P, 2)
+    heads, levels, points = chosen.weights.shape
+    buffer = io.StringIO()
+    lines = csv.writer(buffer, lineterminator="\n")
+    lines.writerow(("step", "query", "head", "scale", "point", "x", "y", "weight"))
+    for head, level, point in ((h, level, p) for h in range(heads) for level in range(levels) for p in range(points)):
+        x, y = places[head, level, point]
+        weight = chosen.weights[head, level, point]
+        own = (chosen.step.name, chosen.query, head + 1, chosen.step.scales[level], point + 1)
+        lines.writerow((*own, f"{x:.2f}", f"{y:.2f}", f"{weight:.6f}"))
     return buffer.getvalue()

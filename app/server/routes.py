@@ -19,7 +19,7 @@ from app.engine.store import ExpiredRun, RunStore
 from app.figure import standalone
 from app.run.run import Run
 from app.run.state import ViewState
-from app.server.exports import coco_json, png
+from app.server.exports import coco_json, png, points_csv
 
 STAGE = Path(__file__).resolve().parents[1] / "stage"
 PLOTLY = f"lite/plotly-{plotly.__version__}.min.js"
@@ -67,6 +67,12 @@ def routes(store: RunStore) -> list[BaseRoute]:
         state = _state(request)
         return _download(png(run, state.threshold, state.classes), "image/png", f"{_plain(run.name)}.png")
 
+    def query_csv(request: Request) -> Response:
+        run = find(request)
+        if run is None:
+            return _gone()
+        return _download(points_csv(run, _state(request)), "text/csv; charset=utf-8", f"{_plain(run.name)}-points.csv")
+
     def figure_html(request: Request) -> Response:
         run = find(request)
         if run is None:
@@ -79,6 +85,7 @@ def routes(store: RunStore) -> list[BaseRoute]:
         Route("/lite/run/{run}/photo.jpg", picture),
         Route("/lite/run/{run}/detections.json", result_json),
         Route("/lite/run/{run}/detections.png", result_png),
+        Route("/lite/run/{run}/points.csv", query_csv),
         Route("/lite/run/{run}/figure.html", figure_html),
         Route("/lite/alive", _alive),
         _folder("/lite/stage", STAGE),

@@ -27,6 +27,7 @@ from litedetr.image import resize, resized_size
 from litedetr.training.augment import Sample
 from litedetr.training.calibration import Calibration, calibrate
 from litedetr.training.classes import category_ids
+from litedetr.training.confusion import confusion, confusion_svg, precision_svg
 from litedetr.training.data import DataError, PhotoSet, collate
 from litedetr.training.precision import autocast, normalise
 from litedetr.training.results import Found, ResultsFolder
@@ -42,9 +43,10 @@ FIGURES = (
 class Evaluation:
     """COCO's twelve figures (0..1; -1 where nothing of that kind exists) and two per class.
 
-    figures: by the names in `FIGURES`; per_class: class name -> {"AP": …, "AP50": …}; person_ap50: AP50 of the class
+    figures: by the names in `FIGURES`; per_class: class name -> {"AP": …, "AP50": …, "AR": …}; person_ap50: AP50 of the class
     called person, None without one; images: how many were measured; seconds: the detector's time; calibration: what the
-    scores mean; per_group: the classes' means over the file's supercategories, {} where it names none.
+    scores mean; per_group: the classes' means over the file's supercategories, {} where it names none; curves: overlap ->
+    precision at 101 recalls; confusion: class names, and `litedetr.training.confusion` at the threshold of best F1.
     """
 
     figures: dict[str, float]
@@ -54,6 +56,8 @@ class Evaluation:
     seconds: float
     calibration: Calibration | None = None
     per_group: dict[str, dict[str, float]] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    confusion: tuple[list[str], list[list[int]]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -63,6 +67,8 @@ class Evaluation:
             "images": self.images,
             "seconds": round(self.seconds, 2),
             "per_group": self.per_group,
+            "curves": self.curves,
+            "confusion": self.confusion,
             "calibration": None if self.calibration is None else asdict(self.calibration),
         }
 
@@ -78,6 +84,11 @@ class Evaluation:
         lines = [f"{name:10} {value:>5}" for name, value in shown.items()]
         lines += [f"{name:14} AP50 {100 * group['AP50']:5.1f}" for name, group in self.per_group.items()]
         lines += [] if self.calibration is None else [self.calibration.table()]
+        width = max([len(name) for name in self.per_class], default=0)
+        lines += [
+            f"{name:{width}}  AP {100 * row['AP']:5.1f}  AP50 {100 * row['AP50']:5.1f}  AR {100 * row['AR']:5.1f}"
+            for name, row in self.per_class.items()
+        ]
         return "\n".join([*lines, f"{self.images} pictures, {self.seconds:.0f} s"])
 
 
@@ -145,6 +156,15 @@ def evaluate(
     image_ids = [photos.photos[index].id for index in chosen]
     listed = [entry for image in image_ids for entry in everything[image]]
     return processes.from_first(lambda: measure(content, listed, image_ids, seconds))
+
+
+def write_charts(result: Evaluation, folder: Path) -> None:
+    """precision-recall.svg and confusion.svg."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "precision-recall.svg").write_text(precision_svg(result.curves), encoding="utf-8")
+    if result.confusion is not None:
+        names, counts = result.confusion
+        (folder / "confusion.svg").write_text(confusion_svg(np.array(counts), names), encoding="utf-8")
 
 
 def coco_paths(folder: Path | str, split: str = "val") -> tuple[Path, Path]:
@@ -256,15 +276,24 @@ def measure(content: dict[str, Any], results: list[dict[str, Any]], image_ids: S
     for k, category in enumerate(coco.params.catIds):
         every = precision[:, :, k, 0, -1]
         if (every > -1).any():
-            per_class[names[category]] = {"AP": float(every.mean()), "AP50": float(every[0].mean())}
+            recall = coco.eval["recall"][:, k, 0, -1]
+            per_class[names[category]] = {
+                "AP": float(every.mean()), "AP50": float(every[0].mean()), "AR": float(recall.mean()),
+            }  # fmt: skip
+    calibration = calibrate(content, results, image_ids)
+    known = (precision[0, :, :, 0, -1] > -1).any(0)  # classes of which there is an object
+    means = {index: precision[index][:, known, 0, -1].mean(1) for index in (0, 5, 8) if known.any()}
+    curves = {f"{0.5 + 0.05 * index:.2f}": values.round(4).tolist() for index, values in means.items()}
     return Evaluation(
         figures={name: float(value) for name, value in zip(FIGURES, coco.stats, strict=True)},
         per_class=per_class,
         person_ap50=per_class.get("person", {}).get("AP50"),
         images=len(image_ids),
         seconds=seconds,
-        calibration=calibrate(content, results, image_ids),
+        calibration=calibration,
         per_group=_groups(content, per_class),
+        curves=curves,
+        confusion=(list(names.values()), confusion(content, results, image_ids, calibration.threshold).tolist()),
     )
 
 

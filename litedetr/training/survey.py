@@ -7,8 +7,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from litedetr.draw import COLOURS, INKS, draw_boxes
+from litedetr.lettering import written
 from litedetr.training.annotations import few
 from litedetr.training.augment import AugmentSettings, Sample
 from litedetr.training.classes import same_names
@@ -16,11 +18,7 @@ from litedetr.training.data import BatchStream, PhotoSet
 
 SMALL, MEDIUM = 32**2, 96**2
 """COCO's areas, in square pixels, from which on an object is medium and large."""
-COLOURS = (
-    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167), (255, 255, 255),
-)  # fmt: skip
-"""Of classes, in turn: those of Okabe and Ito."""
-PICTURES = 16
+PICTURES, LETTERS = 16, 12
 CLASSES = 40
 """Rows of the table of classes, at most."""
 
@@ -108,14 +106,10 @@ def sheet(photos: PhotoSet, file: Path, settings: AugmentSettings, size: int = 3
 def _tile(sample: Sample, names: Sequence[str], size: int) -> np.ndarray:
     """A square with the picture in its middle, boxes and names over it."""
     picture = Image.fromarray(np.ascontiguousarray(sample.image))
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=12)
-    for box, label in zip(sample.boxes.tolist(), sample.labels.tolist(), strict=True):
-        colour = COLOURS[label % len(COLOURS)]
-        draw.rectangle(box, outline=colour, width=2)
-        name = names[label] if names[label].isascii() else f"class {label}"
-        left, top = max(box[0], 0), max(box[1] - 14, 0)
-        draw.rectangle(draw.textbbox((left, top), name, font=font), fill=(0, 0, 0))
-        draw.text((left, top), name, fill=colour, font=font)
+    labels = sample.labels.tolist()
+    texts = [written(names[label], f"class {label}", LETTERS) for label in labels]
+    colours, inks = ([of[label % len(of)] for label in labels] for of in (COLOURS, INKS))
+    draw_boxes(picture, sample.boxes.tolist(), texts, colours, inks, 2, LETTERS)
     height, width = sample.image.shape[:2]
     top, left = (size - height) // 2, (size - width) // 2
     border = (top, size - height - top, left, size - width - left)

@@ -1,7 +1,7 @@
 """What the authors published: a catalogue, and each checkpoint downloaded and converted once, into a cache.
 
-The cache is ``LITEDETR_CACHE``, else ``~/.cache/litedetr``. It keeps the converted form and the file's SHA-256; a file that has
-another one the next time is refused.
+The cache is ``LITEDETR_DOWNLOADS``, else ``~/.cache/litedetr/published``. It keeps the converted form and the SHA-256 of the
+file; one that has another the next time is refused.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Published:
         url: of the file; or repo: "owner/name" on the Hub, in transformers' format.
         bytes, sha256: of the file, None where nobody has checked.
         schedule, heads: what the file does not tell, None where it does.
-        ap: on COCO val2017, in the authors' words; authors, licence, source: whose it is, and the page that says so.
+        ap: on COCO val2017, in the authors' words; gmacs: of a photo of 800 x 1066; megabytes: once converted.
+        authors, licence, source: whose it is, and the page that says so.
         checked: whether somebody has run ``verify --published`` on it; note: what is to be known.
     """
 
@@ -53,6 +54,8 @@ class Published:
     schedule: str | None = None
     heads: int | None = None
     ap: float | None = None
+    gmacs: float | None = None
+    megabytes: int | None = None
     authors: str = ""
     licence: str = ""
     source: str = ""
@@ -87,7 +90,7 @@ def write_catalogue(entries: Iterable[Published], file: Path = CATALOGUE) -> Non
 
 def cache() -> Path:
     """The folder of what was downloaded and converted."""
-    return Path(os.environ.get("LITEDETR_CACHE") or "~/.cache/litedetr").expanduser()
+    return Path(os.environ.get("LITEDETR_DOWNLOADS") or "~/.cache/litedetr/published").expanduser()
 
 
 def is_address(source: str | Path) -> bool:

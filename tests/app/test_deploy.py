@@ -102,6 +102,17 @@ def test_packages_for_each_hardware():
         assert card.text.strip() == SpaceCard((ROOT / "README.md").read_text(encoding="utf-8")).text.strip()
 
 
+def test_a_space_that_starts_with_another_model(hub):
+    deploy(NAME, token=TOKEN, model="lite-dino-r50-h3l1-2x3")
+    assert hub.variables == {NAME: {"LITEDETR_MODEL": "lite-dino-r50-h3l1-2x3"}}
+    card = SpaceCard(hub.repos[NAME].files["README.md"].decode())
+    assert (card.data.startup_duration_timeout, card.data.get("preload_from_hub")) == ("1h", None)
+    for model, repo in (("me/mine", "me/mine"), ("deformable-detr-r50", "SenseTime/deformable-detr")):
+        card = SpaceCard(readme(model=model))
+        assert card.data.preload_from_hub == [f"{repo} config.json,model.safetensors"]
+    assert main([NAME, "--dry-run", "--model", "lite-dino-r60"]) == 1
+
+
 def test_what_the_hub_does_not_take(hub, capsys, tmp_path, monkeypatch):
     assert main(["no-owner", "--dry-run"]) == 1
     assert capsys.readouterr().err == "expected a Space's name like \"owner/name\", got 'no-owner': check the spelling.\n"

@@ -11,6 +11,8 @@ from tests.browser.driver import assert_shown, open_page, settle
 from tests.hub.conftest import point_at, read
 from tests.hub.server import Hub
 from tests.small_models import small
+from tests.weights.conftest import NAME as PUBLISHED
+from tests.weights.conftest import checkpoint, host, host_server, path  # noqa: F401  fixtures
 
 NAME = "owner/tiny"
 OTHERS = {
@@ -109,3 +111,17 @@ def test_every_view_shows_another_encoder_in_numbers(page, url, hub, name):
         assert (run.source, state.view) == (name, view)
         assert run.config.schedule == OTHERS[name]["schedule"]
         assert page.locator('[data-part="error"]').is_hidden()
+
+
+def test_the_authors_weights_one_click_away(page, url, host, path, checkpoint):  # noqa: F811
+    content = host.add(path, checkpoint, gate=threading.Event())
+    open_page(page, url)
+    page.click('[data-part="model-button"]')
+    assert "AP 50.4 · 191 MB · 152 GMACs" in page.inner_text(f'[data-model="published/{PUBLISHED}"]')
+    assert page.inner_text(".ld-choices-of") == "Published by their authors"
+    page.click(f'[data-model="published/{PUBLISHED}"]')
+    page.wait_for_function("document.querySelector('[data-part=status]').innerText.startsWith('Downloading')")
+    content.gate.set()
+    page.wait_for_function(f"liteDetr.info.source === 'published/{PUBLISHED}'", timeout=120_000)
+    shown(page)
+    assert f"model=published%2F{PUBLISHED}" in page.url

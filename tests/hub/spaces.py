@@ -8,7 +8,8 @@ from tests.hub.server import Hub
 
 
 class SpaceHub(Hub):
-    """`Hub` for Spaces; `made` holds the requests to make one, `hardware` what was asked for, by name.
+    """`Hub` for Spaces; `made` holds the requests to make one, `hardware` what was asked for,
+    and `variables` what was set, by name.
 
     Its routes for Spaces differ from those for models by a word in the path.
     """
@@ -17,6 +18,7 @@ class SpaceHub(Hub):
         super().__init__()
         self.made: list[dict] = []
         self.hardware: dict[str, str] = {}
+        self.variables: dict[str, dict[str, str]] = {}
         hub = self
 
         class Handler(self._server.RequestHandlerClass):
@@ -26,6 +28,11 @@ class SpaceHub(Hub):
 
             def do_POST(self) -> None:
                 self.path = self.path.replace("/api/spaces/", "/api/models/", 1)
+                if self.path.endswith("/variables"):
+                    given = json.loads(self.body())
+                    hub.variables["/".join(self.path.split("/")[3:5])] = {given["key"]: given["value"]}
+                    self.json({given["key"]: {"value": given["value"]}})
+                    return
                 if not self.path.endswith("/hardware"):
                     super().do_POST()
                     return

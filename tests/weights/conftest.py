@@ -25,7 +25,7 @@ def host(host_server, tmp_path, monkeypatch) -> Host:
     host_server.paths.clear()
     host_server.asked.clear()
     monkeypatch.setenv("LITEDETR_MIRROR", host_server.url)
-    monkeypatch.setenv("LITEDETR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LITEDETR_DOWNLOADS", str(tmp_path / "cache"))
     monkeypatch.setitem(catalogue(), NAME, replace(catalogue()[NAME], heads=4))  # as the small model has
     return host_server
 

@@ -13,6 +13,7 @@ from PIL import Image
 from litedetr import Detector
 from litedetr.cli import main
 from litedetr.config import preset, presets
+from litedetr.cost import gmacs, paper, parameters
 from litedetr.weights import WeightsError, verify
 from litedetr.weights.conversion.infer import _SCHEDULE_IN_NAME
 from litedetr.weights.published import catalogue, lookup, write_catalogue
@@ -37,6 +38,8 @@ def test_the_catalogue_agrees_with_the_presets(tmp_path):
         if found := _SCHEDULE_IN_NAME.search(entry.file):
             assert int(found[1]) == config.encoder_schedule.high
         assert 39 < entry.ap < 60
+        assert entry.gmacs == round(gmacs(config, paper.SIZE).total, 1)
+        assert entry.megabytes == round(4 * parameters(config) / 1e6)
         assert entry.licence in ("Apache-2.0", "MIT")
         assert entry.checked == (entry.sha256 is not None) or entry.repo
     write_catalogue(catalogue().values(), tmp_path / "again.json")

@@ -15,7 +15,10 @@ export function models(root, page) {
       make('b', id ? {} : { 'data-text': 'models.own' }, name || id),
       id && name ? make('span', {}, id) : null,
     );
-  part(root, 'model-list').replaceChildren(...[{ id: '' }, ...page.models].map(entry));
+  const heading = (group) => make('h3', { class: 'ld-choices-of', 'data-text': `models.${group}` });
+  const first = ({ group }, index) => group && group !== page.models[index - 1]?.group;
+  const entries = page.models.flatMap((model, index) => (first(model, index) ? [heading(model.group), entry(model)] : [entry(model)]));
+  part(root, 'model-list').replaceChildren(entry({ id: '' }), ...entries);
   part(root, 'model-button').addEventListener('click', () => {
     const now = page.state.model ?? '';
     for (const button of root.querySelectorAll('.ld-choice')) button.setAttribute('aria-pressed', String(button.dataset.model === now));

@@ -12,7 +12,7 @@ export class Remake {
         this.download(link);
       });
     }
-    this.html = part(root, 'take-dialog').querySelector('[data-file="html"]');
+    this.dialog = part(root, 'take-dialog');
   }
 
   // job: what made the run; its state is `page.state`. then: what follows when it is there.
@@ -59,7 +59,7 @@ export class Remake {
     const { page } = this;
     const { expired } = await page.ask('open_run', { run: page.info.run, state: { lang: page.state.lang } });
     const get = () => {
-      if (link === this.html) page.takeAway.linkHtml();
+      if (this.dialog.contains(link)) page.takeAway.linkFiles();
       make('a', { href: link.href, download: link.download }).click();
     };
     if (expired) await this.start(page.opened, get);

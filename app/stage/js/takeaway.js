@@ -21,15 +21,17 @@ export class TakeAway {
     part(this.root, 'take-link').textContent = page.link.of(state).href;
     part(this.root, 'take-private').hidden = !own;
     part(this.root, 'take-code').textContent = snippet(state, info);
-    this.linkHtml();
+    this.linkFiles();
     for (const button of this.root.querySelectorAll('[data-copy]')) button.textContent = page.say('take.copy');
     this.dialog.showModal();
   }
 
-  linkHtml() {
+  linkFiles() {
     const { state, info } = this.page;
-    const href = `lite/run/${info.run}/figure.html?${new URLSearchParams(state)}`;
-    Object.assign(this.root.querySelector('[data-file="html"]'), { href, download: `${this.name()}.html` });
+    for (const [kind, file] of [['html', 'figure.html'], ['csv', 'points.csv']]) {
+      const href = `lite/run/${info.run}/${file}?${new URLSearchParams(state)}`;
+      Object.assign(this.root.querySelector(`[data-file="${kind}"]`), { href, download: `${this.name()}.${kind}` });
+    }
   }
 
   name() {

@@ -4,23 +4,53 @@ import pytest
 
 from app.engine import models as models_module
 from app.engine.models import Models, hub_is_open, limits
+from app.i18n import say
 from app.run.model_list import describe, offered
 from app.run.state import HUB_ID, ViewState
 from app.server.events import run_events
 from litedetr.config import preset
 from litedetr.weights import WeightsError
+from litedetr.weights.published import catalogue
 from tests.apart import collected
 
 
-def test_the_list_and_the_environment(monkeypatch):
-    monkeypatch.delenv("LITEDETR_MODELS", raising=False)
-    listed = offered()
-    assert listed[0]["id"] == "SenseTime/deformable-detr-with-box-refine"
-    assert all(HUB_ID.match(entry["id"]) and entry["name"] for entry in listed)
-    monkeypatch.setenv("LITEDETR_MODELS", " me/mine = My model,me/other, not a name ,SenseTime/deformable-detr=Again")
-    more = offered()
-    assert more[len(listed) :] == [{"id": "me/mine", "name": "My model"}, {"id": "me/other", "name": ""}]
-    assert {"id": "SenseTime/deformable-detr", "name": "Again"} in more
+def test_the_list_and_the_environment(monkeypatch, tmp_path):
+    for name in ("LITEDETR_MODELS", "LITEDETR_PUBLISHED"):
+        monkeypatch.delenv(name, raising=False)
+    shown = offered()
+    assert {"id": "published/lite-dino-r50-h3l1-2x3", "group": "published",
+            "name": "Lite-DINO · ResNet-50 · H3L1-(2+1)x3 · AP 50.4 · 191 MB · 152 GMACs"} in shown  # fmt: skip
+    assert "SenseTime/deformable-detr-with-box-refine" in {entry["id"] for entry in shown}
+    assert all(HUB_ID.match(entry["id"]) for entry in shown)
+    assert len({entry["name"] for entry in shown}) == len(shown)
+    assert [entry["group"] for entry in shown].count("published") == len(catalogue())
+    (tmp_path / "my model").mkdir()
+    more = f" me/mine = My model,me/other, not a name ,SenseTime/deformable-detr=Again,{tmp_path}/my model"
+    monkeypatch.setenv("LITEDETR_MODELS", more)
+    assert [entry for entry in offered() if entry["group"] == "host"] == [
+        {"id": "SenseTime/deformable-detr", "name": "Again", "group": "host"},
+        {"id": "me/mine", "name": "My model", "group": "host"},
+        {"id": "me/other", "name": "", "group": "host"},
+        {"id": "local/my-model", "name": "my model", "group": "host"},
+    ]
+    assert str(tmp_path) not in str(offered()), "no visitor learns where the host's folders lie"
+    monkeypatch.setenv("LITEDETR_MODELS", "")
+    monkeypatch.setenv("LITEDETR_PUBLISHED", "none")
+    assert "published" not in {entry["group"] for entry in offered()}
+    monkeypatch.setenv("LITEDETR_PUBLISHED", "dino-r50, h-detr-r50, another")
+    assert [entry["id"] for entry in offered()][:2] == ["published/dino-r50", "published/h-detr-r50"]
+    assert {entry["group"] for entry in offered()[2:]} <= {"guests"}
+
+
+def test_the_list_is_loaded_by_name_within_the_limits_of_work(loads, monkeypatch, tmp_path):
+    monkeypatch.setenv("LITEDETR_MODELS", str(tmp_path))
+    models = Models("embedded")
+    models.get("published/dino-r50")
+    models.get(f"local/{tmp_path.name}")
+    assert loads == [("dino-r50", None), (str(tmp_path), None)]
+    monkeypatch.setenv("LITEDETR_LARGEST_GMACS", "200")
+    with pytest.raises(WeightsError, match=r"^expected a model of at most 200 GMACs a photo, got "):
+        models.get("published/h-detr-r50")
 
 
 def test_names():
@@ -95,6 +125,11 @@ def test_a_link_holds_the_model():
     assert state.to_query() == {"model": "owner/some-model_v1.2"}
     for junk in ("x", "../x", "a/b/c", "a/b\n", "é/x", ""):
         assert ViewState.from_query({"model": junk}).model == ""
+
+
+def test_where_the_page_ends_jobs_end_with_a_sentence(engine, monkeypatch):
+    monkeypatch.setattr(engine.jobs, "closed", True)
+    assert collected(run_events(engine, None, "cat", "ko", ""))[-1] == {"error": say("ko", "error.closing")}
 
 
 def test_the_own_model_takes_over(engine, monkeypatch):

@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 
@@ -5,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.server import lettering
-from app.server.exports import coco_json, png
-from app.server.lettering import Lettering, font_files, runs, written
+from app.run.choice import choose
+from app.run.state import ViewState
+from app.server.exports import coco_json, png, points_csv
 from app.theme import class_colour
+from litedetr import lettering
+from litedetr.lettering import Lettering, font_files, runs, written
 
 
 def test_json_is_coco(run):
@@ -29,6 +32,19 @@ def test_png_has_the_boxes(run):
     colours = {tuple(pixel) for pixel in picture.reshape(-1, 3).tolist()}
     best = class_colour(int(run.detections.labels[0]))
     assert tuple(int(best[start : start + 2], 16) for start in (1, 3, 5)) in colours
+
+
+def test_csv_lists_a_querys_points(run):
+    state = ViewState(step="decoder 2")
+    chosen = choose(run, state)
+    lines = list(csv.DictReader(io.StringIO(points_csv(run, state))))
+    assert len(lines) == chosen.weights.size
+    assert {line["step"] for line in lines} == {"decoder 2"}
+    assert [line["scale"] for line in lines if line["head"] == "1"][:: chosen.weights.shape[2]] == list(chosen.step.scales)
+    first = sum(float(line["weight"]) for line in lines if line["head"] == "1")
+    assert first == pytest.approx(1, abs=1e-4)
+    sixth = run.to_photo(chosen.locations).reshape(-1, 2)[5]
+    np.testing.assert_allclose([float(lines[5][axis]) for axis in "xy"], sixth, atol=0.01)
 
 
 def ink(text: str) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 from app.run.run import Run
 from litedetr.cost import gmacs
 from tests.pictures import scene
-from tests.small_models import KINDS, small_detector, small_result
+from tests.small_models import FEW_SCALES, KINDS, small_detector, small_result
 
 
 @cache
@@ -20,7 +20,7 @@ def small_run(kind: str) -> Run:
     buffer = io.BytesIO()
     photo.save(buffer, "JPEG")
     return Run(
-        id=f"small-{list(KINDS).index(kind)}",
+        id=f"small-{list(KINDS | FEW_SCALES).index(kind)}",
         name="scene.png",
         model=kind,
         picture=buffer.getvalue(),
