@@ -4,7 +4,7 @@ import logging
 import threading
 
 from app.engine.engine import Engine
-from app.ui import build, launch_options
+from app.ui import build, serve
 
 logging.basicConfig(level=logging.INFO)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines would name every address that the page asks
@@ -13,4 +13,4 @@ demo = build(engine)
 
 if __name__ == "__main__":
     threading.Thread(target=engine.warm_up, daemon=True).start()
-    demo.launch(**launch_options(engine))
+    serve(demo, engine)
