@@ -5,7 +5,7 @@ import logging
 import threading
 
 from app.engine.engine import Engine
-from app.ui import build, launch_options
+from app.ui import build, serve
 
 logging.basicConfig(level=logging.INFO)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # its lines would name every address that the page asks
@@ -21,4 +21,4 @@ if __name__ == "__main__":
     parser.add_argument("--share", action="store_true", help="also a public link for a week, through Gradio's servers")
     given = parser.parse_args()
     threading.Thread(target=engine.warm_up, daemon=True).start()
-    demo.launch(server_name=given.host, server_port=given.port, share=given.share or None, **launch_options(engine))
+    serve(demo, engine, server_name=given.host, server_port=given.port, share=given.share or None)

@@ -7,8 +7,10 @@ import os
 import tempfile
 from pathlib import Path
 
-UPLOADS = Path(tempfile.gettempdir()) / f"litedetr-uploads-{os.getuid() if hasattr(os, 'getuid') else 'all'}"
-"""Where visitors' photos lie while they are needed (app/server/uploads.py), unless GRADIO_TEMP_DIR names another folder."""
+ALL_UPLOADS = Path(tempfile.gettempdir()) / f"litedetr-uploads-{os.getuid() if hasattr(os, 'getuid') else 'all'}"
+UPLOADS = ALL_UPLOADS / str(os.getpid())
+"""Where visitors' photos lie while they are needed (app/server/uploads.py), unless GRADIO_TEMP_DIR names another folder. Each
+process has one, so that the next start knows what an earlier one left behind."""
 
 os.environ.setdefault("GRADIO_TEMP_DIR", str(UPLOADS))
 if os.environ.get("SPACE_ID"):  # the proxy of Spaces says for whom it asks; read by uvicorn

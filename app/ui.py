@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,7 +20,7 @@ from app.server.events import run_events, work_events
 from app.server.guard import MAX_FILE, Page, client_of, guards
 from app.server.lookups import Lookups
 from app.server.routes import routes
-from app.server.uploads import photo_box
+from app.server.uploads import forget_photos, photo_box
 from app.stage import HEAD, stage
 from app.views import VIEWS
 from litedetr.processors import granted
@@ -34,12 +36,13 @@ def build(engine: Engine) -> gr.Blocks:
 
     # More at once would only take the interpreter from each other, and from the server.
     few = anyio.CapacityLimiter(granted())
+    one = anyio.CapacityLimiter(1)  # for runs whose figures take long: their visitors wait for each other, not others for them
 
     async def open_run(request: Any) -> dict[str, Any]:
-        return await anyio.to_thread.run_sync(lookups.open, request, limiter=few)
+        return await anyio.to_thread.run_sync(lookups.open, request, limiter=one if lookups.heavy(request) else few)
 
     async def look(request: Any) -> dict[str, Any]:
-        return await anyio.to_thread.run_sync(lookups.look, request, limiter=few)
+        return await anyio.to_thread.run_sync(lookups.look, request, limiter=one if lookups.heavy(request) else few)
 
     def cancel(request: Any) -> dict[str, Any]:
         """Cancel a visitor's jobs up to ``ticket``."""
@@ -89,6 +92,26 @@ def build(engine: Engine) -> gr.Blocks:
         )
         add_endpoints(engine, **_ENDPOINTS)
     return page.queue(max_size=128)
+
+
+def serve(page: gr.Blocks, engine: Engine, **where: Any) -> None:
+    """Start the page, until the process is told to end: jobs end with a sentence then, and photos go.
+
+    Args:
+        where: Gradio's ``server_name``, ``server_port``, ``share``.
+    """
+
+    def end(*_: Any) -> None:
+        engine.jobs.closed = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        page.launch(**where, **launch_options(engine))
+    finally:
+        forget_photos()
+        if engine.jobs.closed:
+            os._exit(0)  # whatever still computes in a thread is nobody's any more
 
 
 SESSIONS = 100

@@ -35,6 +35,8 @@ class Jobs:
     def __init__(self) -> None:
         self._cancelled: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
+        self.closed = False
+        """Whether the page ends: all jobs do then, with a sentence."""
 
     def cancel(self, visitor: Any, ticket: Any) -> None:
         """End a visitor's jobs up to this ticket, running or waiting; anything strange is ignored."""
@@ -52,7 +54,12 @@ class Jobs:
             return isinstance(visitor, str) and isinstance(ticket, int) and ticket <= self._cancelled.get(visitor, -1)
 
 
-async def follow(act: Callable[[Report], Event], cancelled: Callable[[], bool], sorry: str) -> AsyncIterator[Event]:
+async def follow(
+    act: Callable[[Report], Event],
+    cancelled: Callable[[], bool],
+    sorry: str,
+    end: Callable[[], Event] = lambda: {"cancelled": True},
+) -> AsyncIterator[Event]:
     """Do something in a thread and give its events as they come. Waiting for them keeps no thread of the server.
 
     The last event is given again every `BEAT` seconds: a server notices only then that its reader has left.
@@ -62,9 +69,10 @@ async def follow(act: Callable[[Report], Event], cancelled: Callable[[], bool], 
             `Cancelled` where nobody waits any more.
         cancelled: whether the job was cancelled.
         sorry: the sentence for a failure that nobody foresaw.
+        end: the last event of a job that was cancelled.
 
     Yields:
-        What `act` reported, without what became old before anybody read it; at the end what it gave, ``{"cancelled": True}``, or
+        What `act` reported, without what became old before anybody read it; at the end what it gave, what `end` gives, or
         ``{"error": sorry}``.
     """
     loop, events = asyncio.get_running_loop(), asyncio.Queue[tuple[Event, bool]]()
@@ -85,7 +93,7 @@ async def follow(act: Callable[[Report], Event], cancelled: Callable[[], bool], 
                 raise Cancelled
             last = act(report)
         except Cancelled:
-            last = {"cancelled": True}
+            last = end()
         except BaseException:  # whatever ends this thread, its reader must know of it
             log.exception("A job failed")
             last = {"error": sorry}

@@ -15,8 +15,8 @@ from typing import Any
 import gradio as gr
 
 from app.engine.store import RunStore
-from app.server.uploads import own_folder
-from app.settings import UPLOADS, number
+from app.server.uploads import forget_photos, forget_the_dead, keeps_photos, own_folder
+from app.settings import ALL_UPLOADS, UPLOADS, number
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,15 @@ def trim_uploads(uploads: set[str], limit: int = UPLOADS_BYTES) -> None:
         held -= size
 
 
+def make_room(uploads: set[str] | None = None) -> None:
+    """Keep the bound on the disk: of all that lies in the page's own folder, whether its upload came to an end or not;
+    elsewhere of these uploads."""
+    names = set(uploads or ())
+    if keeps_photos():
+        names |= {str(path) for path in UPLOADS.rglob("*") if path.is_file()}
+    trim_uploads(names)
+
+
 def sweep(folder: Path, age: float) -> None:
     """Delete the files in a folder that are older than `age` seconds, and then the folders that this leaves empty.
 
@@ -64,8 +73,8 @@ def clean_up(store: RunStore, files: list[set[str]]) -> None:
     Args:
         files: what Gradio knows of: those uploaded, then those of each component.
     """
-    trim_uploads(files[0])
-    if os.environ["GRADIO_TEMP_DIR"] == str(UPLOADS):  # another folder may hold what is not the page's
+    make_room(files[0])
+    if keeps_photos():
         sweep(UPLOADS, store.keep)
     for names in files:
         names -= {name for name in list(names) if not os.path.exists(name)}
@@ -85,11 +94,15 @@ def cleanup(store: RunStore) -> Callable[[Any], AbstractAsyncContextManager]:
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
+        if keeps_photos():
+            own_folder(ALL_UPLOADS)
+            forget_the_dead()
         own_folder(Path(os.environ["GRADIO_TEMP_DIR"]))
         task = asyncio.create_task(rounds(app.get_blocks()))
         try:
             yield
         finally:
             task.cancel()
+            forget_photos()
 
     return lifespan

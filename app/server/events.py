@@ -60,7 +60,7 @@ def run_events(
         except QueueFull:
             return {"error": say(lang, "error.queue")}
 
-    return follow(act, cancelled, say(lang, "error.inside"))
+    return _follow(engine, act, cancelled, lang)
 
 
 def work_events(
@@ -86,4 +86,14 @@ def work_events(
         except QueueFull:
             return {"error": say(state.lang, "error.queue")}
 
-    return follow(act, cancelled, say(state.lang, "error.inside"))
+    return _follow(engine, act, cancelled, state.lang)
+
+
+def _follow(engine: Engine, act: Callable[[Report], Event], cancelled: Callable[[], bool], lang: str) -> AsyncIterator[Event]:
+    """The job's events; where the page ends, its own end with a sentence."""
+    jobs = engine.jobs
+
+    def end() -> Event:
+        return {"error": say(lang, "error.closing")} if jobs.closed else {"cancelled": True}
+
+    return follow(act, lambda: jobs.closed or cancelled(), say(lang, "error.inside"), end)

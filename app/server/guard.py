@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
 from typing import Any
 
 import gradio as gr
 from gradio.route_utils import FnIndexInferError
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.engine.queue import Client
+from app.server.cleanup import make_room
 
 log = logging.getLogger(__name__)
+
+HOSTS = [host.strip() for host in os.environ.get("LITEDETR_HOSTS", "").split(",") if host.strip()]
+"""The names that this page answers to, like "page.example.org" or "*.hf.space"; any where none is given."""
 
 MAX_FILE = 20 * 1024**2
 """Bytes of a photo."""
 MAX_BODY = 1024**2
 """Bytes of any other request."""
 _DRAINED = 4 * MAX_FILE
+LONGEST_NAME = 255
+"""Bytes between two strokes of an address; no file system has longer names."""
 _ARGUMENTS = (
     "Expected the arguments that this endpoint names, and as the photo a file that was uploaded here before, got something else: "
     "/gradio_api/info tells them."
@@ -57,7 +66,12 @@ class Bodies:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if max(map(len, scope["path"].encode().split(b"/"))) > LONGEST_NAME:
+            await JSONResponse({"detail": "There is nothing of so long a name."}, 404)(scope, receive, send)
+            return
         limit, come, too_large, begun = _limit(scope["path"]), 0, False, False
+        if scope["path"].rstrip("/").endswith("/upload"):
+            await asyncio.to_thread(make_room)
 
         async def counted() -> Message:
             nonlocal come, too_large
@@ -77,6 +91,10 @@ class Bodies:
         if _declared(scope) <= limit:
             try:
                 await self.app(scope, counted, answer)
+            except ClientDisconnect:
+                if not too_large:
+                    log.info("An upload broke off")
+                    return
             except Exception:
                 if not too_large:
                     raise
@@ -125,4 +143,7 @@ async def _inside(request: Request, error: Exception) -> JSONResponse:
 
 def guards() -> dict[str, Any]:
     """For the web server that Gradio starts."""
-    return {"middleware": [Middleware(Bodies)], "exception_handlers": {FnIndexInferError: _unknown, Exception: _inside}}
+    middleware = [Middleware(Bodies)]
+    if HOSTS:
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False))
+    return {"middleware": middleware, "exception_handlers": {FnIndexInferError: _unknown, Exception: _inside}}

@@ -21,6 +21,8 @@ from app.views import VIEWS, view_of
 log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
+HEAVY = 400
+"""Detections of a run whose figures take long."""
 
 
 class Lookups:
@@ -28,6 +30,13 @@ class Lookups:
 
     def __init__(self, store: RunStore):
         self.store = store
+
+    def heavy(self, request: Any) -> bool:
+        """Whether looks into this run take long, because its model keeps more detections than any that was published."""
+        try:
+            return len(self.store.get(request.get("run") if isinstance(request, dict) else None).detections) > HEAVY
+        except ExpiredRun:
+            return False
 
     def open(self, request: Any) -> Answer:
         """Everything about a run that no selection changes. Request: ``run``, ``lang``."""

@@ -1,13 +1,18 @@
-"""Visitors' photos on the disk: where they lie, and how a function of the page gets one."""
+"""Visitors' photos on the disk: where they lie, how a function of the page gets one, and that nothing of them stays behind."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio import route_utils
+from starlette.datastructures import FormData, UploadFile
+
+from app.settings import ALL_UPLOADS, UPLOADS
 
 ARRIVAL = 3.0
 """Seconds that an uploaded photo may take to its place."""
@@ -27,6 +32,60 @@ def arrived(path: str) -> str:
     while not os.path.exists(path) and time.monotonic() < until:
         time.sleep(0.02)
     return path
+
+
+class UploadParser(route_utils.GradioMultiPartParser):
+    """Gradio's, without what it leaves on the disk: of an upload that breaks off or is too large, and of files that are called
+    otherwise than the page calls them."""
+
+    async def parse(self) -> FormData:
+        kept: set[str] = set()
+        try:
+            form = await super().parse()
+            kept = {value.file.name for key, value in form.multi_items() if key == "files" and isinstance(value, UploadFile)}
+            return form
+        finally:
+            for file in self._files_to_close_on_error:
+                if file.name not in kept:
+                    file.close()
+                    Path(file.name).unlink(missing_ok=True)
+
+
+route_utils.GradioMultiPartParser = UploadParser  # where Gradio's upload route looks for it
+
+
+def keeps_photos() -> bool:
+    """Whether photos lie in the page's own folder: another one may hold what is not the page's."""
+    return os.environ["GRADIO_TEMP_DIR"] == str(UPLOADS)
+
+
+def forget_photos() -> None:
+    """Delete all of this process' photos."""
+    if keeps_photos():
+        shutil.rmtree(UPLOADS, ignore_errors=True)
+
+
+def forget_the_dead() -> None:
+    """Delete the photos of processes that were killed, and those of one that had this one's number."""
+    for folder in ALL_UPLOADS.iterdir():
+        if folder.name == str(os.getpid()) or not _lives(folder.name):
+            if folder.is_dir() and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                folder.unlink(missing_ok=True)
+
+
+def _lives(number: str) -> bool:
+    """Whether there is a process of this number."""
+    if not number.isdigit():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def own_folder(folder: Path) -> None:

@@ -57,6 +57,9 @@ def test_the_space_starts_alone_and_offline_and_forgets_photos(tmp_path):
         with pytest.raises(urllib.error.HTTPError):
             server.get(f"/gradio_api/file={path}")
         assert server.outside() == []
+        server.upload(tmp_path / NAME)
+        assert server.uploads()
+    assert server.uploads() == []  # it was told to end
     log = server.log()
     assert "nobody-may-read" not in log
     assert str(tmp_path) not in log

@@ -122,16 +122,17 @@ def test_an_absurd_config_is_refused_before_memory_is_spent(hub, files, field):
     [
         ({"short_side": 8000, "long_side": 8000, "encoder_ffn": 30_000}, "largest tensor has at most"),
         ({"short_side": 3200, "long_side": 3200}, "at most 20 GMACs a photo, got "),
+        ({"queries": 10_000}, "at most 3,000 queries, got 10,000"),
         ({"points": 64}, "at most 16 points, got 64"),
         ({"decoder_layers": 60}, "at most 24 decoder_layers, got 60"),
         ({"schedule": "H3L1-(99+1)x1"}, "at most 64 encoder steps, got 99"),
         (
-            {"family": "deformable_detr", "two_stage": False, "learned_content": False, "queries": 5000, "num_classes": 50_000,
+            {"family": "deformable_detr", "two_stage": False, "learned_content": False, "queries": 3000, "num_classes": 50_000,
              "class_names": [], "category_ids": [], "short_side": 32, "long_side": 32},
             "class scores of all layers, got ",
         ),
         (
-            {"family": "deformable_detr", "two_stage": False, "learned_content": False, "queries": 6000, "heads": 32},
+            {"family": "deformable_detr", "two_stage": False, "learned_content": False, "queries": 3000, "heads": 32},
             "needs at most 1,000 MB for a photo, got one that may need ",
         ),
         ({"width": 33, "heads": 3}, "expected a model that can be built in owner/tiny, got one that cannot"),

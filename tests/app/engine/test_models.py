@@ -4,6 +4,7 @@ import pytest
 
 from app.engine import models as models_module
 from app.engine.models import Models, hub_is_open, limits
+from app.i18n import say
 from app.run.model_list import describe, offered
 from app.run.state import HUB_ID, ViewState
 from app.server.events import run_events
@@ -124,6 +125,11 @@ def test_a_link_holds_the_model():
     assert state.to_query() == {"model": "owner/some-model_v1.2"}
     for junk in ("x", "../x", "a/b/c", "a/b\n", "é/x", ""):
         assert ViewState.from_query({"model": junk}).model == ""
+
+
+def test_where_the_page_ends_jobs_end_with_a_sentence(engine, monkeypatch):
+    monkeypatch.setattr(engine.jobs, "closed", True)
+    assert collected(run_events(engine, None, "cat", "ko", ""))[-1] == {"error": say("ko", "error.closing")}
 
 
 def test_the_own_model_takes_over(engine, monkeypatch):
