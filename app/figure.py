@@ -101,7 +101,7 @@ def standalone(run: Run, state: ViewState) -> str:
         model=escape(f"Lite DETR, live · {run.source or run.model}"),
         first=f'<div class="figure" style="{heights[0]}"></div>',
         caption=_paragraphs([summary.get("caption")], "caption")
-        + _paragraphs([*summary.get("notes", ()), *summary.get("about", ())], "note"),
+        + _paragraphs([summary.get("answer", {}).get("text"), *summary.get("notes", ()), *summary.get("about", ())], "note"),
         facts="".join(f"<dt>{escape(str(label))}</dt><dd>{escape(str(text))}</dd>" for label, text in summary.get("facts", ())),
         others="".join(f'<div class="figure" style="height:{height}"></div>' for height in heights[1:]),
         table=_table(summary.get("table")),
@@ -170,6 +170,10 @@ def _height(drawing: Drawing, run: Run) -> str:
 
 def _paragraphs(texts: Sequence[str | None], kind: str) -> str:
     return "".join(f'<p class="{kind}">{escape(text)}</p>' for text in texts if text)
+
+
+def _answer(summary: dict[str, Any]) -> str | None:
+    return f"{summary['answer']['title']}: {summary['answer']['text']}" if "answer" in summary else None
 
 
 def _table(table: dict[str, Any] | None) -> str:

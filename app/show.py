@@ -1,8 +1,8 @@
 """The page's figures of somebody's own model, for notebooks:
 
-    with litedetr.watch(model) as trace:
-        model(**inputs)
-    show(trace, photo, view="points", query=0, step="decoder 3")
+with litedetr.watch(model) as trace:
+    model(**inputs)
+show(trace, photo, view="points", query=0, step="decoder 3")
 """
 
 from __future__ import annotations

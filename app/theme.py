@@ -10,20 +10,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Scale:
-    """How a scale looks: its colour, and a second mark beside it: Plotly's name, and the same as a path in a box of 14 x 14."""
+    """How a scale looks: its colour, and a second mark beside it: Plotly's name, a path in a box of 14 x 14, a letter."""
 
     colour: str
     symbol: str
     path: str
+    glyph: str
 
 
 SCALES = (
-    Scale("#d55e00", "hexagon", "M4 1.5h6L13 7l-3 5.5H4L1 7z"),
-    Scale("#f0e442", "square", "M2 2h10v10H2z"),
-    Scale("#56b4e9", "diamond", "M7 .5 13.5 7 7 13.5.5 7z"),
-    Scale("#cc79a7", "circle", "M7 1.5a5.5 5.5 0 1 1 0 11 5.5 5.5 0 1 1 0-11z"),
-    Scale("#009e73", "triangle-up", "M7 1.5 13 12.5H1z"),
-    Scale("#0072b2", "star", "M7 .8 8.9 5l4.6.5L10 8.6l1 4.6-4-2.4-4 2.4 1-4.6L.5 5.5 5.1 5z"),
+    Scale("#d55e00", "hexagon", "M4 1.5h6L13 7l-3 5.5H4L1 7z", "⬢"),
+    Scale("#f0e442", "square", "M2 2h10v10H2z", "■"),
+    Scale("#56b4e9", "diamond", "M7 .5 13.5 7 7 13.5.5 7z", "◆"),
+    Scale("#cc79a7", "circle", "M7 1.5a5.5 5.5 0 1 1 0 11 5.5 5.5 0 1 1 0-11z", "●"),
+    Scale("#009e73", "triangle-up", "M7 1.5 13 12.5H1z", "▲"),
+    Scale("#0072b2", "star", "M7 .8 8.9 5l4.6.5L10 8.6l1 4.6-4-2.4-4 2.4 1-4.6L.5 5.5 5.1 5z", "★"),
 )
 """S1, S2, …: from Okabe and Ito's palette, told apart with any kind of colour vision."""
 _GOLDEN_ANGLE = 0.61803398875

@@ -94,8 +94,12 @@ def build(engine: Engine) -> gr.Blocks:
     return page.queue(max_size=128)
 
 
-def serve(page: gr.Blocks, engine: Engine) -> None:
-    """Start the page, until the process is told to end: jobs end with a sentence then, and photos go."""
+def serve(page: gr.Blocks, engine: Engine, **where: Any) -> None:
+    """Start the page, until the process is told to end: jobs end with a sentence then, and photos go.
+
+    Args:
+        where: Gradio's ``server_name``, ``server_port``, ``share``.
+    """
 
     def end(*_: Any) -> None:
         engine.jobs.closed = True
@@ -103,7 +107,7 @@ def serve(page: gr.Blocks, engine: Engine) -> None:
 
     signal.signal(signal.SIGTERM, end)
     try:
-        page.launch(**launch_options(engine))
+        page.launch(**where, **launch_options(engine))
     finally:
         forget_photos()
         if engine.jobs.closed:

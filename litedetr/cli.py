@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", type=Path, required=True, help=DATA)
     train.add_argument("--out", type=Path, required=True, help="folder for checkpoints, the log and the weights")
     train.add_argument("--from", dest="start", help='"embedded" (the default), "scratch", a weights folder or a Hub id')
-    train.add_argument("--recipe", default="", help='"finetune" (the default), "mobilenet" (from scratch), "decoder", "embedded" or a file')
+    train.add_argument("--recipe", default="", help='"finetune" (the default), "mobilenet" (from scratch), … or a file')
     train.add_argument("--preset", help="from scratch: the architecture; `python -m litedetr models` lists them")
     train.add_argument("--backbone", help="from scratch: file with backbone weights to start from")
     train.add_argument("--teacher", help="file with NanoDet-g's weights, whose answers are taught, too")

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +17,6 @@ from torch import Tensor, nn
 from litedetr.lru import ByteLRU
 from litedetr.pyramid import FeaturePyramid, Layouts, split_levels
 from litedetr.trace import AttentionStep, Trace, bytes_of
-
-if TYPE_CHECKING:
-    from litedetr.decoder import DeformableDecoder
-    from litedetr.encoder import InterleavedEncoder
-    from litedetr.fast.decoder import FastDecoder
-    from litedetr.fast.encoder import FastEncoder
 
 CACHE_BYTES = 64 * 1024**2
 """Of the steps that a trace made last, where no other cache is given."""
@@ -42,7 +35,8 @@ class Replay:
     one go: after a step of all scales always, after a high-level one where the step before it was not kept.
 
     Attributes:
-        encoder, decoder: of the detector that makes the trace. Their weights must stay as they are.
+        encoder, decoder: of the detector that makes the trace, with `attend_again`, and the encoder's `update_again`.
+            Their weights must stay as they are.
         layouts: makes the layout of the pyramid again.
         cache: of made steps; several traces may share one.
         threads: of PyTorch in the run: sums are added in another order with another number.
@@ -53,8 +47,8 @@ class Replay:
         queries, query_positions: (Q, d) before the decoder; positions None where they are made from the boxes.
     """
 
-    encoder: InterleavedEncoder | FastEncoder
-    decoder: DeformableDecoder | FastDecoder
+    encoder: nn.Module
+    decoder: nn.Module
     layouts: Layouts
     cache: ByteLRU = field(default_factory=step_cache)
     threads: int = field(default_factory=torch.get_num_threads)

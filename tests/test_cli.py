@@ -109,9 +109,7 @@ def test_alone_it_helps(capsys):
 
 def test_a_percentage_is_no_threshold(tmp_path, capsys):
     assert main(["detect", str(tmp_path), "--threshold", "50"]) == 2
-    assert capsys.readouterr().err == (
-        "litedetr: expected a threshold from 0 to 1, as scores are, got 50: for 50 % give 0.5\n"
-    )
+    assert capsys.readouterr().err == ("litedetr: expected a threshold from 0 to 1, as scores are, got 50: for 50 % give 0.5\n")
 
 
 def test_a_wrong_model_is_a_sentence(capsys):

@@ -13,6 +13,9 @@ from app.theme import FONT, HALO, RIM, WHITE, ink_on, scale_colour, scale_symbol
 SMALLEST, LARGEST = 6.0, 26.0
 """Diameter in screen pixels of a point without weight and of the heaviest; area grows with weight."""
 
+SHOWN = 640
+"""Screen pixels of a photo's width, about."""
+
 
 def diameters(relative: np.ndarray, smallest: float = SMALLEST, largest: float = LARGEST) -> np.ndarray:
     """float32 diameters of weights in [0, 1]."""
@@ -69,3 +72,21 @@ def corner(x: float, right: float, y: float, size: tuple[int, int], edge: float)
     leftward = x > 0.86 * size[1]
     anchors = {"xanchor": "right" if leftward else "left", "yanchor": "bottom" if y > edge else "top"}
     return {"x": right if leftward else x, "y": y, **anchors}
+
+
+def apart(tags: list[dict[str, Any]], pixel: float, most: int) -> list[dict[str, Any]]:
+    """At most so many tags that do not cover each other: the first come first, the others give way.
+
+    Args:
+        pixel: of the screen, in the photo's pixels.
+    """
+    kept, taken = [], np.zeros((0, 4))
+    for each in tags:
+        width, height = 0.62 * each["font"]["size"] * len(each["text"]) * pixel, 1.5 * each["font"]["size"] * pixel
+        left = each["x"] - width * (each["xanchor"] == "right")
+        top = each["y"] - height * (each["yanchor"] == "bottom")
+        box = np.array([left, top, left + width, top + height])
+        if len(kept) < most and not ((taken[:, :2] < box[2:]) & (box[:2] < taken[:, 2:])).all(axis=1).any():
+            kept.append(each)
+            taken = np.vstack((taken, box))
+    return kept

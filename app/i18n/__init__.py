@@ -22,3 +22,14 @@ def texts(lang: str) -> dict[str, str]:
 def say(lang: str, key: str, **values: object) -> str:
     """One text with its places filled; the key itself where there is no such text."""
     return texts(lang).get(key, key).format(**values)
+
+
+def power(value: float) -> str:
+    """A small number as the page writes it: 1.2 × 10⁻⁷."""
+    if value == 0:
+        return "0"
+    digits, exponent = f"{value:.1e}".split("e")
+    return f"{digits} × 10{str(int(exponent)).translate(_RAISED)}"
+
+
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

@@ -179,5 +179,7 @@ def _point(text: str | None) -> tuple[float, float] | None:
 _DEFAULTS = ViewState()._texts()
 KEYS = tuple(_DEFAULTS)
 """Everything that a link may hold."""
+KEYS_VISITED = ("view", "q", "at", "example", "model", "box", "tour")
+"""What the browser's Back undoes: what is looked at, not how."""
 KEYS_OF_OWN_PHOTO = ("t", "scale", "step", "head", "hide", "lang", "model")
 """What it may hold where the photo is somebody's own."""

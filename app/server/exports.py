@@ -15,6 +15,9 @@ from app.theme import class_colour, ink_on
 from litedetr.draw import draw_boxes, scale_of
 from litedetr.lettering import written
 
+SMALLEST = 1200
+"""Longer side of a picture with boxes, at least: labels can be read on a slide."""
+
 
 def coco_json(run: Run, threshold: float | None = None, classes: tuple[int, ...] = ()) -> str:
     """COCO's format: one image, the categories that occur, one annotation per detection with its score."""
@@ -35,8 +38,11 @@ def coco_json(run: Run, threshold: float | None = None, classes: tuple[int, ...]
 
 
 def png(run: Run, threshold: float | None = None, classes: tuple[int, ...] = ()) -> bytes:
-    """The photo as shown in the page with its boxes and labels."""
+    """The photo as shown in the page with its boxes and labels, enlarged where it is small."""
     picture = Image.open(io.BytesIO(run.picture)).convert("RGB")
+    if max(picture.size) < SMALLEST:
+        grown = SMALLEST / max(picture.size)
+        picture = picture.resize((round(picture.width * grown), round(picture.height * grown)), Image.Resampling.LANCZOS)
     scale = picture.width / run.size[1]
     line, size = scale_of(picture)
     found = run.detections[run.shown(threshold, classes)]

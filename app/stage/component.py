@@ -8,8 +8,8 @@ from pathlib import Path
 import gradio as gr
 
 from app.i18n import texts
-from app.lessons import lesson
-from app.run.state import KEYS, KEYS_OF_OWN_PHOTO, LANGUAGES
+from app.lessons import glossary, lesson
+from app.run.state import KEYS, KEYS_OF_OWN_PHOTO, KEYS_VISITED, LANGUAGES
 from app.server.routes import PLOTLY
 from app.theme import SCALES, css
 from app.views.view import View
@@ -50,13 +50,14 @@ def stage(
         page={
             "plotly": PLOTLY,
             "examples": list(examples),
-            "views": [{"name": v.name, "cards": v.cards, "rail": v.rail, "leads": v.leads, "box": v.box} for v in views],
+            "views": [view.facts() for view in views],
             "models": list(models),
             "hub": hub,
+            "glossary": {lang: glossary(lang) for lang in LANGUAGES},
             "lesson": {lang: lesson(lang) for lang in LANGUAGES},
             "texts": {lang: texts(lang) for lang in LANGUAGES},
-            "scales": {f"S{number}": {"colour": each.colour, "path": each.path} for number, each in enumerate(SCALES, start=1)},
-            "link": {"keys": KEYS, "own": KEYS_OF_OWN_PHOTO},
+            "scales": {f"S{number}": vars(each) for number, each in enumerate(SCALES, start=1)},
+            "link": {"keys": KEYS, "own": KEYS_OF_OWN_PHOTO, "visited": KEYS_VISITED},
         },
     )
 

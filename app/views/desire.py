@@ -23,7 +23,7 @@ from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import HEADS, ROW, chart, name_axis, value_axis
 from app.drawing.marks import cells, diameters, query_box, sampling_points
 from app.drawing.panels import Panel, panels
-from app.i18n import say
+from app.i18n import power, say
 from app.run import bilinear
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
@@ -138,7 +138,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         "facts": _facts(chosen, desire, head, lang),
         "notes": notes,
         "caption": say(lang, "desire.caption", head=head + 1),
-        "badge": say(lang, "desire.badge", error=f"{_rebuild_error(chosen, desire):.0e}"),
+        "badge": say(lang, "desire.badge", error=power(_rebuild_error(chosen, desire))),
         "table": {
             "head": [say(lang, key) for key in ("desire.scale", "desire.best", "desire.top", "desire.reached", "desire.beaten")],
             "rows": [_row(chosen, desire, head, level) for level in reversed(range(len(scales)))],
@@ -321,4 +321,4 @@ def _heads_chart(chosen: QueryChoice, desire: Desire, head: int, lang: str) -> D
     return drawn
 
 
-VIEW = View("desire", drawing, summary, controls=controls, charts=charts, needs=needs, own=True)
+VIEW = View("desire", drawing, summary, group="understand", controls=controls, charts=charts, needs=needs, own=True)

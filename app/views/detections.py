@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import Drawing, canvas, outline
-from app.drawing.marks import corner, hoverlabel, tag
+from app.drawing.marks import SHOWN, apart, corner, hoverlabel, tag
 from app.i18n import say
 from app.run.choice import detection_of, move_object
 from app.run.run import Run
@@ -18,7 +18,7 @@ from app.theme import class_colour, clear
 from app.views.view import View
 
 LABELS = 24
-"""More labels than this would hide the photo; the other boxes say their class on hover."""
+"""More labels than this would hide the photo; the boxes without one say their class on hover."""
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -28,7 +28,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     areas = np.prod(found.boxes[shown, 2:] - found.boxes[shown, :2], axis=1)
     chosen = detection_of(run, state.query)
     traces = [_box(run, int(index), int(index) == chosen) for index in shown[np.argsort(-areas, kind="stable")]]
-    return canvas(run, traces, annotations=[_label(run, int(index)) for index in shown[:LABELS][::-1]])
+    return canvas(run, traces, annotations=apart([_label(run, int(index)) for index in shown], run.size[1] / SHOWN, LABELS)[::-1])
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:

@@ -247,7 +247,7 @@ def _token_heat(shown: _Shown) -> dict[str, Any]:
         colorscale="Viridis",
         opacity=0.62,
         name="leak",
-        hovertemplate=f"{step.scales[shown.level]} · %{{z:.2f}} %<extra></extra>",
+        hovertemplate=f"{step.scales[shown.level]} · %{{z:.2f}}%<extra></extra>",
         colorbar={**bar, "len": 0.8, "x": 1.0, "outlinewidth": 0},
     )
 
@@ -333,7 +333,7 @@ def _table_chart(shown: _Shown) -> Drawing:
         "texttemplate": "%{z:.1f}",
         "textfont": {"size": 11, "color": NUMBERS},
         "customdata": [[{"set": {"step": name}}] * values.shape[1] for name in names],
-        "hovertemplate": "<b>%{y}</b> · %{x}<br>%{z:.3f} %<extra></extra>",
+        "hovertemplate": "<b>%{y}</b> · %{x}<br>%{z:.3f}%<extra></extra>",
     }
     mark = {
         "type": "rect",
@@ -356,7 +356,7 @@ def _heads_chart(shown: _Shown) -> Drawing:
     heads = 100 * shown.leak.outside.mean(axis=0, dtype=np.float64)[:, ::-1]  # (M, L), S1 first
     names = [f"{say(lang, 'head')} {head + 1}" for head in range(len(heads))]
     title = say(lang, "leak.heads.chart", step=step.name)
-    return head_bars(heads, step.scales[::-1], names, title, "%{x:.3f} %", shown.head, " %")
+    return head_bars(heads, step.scales[::-1], names, title, "%{x:.3f}%", shown.head, " %")
 
 
-VIEW = View("leak", drawing, summary, controls=controls, charts=charts)
+VIEW = View("leak", drawing, summary, group="understand", controls=controls, charts=charts)

@@ -283,4 +283,4 @@ def _arriving_chart(shown: _Shown) -> Drawing:
     )
 
 
-VIEW = View("lookers", drawing, summary, controls=controls, charts=charts, pick=pick, move=move)
+VIEW = View("lookers", drawing, summary, group="understand", controls=controls, charts=charts, pick=pick, move=move)

@@ -43,8 +43,11 @@ class View:
             hold ``panels`` (the axes of each photo, none for a figure without photos), ``tall`` (height over width) and
             ``beyond`` (whether the page offers to zoom out to the points beyond the photo).
         summary: the numbers beside the figure, and what the inspector writes of them: ``caption``, ``facts``, ``notes``,
-            ``about`` (notes of the figure where ``notes`` are the query's), ``table``, ``badge``; ``step``, the stop of the rail
-            that is lit; ``line``, the sentence above the figure for a ``mouse`` and for ``touch`` where it is not the caption.
+            ``about`` (notes of the figure where ``notes`` are the query's), ``table``, ``badge``;
+            ``answer``, the view's answer in words, before all else (``title``, ``text`` and ``tone``: "good", "warn", "bad");
+            ``step``, the stop of the rail that is lit; ``line``, the sentence above the figure for a ``mouse`` and for ``touch``
+            where it is not the caption.
+        group: of the tabs: "see", "understand" or "change".
         controls: what a visitor can set.
         charts: further figures. One whose ``layout.meta.card`` names a card of `cards` lies there, the others in the view's own.
         pick, move: what a click at x, y in [0, 1] of the photo and an arrow key mean.
@@ -52,6 +55,7 @@ class View:
         needs: a sentence that says why the view cannot show this run what it is for; None where it can.
         cards: cards of the inspector that the page fills from the summary: "query", "classes".
         rail: whether one step is looked at; a stop of the rail leads from a view without to the first one with.
+        boxes: whether the detections at the model's end, "boxes", are a step of it.
         leads: the view to which what is chosen in a list leads; "" for this one.
         box: whether a visitor draws a box on the photo.
         own: whether it needs what only this project's models record: their encoder's steps, their keys, or the model itself.
@@ -60,6 +64,7 @@ class View:
     name: str
     drawing: Callable[[Run, ViewState], Drawing]
     summary: Callable[[Run, ViewState], dict[str, Any]]
+    group: str = "see"
     controls: Callable[[Run, ViewState], list[dict[str, Any]]] = _nothing
     charts: Callable[[Run, ViewState], list[Drawing]] = _nothing
     pick: Callable[[Run, ViewState, float, float], ViewState] = choice.pick
@@ -69,6 +74,7 @@ class View:
     needs: Callable[[Run, ViewState], str | None] = _none
     cards: tuple[str, ...] = ()
     rail: bool = True
+    boxes: bool = False
     leads: str = ""
     box: bool = False
     own: bool = False
@@ -77,11 +83,23 @@ class View:
         """Itself; or, where the run is another code base's and it cannot show that, the photo and a sentence that says so."""
         if run.own or not self.own:
             return self
-        return replace(_STRANGER, name=self.name, cards=self.cards, rail=self.rail, leads=self.leads, box=self.box)
+        return replace(self, drawing=_photo, summary=_sentence, needs=_why, **_SILENT)
 
     def figure(self, run: Run, state: ViewState) -> go.Figure:
         """`drawing` as a checked figure."""
         return go.Figure(self.drawing(run, state))
+
+    def facts(self) -> dict[str, Any]:
+        """What the page must know of it."""
+        return {
+            "name": self.name,
+            "group": self.group,
+            "cards": self.cards,
+            "rail": self.rail,
+            "boxes": self.boxes,
+            "leads": self.leads,
+            "box": self.box,
+        }
 
 
 def _why(run: Run, state: ViewState) -> str:
@@ -96,4 +114,4 @@ def _sentence(run: Run, state: ViewState) -> dict[str, Any]:
     return {"caption": _why(run, state), "notes": [_why(run, state)]}
 
 
-_STRANGER = View("", _photo, _sentence, needs=_why)
+_SILENT = {"controls": _nothing, "charts": _nothing, "pick": choice.pick, "move": choice.move, "job": _none, "work": _no_work}

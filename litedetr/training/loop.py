@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -443,8 +443,3 @@ def read_log(path: Path | str) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return lines
-
-
-def with_length(recipe: Recipe, steps: int = 0, seconds: float = 0.0) -> Recipe:
-    """The same recipe, longer or shorter."""
-    return replace(recipe, steps=steps, seconds=seconds)

@@ -57,7 +57,7 @@ def check_size(size: int, stored: Iterable[Shaped], name: str, limits: Limits | 
 
 MOST = {
     "queries": 3000,
-    "select": 1000,
+    "top_k": 1000,
     "points": 16,
     "heads": 32,
     "decoder_layers": 24,
@@ -78,7 +78,7 @@ def check_work(config: DetectorConfig, name: str, limits: Limits | None) -> None
     if limits is None:
         return
     asked = {
-        "queries": config.queries + config.one_to_many_queries, "select": config.select,
+        "queries": config.queries + config.one_to_many_queries, "top_k": config.top_k,
         "points": config.points, "heads": config.heads, "decoder_layers": config.decoder_layers,
         "encoder steps": len(config.encoder_schedule.steps()),
         "class scores of all layers": config.queries * config.num_classes * (config.decoder_layers + 1),

@@ -57,7 +57,7 @@ def test_a_new_view_has_its_tab_its_figure_its_link_and_its_download(page, addre
     page.wait_for_url("**view=toy*")
     page.reload()  # the link alone
     page.wait_for_function(ready)
-    assert page.locator('[role=tab][aria-selected=true]').text_content() == "A toy"
+    assert page.locator("[role=tab][aria-selected=true]").text_content() == "A toy"
     assert page.locator('[data-part="line"]').text_content() == "The middle of cat"
     assert page.evaluate("document.querySelector('.ld-plot').data.map(({ name }) => name)") == ["middle"]
     assert page.locator('[data-part="view-facts"]').text_content() == "Middle1"

@@ -78,7 +78,8 @@ def test_the_page_of_its_own_works_offline(dialog, context, tmp_path):
 def test_the_lines_of_python_draw_it_again(dialog, tmp_path):
     run, state = current(dialog)
     code = dialog.inner_text('[data-part="take-code"]')
-    assert code.startswith("from app.figure import redraw")
+    assert code.split("\n")[0].startswith("# Runs in a checkout")
+    assert code.split("\n")[1] == "from app.figure import redraw"
     script = tmp_path / "again.py"
     numbers = "[[None if value is None else float(value) for value in trace.x] for trace in figure.data]"
     told = f"json.dump([{numbers}, figure.layout.images[0].source], open('figure.json', 'w'))"

@@ -59,7 +59,7 @@ def test_a_walk_with_the_keyboard(page, url):
 
 def test_axe_finds_nothing_serious_in_the_tour(page, url):
     open_page(page, url, "tour=6&example=astronaut&view=attended&n=50&lang=ko", load=True)
-    page.locator('[data-part="tour"] summary').click()
+    page.locator('[data-part="tour"] [data-text="tour.all"]').click()
     assert page.locator('[data-part="tour-moved"]').is_visible()  # n is the reader's: a full link keeps it
     assert {theme: serious(page, ".ld-tour", ".ld-top") for theme in themes(page)} == {"light": [], "dark": []}
 
@@ -98,7 +98,7 @@ def test_a_link_that_names_a_stop_opens_it_on_a_phone(phone, url):
     wait(phone, 5)
     assert current(phone)[1] == STOPS[4].with_(tour=5, lang="ko")
     assert phone.locator('[data-part="tour-title"]').inner_text() == lesson("ko")[4]["title"]
-    phone.locator('[data-part="tour"] summary').tap()
+    phone.locator('[data-part="tour"] [data-text="tour.all"]').tap()
     assert too_wide(phone, ".ld-top *", ".ld-tour", ".ld-tour *") == []
     phone.locator('[data-part="tour-stops"] a').nth(6).tap()
     wait(phone, 7)

@@ -48,7 +48,7 @@ def test_schedule_follows_its_sliders_and_cells_and_is_measured(page, url):
     run, state = current(page)
     times = run.extras.get(schedule.job(run, state))
     assert f"{times['plan']:.1f} ms" in facts(page)
-    assert f"{100 * times['plan'] / times['full']:.0f} %" in facts(page)
+    assert f"{100 * times['plan'] / times['full']:.0f}%" in facts(page)
 
 
 def test_versus_shows_both_sides(page, url):

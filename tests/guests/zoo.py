@@ -54,8 +54,14 @@ def bert() -> tf.BertConfig:
 
 def deformable_detr() -> Guest:
     config = tf.DeformableDetrConfig(
-        **SMALL, backbone_config=resnet(out_indices=[2, 3, 4]), encoder_layers=2, encoder_ffn_dim=32, with_box_refine=True,
-        encoder_attention_heads=4, decoder_attention_heads=4, num_labels=5,
+        **SMALL,
+        backbone_config=resnet(out_indices=[2, 3, 4]),
+        encoder_layers=2,
+        encoder_ffn_dim=32,
+        with_box_refine=True,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        num_labels=5,
     )
     return Guest(tf.DeformableDetrForObjectDetection(config), {"pixel_values": photo(side=2 * SIDE)})
 
@@ -63,8 +69,16 @@ def deformable_detr() -> Guest:
 def hybrid(config: type, backbone: object, **more) -> object:
     """A configuration of RT-DETR and its kin: an encoder without deformable attention."""
     return config(
-        **SMALL, backbone_config=backbone, encoder_hidden_dim=32, encoder_in_channels=[16, 24, 32], encoder_ffn_dim=32,
-        encoder_attention_heads=4, decoder_attention_heads=4, decoder_in_channels=[32, 32, 32], num_denoising=0, num_labels=5,
+        **SMALL,
+        backbone_config=backbone,
+        encoder_hidden_dim=32,
+        encoder_in_channels=[16, 24, 32],
+        encoder_ffn_dim=32,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        decoder_in_channels=[32, 32, 32],
+        num_denoising=0,
+        num_labels=5,
         **more,
     )
 

@@ -37,10 +37,10 @@ def photo(number: int, side: int = 0) -> bytes:
 
 
 def alone(
-    engine: Engine, content: bytes, name: str, requests: list[dict[str, Any]]
+    engine: Engine, content: bytes | None, name: str, requests: list[dict[str, Any]]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What the page answers where nobody else is there: about the run, and to each look-up in it."""
-    run = engine.run(content, name)
+    run = engine.example(name) if content is None else engine.run(content, name)
     lookups = Lookups(engine.store)
     opened = lookups.open({"run": run.id, "state": {"lang": "en"}})
     return opened, [lookups.look({**request, "run": run.id}) for request in requests]

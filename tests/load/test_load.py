@@ -5,7 +5,7 @@ import asyncio
 from tests.apart import run as run_apart
 from tests.app import live
 from tests.load.photos import differences
-from tests.load.visit import visit, wrong
+from tests.load.visit import NAMES, visit, wrong
 
 VISITORS = 3
 
@@ -15,7 +15,7 @@ def test_everybody_gets_its_own_and_knows_its_place():
 
     async def crowd():
         with engine.queue.turn(alone=True):  # somebody has the model until all are there
-            visits = [asyncio.create_task(visit(live.address(), number, 4, 160)) for number in range(VISITORS)]
+            visits = [asyncio.create_task(visit(live.address(), number, 4, 160, kinds=1)) for number in range(VISITORS)]
             while len(engine.queue) <= VISITORS:
                 assert not any(made.done() for made in visits)
                 await asyncio.sleep(0.02)
@@ -32,3 +32,22 @@ def test_everybody_gets_its_own_and_knows_its_place():
         assert len(made.answers) == 4
     assert differences(visits[0].opened, visits[1].opened)
     assert len(engine.queue) == 0
+
+
+def test_nobody_loses_a_result_where_few_are_kept():
+    engine = live.engine()
+    store, limit = engine.store, engine.store.limit
+    kept = engine.example("cat")
+    try:
+        store.limit = int(2.5 * kept.nbytes) + kept.layers[1]  # two of three visitors' runs
+
+        async def crowd():
+            return await asyncio.gather(*(visit(live.address(), number, 12, 160) for number in range(VISITORS)))
+
+        visits = run_apart(crowd())
+    finally:
+        store.limit = limit
+    assert sum(made.remade for made in visits) > 0
+    for made in visits:
+        assert wrong(engine, made, 160) == []
+        assert {asked["state"]["view"] for asked in made.asked} == set(NAMES)

@@ -106,8 +106,10 @@ def test_errors_say_what_to_do(photo_folder, tmp_path):
         (lambda content: content["images"].append(None), r"of every picture in .*, number 10 lacks \['id', 'file_name'\]"),
         (lambda content: content["images"][2].update(file_name=" "), r"number 2 lacks \['file_name'\]"),
         (lambda content: content["images"][2].update(width=300), "got 1 of another shape .3.png: 300 x 64 annotated, 48 x 64"),
-        (lambda content: content["categories"][0].update(name="train"),
-         "every category in .*, got boxes of train as id 1 and as id 7; rename or join"),
+        (
+            lambda content: content["categories"][0].update(name="train"),
+            "every category in .*, got boxes of train as id 1 and as id 7; rename or join",
+        ),
         (lambda content: content.update(annotations=[]), r"at least one usable box in .*, got none \(there is none at all\)"),
         (lambda content: [entry.update(bbox=[5, 5, 0, 0]) for entry in content["annotations"]], r"got none \(15 left out: its"),
         (lambda content: [entry.update(bbox=[0.1, 0.2, 0.3, 0.4]) for entry in content["annotations"]], "shares of the picture"),

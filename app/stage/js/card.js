@@ -19,7 +19,11 @@ export class Card {
     const notes = this.page.view.cards.includes('query') ? summary.about : summary.notes; // a query's notes stand beside it
     this.part('title').textContent = this.page.say(`view.${view}`);
     this.part('notes').replaceChildren(...(notes ?? []).map((text) => make('p', { class: 'ld-note' }, text)));
-    this.part('facts').replaceChildren(...(summary.facts ?? []).flatMap(([label, text]) => [make('dt', {}, label), make('dd', {}, text)]));
+    this.part('facts').replaceChildren(...(summary.facts ?? []).flatMap(([label, text]) => [make('dt', {}, whole(label)), make('dd', {}, whole(text))]));
+    const verdict = this.part('verdict');
+    verdict.replaceChildren(...(summary.answer ? [make('b', {}, summary.answer.title), summary.answer.text] : []));
+    verdict.dataset.tone = summary.answer?.tone ?? '';
+    this.page.glossary.mark(this.part('notes'), this.part('facts'), verdict);
     this.part('badge').textContent = summary.badge ?? '';
     this.controls(controls, view);
     this.table(summary.table, state);
@@ -171,4 +175,9 @@ export function settings({ points }) {
 
 function texts(set) {
   return Object.fromEntries(Object.entries(set).map(([key, value]) => [key, value == null ? '' : String(value)]));
+}
+
+// What stands in brackets stays on one line.
+function whole(text) {
+  return String(text).replace(/\([^)]*\)/g, (part) => part.replaceAll(' ', '\u00a0'));
 }

@@ -25,6 +25,7 @@ export class Inspector {
       summary.kind === 'object'
         ? say('query.object', { query: summary.query })
         : say('query.token', { scale: summary.scale, column: cell[0] + 1, row: cell[1] + 1 });
+    this.page.glossary.mark(this.part('query'));
     this.guess(summary);
     this.part('notes').replaceChildren(...summary.notes.map((text) => make('p', { class: 'ld-note' }, text)));
     this.part('query-scale-row').hidden = summary.kind === 'object'; // in the decoder no token asks
@@ -39,13 +40,13 @@ export class Inspector {
     const all = { value: '', label: say('heads.all') };
     segments(this.part('heads'), [all, ...heads], state.head ?? '', (head) => this.page.change({ head }));
     this.chips(summary, state);
-    const percent = (value) => `${(100 * value).toFixed(1)} %`;
+    const percent = (value) => `${(100 * value).toFixed(1)}%`;
     const { outside } = summary;
     this.part('legend').textContent = say('points.legend', { heaviest: summary.heaviest.toFixed(3) });
     this.part('outside').textContent = outside.points
       ? say('points.outside', { points: outside.points, all: summary.points, weight: percent(outside.weight) })
       : say('points.inside', { all: summary.points });
-    const error = summary.error === 0 ? '0' : summary.error.toExponential(1).replace('e-', ' · 10⁻').replace(/⁻(\d+)/, (_, digits) => `⁻${superscript(digits)}`);
+    const error = summary.error === 0 ? '0' : summary.error.toExponential(1).replace('e-', ' × 10⁻').replace(/⁻(\d+)/, (_, digits) => `⁻${superscript(digits)}`);
     this.part('rebuilt').replaceChildren(
       make('b', {}, say('rebuilt', { points: summary.points })),
       make('span', { 'data-error': String(summary.error) }, say('rebuilt.error', { error })),
@@ -146,6 +147,7 @@ export class Inspector {
     for (const node of box.children) node.setAttribute('aria-current', String(state.q === node.dataset.query));
     this.part('empty').hidden = shown.length > 0;
     this.part('count').textContent = this.page.say('detections.more', { shown: shown.length, all: info.detections.length });
+    this.page.glossary.mark(this.part('count'));
     for (const kind of ['json', 'png']) this.part(kind).href = `lite/run/${info.run}/detections.${kind}?t=${threshold}&cls=${classes.join()}`;
   }
 
@@ -173,6 +175,7 @@ export class Inspector {
       make('p', { class: 'ld-tokens' }, make('span', { class: 'ld-small' }, `${say('spent.tokens')} `), ...chips),
       make('p', { class: 'ld-small' }, say('spent.input', { width: spent.input[1], height: spent.input[0] })),
     );
+    this.page.glossary.mark(this.part('spent'));
   }
 }
 

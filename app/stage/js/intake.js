@@ -1,12 +1,14 @@
 // Photos in: chosen, dropped, pasted, taken, or an example.
 import { make, part } from './dom.js';
 import { sent } from './remake.js';
+import { Strip } from './strip.js';
 
 export function intake(root, page) {
   const file = part(root, 'file');
+  page.strip = new Strip(root, page, send);
   part(root, 'upload').addEventListener('click', () => file.click());
   file.addEventListener('change', () => {
-    if (file.files[0]) send(page, file.files[0]);
+    take(page, [...file.files]);
     file.value = '';
   });
   watchDrop(root, page);
@@ -21,6 +23,12 @@ export function intake(root, page) {
     ),
   );
   part(root, 'examples').replaceChildren(...examples);
+}
+
+function take(page, files) {
+  const photos = files.filter(({ type }) => type.startsWith('image/'));
+  if (photos.length > 1) page.strip.open(photos);
+  else if (files.length) send(page, photos[0] ?? files[0]);
 }
 
 async function send(page, file) {
@@ -58,8 +66,7 @@ function watchDrop(root, page) {
     curtain.hidden = true;
     if (!carries(event)) return;
     event.preventDefault();
-    const dropped = event.dataTransfer.files[0];
-    if (dropped) send(page, dropped);
+    take(page, [...event.dataTransfer.files]);
   });
 }
 

@@ -10,14 +10,15 @@ export function difference(before, after) {
 }
 
 export class Link {
-  // keys: of a state; own: what a link may hold of it where the photo is somebody's own.
-  constructor({ keys, own }) {
-    Object.assign(this, { keys, own });
+  // keys: of a state; own: what a link may hold of it where the photo is somebody's own; visited: what the browser's Back undoes.
+  constructor({ keys, own, visited }) {
+    Object.assign(this, { keys, own, visited, written: null });
+    this.language = navigator.language?.startsWith('ko') ? 'ko' : 'en'; // the browser's
   }
 
   read() {
     const given = new URLSearchParams(window.location.search);
-    return clean(Object.fromEntries(this.keys.map((key) => [key, given.get(key)])));
+    return clean({ lang: this.language, ...clean(Object.fromEntries(this.keys.map((key) => [key, given.get(key)]))) });
   }
 
   // The address of a state. What is selected in somebody's own photo is no part of it: nobody else has that photo.
@@ -27,10 +28,28 @@ export class Link {
     for (const [key, value] of Object.entries(state)) {
       if (value !== undefined && (state.example || this.own.includes(key))) link.searchParams.set(key, value);
     }
+    if (this.language !== 'en' && !state.lang) link.searchParams.set('lang', 'en');
     return link;
   }
 
-  write(state) {
-    window.history.replaceState(window.history.state, '', this.of(state));
+  // The address becomes the state's: as a new page of the browser's history where something else is looked at. Sliders and steps
+  // are no pages. run: its id, for a photo that no link holds.
+  write(state, run, move = false) {
+    const before = this.written;
+    const other = before?.run !== undefined && before.run !== run; // a run that begins has no id yet, and is the one that gets it
+    const turned = before !== null && (other || this.visited.some((key) => (before.state[key] ?? '') !== (state[key] ?? '')));
+    this.written = { state, run };
+    const entry = { ...window.history.state, liteDetr: this.written };
+    if (turned && !move) window.history.pushState(entry, '', this.of(state));
+    else window.history.replaceState(entry, '', this.of(state));
+  }
+
+  // Calls back with {state, run} when the visitor goes back or forth.
+  follow(go) {
+    window.addEventListener('popstate', ({ state }) => {
+      if (!state?.liteDetr) return;
+      this.written = { state: state.liteDetr.state };
+      go(state.liteDetr);
+    });
   }
 }

@@ -2,6 +2,7 @@
 import { Box } from './box.js';
 import { Card } from './card.js';
 import { fill, part } from './dom.js';
+import { Glossary } from './glossary.js';
 import { Inspector } from './inspector.js';
 import { intake } from './intake.js';
 import { Link, clean, difference } from './link.js';
@@ -17,6 +18,8 @@ import { Tour } from './tour.js';
 import { Work } from './work.js';
 
 const NOTHING_CHOSEN = { view: '', q: '', at: '', box: '', mute: '' };
+const RUN = 'lite-detr-run'; // of sessionStorage
+const THEME = 'lite-detr-theme'; // of localStorage
 const DOUBT = 6_000; // milliseconds without an event of a run, after which the page looks whether the server is there
 const PATIENCE = 90_000; // and after which it asks once more, and at last says so
 
@@ -38,13 +41,12 @@ async function plotly(address) {
 
 class Page {
   constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
-    const { examples, views, models, hub, lesson, texts, scales, link } = JSON.parse(JSON.stringify(props.page));
+    const { examples, views, models, hub, glossary, lesson, texts, scales, link } = JSON.parse(JSON.stringify(props.page));
     Object.assign(this, { root, server, upload, examples, views, models, hub, texts, scales, Plotly, trigger: analyse });
     this.network = new Network(server, (gone) => this.away(gone));
     this.link = new Link(link);
     [this.view] = views; // the one that is shown
-    Object.assign(this, { info: null, state: this.link.read(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null });
-    if (!this.state.lang && navigator.language?.startsWith('ko')) this.state.lang = 'ko';
+    Object.assign(this, { info: null, state: this.link.read(), ticket: 0, seq: 0, shown: 0, pending: null, asking: false, request: null, jobs: new Map() });
     this.times = []; // of the last look-ups, in milliseconds
     this.visitor = [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
     this.plot = new Plot(part(root, 'plot'), part(root, 'frame'), Plotly, {
@@ -52,6 +54,7 @@ class Page {
       set: (changes) => this.change(changes),
       over: (index) => this.inspector.light(index),
     });
+    this.glossary = new Glossary(root, this, glossary);
     this.rail = new Rail(root, this);
     this.inspector = new Inspector(root, this);
     this.card = new Card(root, this, Plotly);
@@ -67,14 +70,35 @@ class Page {
   }
 
   begin() {
+    embed(this.root);
     this.state = this.tour.entered(this.state);
     intake(this.root, this);
     this.own = new Own(this.root, this);
     models(this.root, this);
     this.translate();
     if (!this.Plotly) { this.fail(this.say('error.plotly')); return; }
-    const given = this.state.example;
-    this.analyse({ example: this.examples.includes(given) ? given : this.examples[0] }, true);
+    this.link.follow((entry) => this.revisit(entry));
+    const kept = recall();
+    if (kept && !this.state.example && !this.state.tour) this.restore(kept);
+    else this.analyse({ example: this.example(this.state) }, true);
+  }
+
+  // Of a state, or the first where it names none that is here.
+  example({ example }) {
+    return this.examples.includes(example) ? example : this.examples[0];
+  }
+
+  // What was looked at before: the browser's Back and Forward.
+  revisit({ state, run }) {
+    this.rail.halt();
+    const there = this.info?.run === run || (state.example && state.example === this.info?.example);
+    if (there && this.info.source === (state.model ?? '') && this.root.dataset.busy === 'no') {
+      this.state = { ...state, lang: this.state.lang };
+      this.look({});
+    } else if (state.example) {
+      this.state = { ...state, lang: this.state.lang };
+      this.analyse({ example: this.example(state) }, true);
+    } else this.reopen(run, state, this.jobs.get(run));
   }
 
   say(key, values) {
@@ -139,6 +163,15 @@ class Page {
     this.rail.halt();
     this.next = clean(state);
     await this.open(run);
+  }
+
+  // After a reload: the run of the visitor's own photo, or a sentence and the first example where it is gone.
+  async restore({ run, state, job }) {
+    const { error } = await this.ask('open_run', { run, state: { lang: this.state.lang } });
+    if (!error) { await this.reopen(run, { ...state, ...this.state }, job); return; }
+    forget();
+    this.analyse({ example: this.examples[0] }, true);
+    this.refused = error;
   }
 
   // Whatever went on before is over.
@@ -243,9 +276,9 @@ class Page {
     }
     if (info.error) { this.fail(info.error); return; }
     Object.assign(this, { info, state: clean(this.next), opened: this.last });
+    this.jobs.set(info.run, this.last);
     this.rail.build(info.stops);
-    part(this.root, 'model').textContent = info.source || info.model;
-    part(this.root, 'model').title = info.model;
+    this.nameModel();
     this.inspector.spent(info);
     for (const node of this.root.querySelectorAll('.ld-example')) node.setAttribute('aria-pressed', String(node.dataset.example === this.state.example));
     await this.look({});
@@ -254,6 +287,17 @@ class Page {
     if (notes) this.fail(notes);
     this.then = null;
     await then?.();
+    this.strip.opened(info, this.opened);
+  }
+
+  // The button says which model is shown, also to who hears it.
+  nameModel() {
+    if (!this.info) return;
+    const { source, model } = this.info;
+    part(this.root, 'model').textContent = source || model;
+    const button = part(this.root, 'model-button');
+    button.title = `${this.say('models')}: ${model}`;
+    button.setAttribute('aria-label', `${this.say('models')}: ${source || model}`);
   }
 
   busy(text) {
@@ -292,11 +336,13 @@ class Page {
     const begun = performance.now();
     const { state, info, seq } = this;
     const answer = await this.ask('look', { run: info.run, state, seq, ...extra });
-    this.asking = false;
-    if (info === this.info) {
-      if (answer.expired) await this.remake.start(this.opened, extra.pick || extra.move ? () => this.look(extra) : null);
+    try {
+      if (info !== this.info) { /* another run came in between */ }
+      else if (answer.expired) await this.remake.start(this.opened, extra.pick || extra.move ? () => this.look(extra) : null);
       else if (answer.error) this.fail(answer.error);
-      else await this.show(answer, state);
+      else await this.show(answer, state, Boolean(extra.move));
+    } finally {
+      this.asking = false;
     }
     this.times = [...this.times.slice(-99), performance.now() - begun];
     this.shown = seq;
@@ -309,7 +355,7 @@ class Page {
     return (await this.network.ask(name, request)) ?? { error: this.say('error.server') };
   }
 
-  async show(answer, asked) {
+  async show(answer, asked, move) {
     // What was changed while the answer was under way holds, and is asked for next.
     this.state = this.state === asked ? answer.state : { ...answer.state, ...difference(asked, this.state) };
     this.remake.tries = 0;
@@ -324,9 +370,11 @@ class Page {
     this.rail.light(this.current);
     this.inspector.show(this.view.cards, summary, this.state);
     this.work.show(answer.job);
-    await this.card.show(answer, this.state);
     this.furnish();
-    this.link.write(this.state);
+    this.link.write(this.state, this.info.run, move);
+    remember(this);
+    await painted(); // the figure first; what stands beside it when it is in sight, and not while a slider is dragged on
+    if (!this.pending) await this.card.show(answer, this.state);
   }
 
   // Everything around the figure that follows from the state.
@@ -358,11 +406,25 @@ class Page {
     });
     const zooms = { in: () => this.plot.zoom(0.7), out: () => this.plot.zoom(1 / 0.7), reset: () => this.plot.reset(), points: () => this.plot.showAllPoints() };
     for (const button of root.querySelectorAll('[data-zoom]')) button.addEventListener('click', zooms[button.dataset.zoom]);
+    part(root, 'present').addEventListener('click', () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()));
+    document.addEventListener('fullscreenchange', () => this.present(document.fullscreenElement === root));
+    part(root, 'skip').addEventListener('click', (event) => {
+      event.preventDefault();
+      part(root, 'plot').focus();
+    });
+    for (const dialog of root.querySelectorAll('dialog')) dialog.addEventListener('click', ({ target }) => { if (target === dialog) dialog.close(); });
     part(root, 'error-close').addEventListener('click', () => { part(root, 'error').hidden = true; });
-    part(root, 'theme').addEventListener('click', () => document.body.classList.toggle('dark'));
+    theme(part(root, 'theme'));
     for (const button of root.querySelectorAll('[data-lang]')) button.addEventListener('click', () => this.speak(button.dataset.lang));
     part(root, 'plot').addEventListener('keydown', (event) => this.key(event));
     new MutationObserver(() => this.recolour()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
+  }
+
+  // The whole screen for stage and rail, in larger type.
+  present(on) {
+    this.root.dataset.present = on ? 'yes' : 'no';
+    this.plot.large = on;
+    this.plot.render(this.ink);
   }
 
   key(event) {
@@ -403,13 +465,58 @@ class Page {
   translate() {
     const lang = this.state.lang ?? 'en';
     this.root.lang = lang;
+    document.documentElement.lang = lang;
     for (const node of this.root.querySelectorAll('[data-text]')) node.textContent = this.say(node.dataset.text);
     for (const node of this.root.querySelectorAll('[data-label]')) {
       node.setAttribute('aria-label', this.say(node.dataset.label));
       if (node.tagName === 'BUTTON') node.title = this.say(node.dataset.label);
     }
+    for (const node of this.root.querySelectorAll('[data-hint]')) node.title = this.say(node.dataset.hint);
     for (const button of this.root.querySelectorAll('[data-lang]')) button.setAttribute('aria-pressed', String(button.dataset.lang === lang));
     if (!this.info) part(this.root, 'line').textContent = this.say(this.plot.touch ? 'hint.touch' : 'hint.detections');
+    this.nameModel();
     this.tour.show();
   }
+}
+
+// What a reload of this tab opens again: the run of a photo that no link holds. Browsers may forbid to remember.
+function remember({ info, state, opened }) {
+  try {
+    if (info.example) window.sessionStorage.removeItem(RUN);
+    else window.sessionStorage.setItem(RUN, JSON.stringify({ run: info.run, state, job: { file: opened?.file } }));
+  } catch { /* then a reload begins anew */ }
+}
+
+function recall() {
+  try { return JSON.parse(window.sessionStorage.getItem(RUN)); } catch { return null; }
+}
+
+function forget() {
+  try { window.sessionStorage.removeItem(RUN); } catch { /* nothing was remembered */ }
+}
+
+// Light or dark as the visitor left it, unless the address says which.
+function theme(button) {
+  const { classList } = document.body;
+  const said = new URLSearchParams(window.location.search).has('__theme');
+  try {
+    const left = window.localStorage.getItem(THEME);
+    if (left && !said) classList.toggle('dark', left === 'dark');
+  } catch { /* as the browser prefers */ }
+  button.addEventListener('click', () => {
+    classList.toggle('dark');
+    try { window.localStorage.setItem(THEME, classList.contains('dark') ? 'dark' : 'light'); } catch { /* for this page alone */ }
+  });
+}
+
+// Inside another page (?embed=1): stage, rail and what belongs to the view, as tall as they are; the page around is told how tall.
+function embed(root) {
+  if (new URLSearchParams(window.location.search).get('embed') !== '1') return;
+  root.dataset.embed = 'yes';
+  new ResizeObserver(() => window.parent.postMessage({ type: 'lite-detr', height: root.offsetHeight }, '*')).observe(root);
+}
+
+// After the next frame; a page in the background has none.
+function painted() {
+  return Promise.race([new Promise((done) => requestAnimationFrame(() => setTimeout(done))), new Promise((done) => setTimeout(done, 60))]);
 }

@@ -1,6 +1,8 @@
 // Which model: the page's own, one of the list, or any on the Hub by its name.
 import { make, part } from './dom.js';
 
+const NAME = /^[A-Za-z0-9][\w.-]{0,95}\/[\w.-]{1,96}$/; // as on the Hub: owner/name
+
 export function models(root, page) {
   const dialog = part(root, 'models');
   const field = part(root, 'model-id');
@@ -29,7 +31,11 @@ export function models(root, page) {
   part(root, 'model-form').addEventListener('submit', (event) => {
     event.preventDefault();
     const id = field.value.trim().replace(/^https?:\/\/[^/]+\//, '').replace(/\/+$/, '');
-    if (id) choose(id);
+    const sensible = NAME.test(id);
+    field.setCustomValidity(sensible ? '' : page.say('models.nonsense'));
+    field.reportValidity();
+    if (sensible) choose(id);
   });
+  field.addEventListener('input', () => field.setCustomValidity(''));
   part(root, 'models-close').addEventListener('click', () => dialog.close());
 }

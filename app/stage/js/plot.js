@@ -3,6 +3,7 @@ import { settings } from './card.js';
 import { react } from './dom.js';
 
 const CONFIG = { displayModeBar: false, scrollZoom: true, doubleClick: false, responsive: false, showTips: false };
+const LARGER = 1.5; // type on a full screen, for those in the last row
 const STILL = 6; // pixels a pointer may move and still be a click
 const SOON = 60; // milliseconds in which Plotly says what mark a click hit
 
@@ -14,7 +15,8 @@ export class Plot {
     this.touch = window.matchMedia('(pointer: coarse)').matches;
     this.watchPointer();
     new ResizeObserver(() => this.fitToRoom()).observe(node);
-    node.addEventListener('wheel', () => { if (this.panels.length) this.setZoomed(true); }, { passive: true });
+    node.addEventListener('wheel', (event) => this.wheel(event), { capture: true, passive: true });
+    this.watchPinch();
     node.addEventListener('dblclick', () => this.reset());
   }
 
@@ -28,8 +30,8 @@ export class Plot {
     const root = this.node.closest('.ld');
     root.dataset.photo = this.panels.length ? 'yes' : 'no';
     const { meta, height } = figure.layout;
-    const tall = meta?.tall ?? (this.panels.length ? size.height / size.width : (height ?? 420) / this.node.clientWidth);
-    root.style.setProperty('--tall', String(tall + (this.panels.length ? 0.04 : 0))); // of the stage on a phone
+    this.tall = meta?.tall ?? (this.panels.length ? size.height / size.width : (height ?? 420) / this.node.clientWidth);
+    root.style.setProperty('--tall', String(this.tall + (this.panels.length ? 0.04 : 0))); // of the stage on a phone
     await this.render(ink);
   }
 
@@ -47,6 +49,7 @@ export class Plot {
     const height = this.panels.length ? this.node.clientHeight : Math.max(this.node.clientHeight, layout.height ?? 0);
     // Plotly keeps what it is given and writes into it.
     const copy = structuredClone({ data, layout: { ...layout, font, dragmode: this.dragmode, width, height } });
+    if (this.large) enlarge(copy, LARGER);
     this.join(copy.layout);
     if (this.zoomed) { // said here, because Plotly's own memory of a zoom holds for the mouse alone, not for buttons
       for (const axis of this.axes) copy.layout[axis].range = [...this.node._fullLayout[axis].range];
@@ -221,6 +224,34 @@ export class Plot {
     }, true);
   }
 
+  // Where the page scrolls, the wheel scrolls it, and zooms with Ctrl.
+  wheel(event) {
+    const scrolls = document.documentElement.scrollHeight > window.innerHeight + 4;
+    if (scrolls && !event.ctrlKey && !event.metaKey) event.stopPropagation();
+    else if (this.panels.length) this.setZoomed(true);
+  }
+
+  // Two fingers zoom about the middle between them.
+  watchPinch() {
+    let begun = null;
+    const apart = ([a, b]) => Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+    this.node.addEventListener('touchstart', ({ touches }) => {
+      if (touches.length !== 2 || !this.panels.length) return;
+      const layout = this.node._fullLayout;
+      begun = { apart: apart(touches), ranges: this.axes.map((axis) => [axis, [...layout[axis].range]]) };
+    }, { capture: true, passive: true });
+    this.node.addEventListener('touchmove', (event) => {
+      if (!begun || event.touches.length !== 2) return;
+      event.stopPropagation();
+      const factor = Math.min(Math.max(begun.apart / apart(event.touches), 0.05), 4);
+      const about = ([low, high]) => [(low + high) / 2 - ((high - low) / 2) * factor, (low + high) / 2 + ((high - low) / 2) * factor];
+      const ranges = Object.fromEntries(begun.ranges.map(([axis, range]) => [`${axis}.range`, about(range)]));
+      cancelAnimationFrame(this.pinching);
+      this.pinching = requestAnimationFrame(() => { this.setZoomed(true); this.Plotly.relayout(this.node, ranges); });
+    }, { capture: true, passive: true });
+    this.node.addEventListener('touchend', ({ touches }) => { if (touches.length < 2) begun = null; }, { capture: true, passive: true });
+  }
+
   hasSettings() {
     return this.figure.data.some(({ meta, customdata }) => meta?.set || (Array.isArray(customdata) && customdata.some((each) => each?.set)));
   }
@@ -228,6 +259,15 @@ export class Plot {
 
 function long(axis) {
   return `${axis[0]}axis${axis.slice(1)}`;
+}
+
+// Every font of a figure larger.
+function enlarge(node, factor) {
+  for (const [key, value] of Object.entries(node)) {
+    if (!value || typeof value !== 'object' || ArrayBuffer.isView(value)) continue;
+    if (key.endsWith('font') && value.size) value.size *= factor;
+    else enlarge(value, factor);
+  }
 }
 
 // Figures of one kind keep the visitor's zoom.

@@ -75,19 +75,27 @@ export class Rail {
   go(stop) {
     if (stop.kind === 'backbone') return;
     const { view, views, home } = this.page;
-    if (stop.kind === 'boxes') this.page.change({ view: home });
+    if (stop.kind === 'boxes' && !view.boxes) this.page.change({ view: home });
     else this.page.change({ view: (view.rail ? view : views.find(({ rail }) => rail)).name, step: stop.name });
   }
 
+  // Stops that are walked without leaving the view: the boxes are one of them where they are a step of it, or where no step is
+  // looked at.
+  get reachable() {
+    const { view } = this.page;
+    return this.stops.filter(({ kind }) => kind !== 'backbone' && (kind !== 'boxes' || view.boxes || !view.rail));
+  }
+
   step(by) {
-    const reachable = this.stops.filter((stop) => stop.kind !== 'backbone');
+    const { reachable } = this;
     if (!reachable.length) return;
     const place = reachable.findIndex((stop) => stop.name === this.current);
-    this.go(reachable[Math.min(Math.max(place + by, 0), reachable.length - 1)]);
+    const next = Math.min(Math.max(place + by, 0), reachable.length - 1);
+    if (next !== place) this.go(reachable[next]);
   }
 
   start() {
-    const reachable = this.stops.filter((stop) => stop.kind !== 'backbone');
+    const { reachable } = this;
     let place = reachable.findIndex((stop) => stop.name === this.current);
     if (place >= reachable.length - 1) place = -1;
     const next = () => {

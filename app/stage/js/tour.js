@@ -73,12 +73,15 @@ export class Tour {
   show() {
     const { root, page, at } = this;
     part(root, 'tour').hidden = !at;
+    root.dataset.tour = at ? 'yes' : 'no';
     part(root, 'tour-button').setAttribute('aria-expanded', String(at > 0));
     if (!at) return;
     const stop = this.stops[at - 1];
     const put = (name, text) => { // unchanged text is not written again, so that it is not read out again
       const node = part(root, `tour-${name}`);
-      if (node.textContent !== text) node.textContent = text;
+      if (node.textContent === text) return;
+      node.textContent = text;
+      if (name === 'text') page.glossary.mark(node);
     };
     put('place', page.say('tour.place', { stop: at, stops: this.count }));
     put('title', stop.title);
@@ -89,6 +92,7 @@ export class Tour {
     part(root, 'tour-again').href = page.link.of(this.stateOf(at)).href;
     part(root, 'tour-moved').hidden = Object.keys(difference(this.stateOf(at), clean(page.state))).length === 0;
     this.list(at);
+    page.glossary.list(part(root, 'glossary'));
   }
 
   list(at) {

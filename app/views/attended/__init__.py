@@ -25,8 +25,6 @@ from app.run.run import Run
 from app.run.state import AUTO, HUB_ID, ViewState
 from app.run.step_queries import Askers, askers
 from app.theme import GRID, NEUTRAL, RIM, WHITE, scale_colour
-from app.theme import ink_on as ink_on
-from app.theme import scale_symbol as scale_symbol
 from app.views.attended.heaviest import MOST, OtherModel, Samples, heaviest, other_model
 from app.views.view import View
 from litedetr import AttentionStep, Detector

@@ -23,7 +23,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     """The encoder's frames as one panel per scale, in the photo's place each; the decoder's as boxes over the photo."""
     frame = frame_of(run, state)
     if frame.step is not None and frame.step.kind == "decoder":
-        return film_boxes.drawing(run, state, frame.step)
+        return film_boxes.drawing(run, state, frame.step, at_rest=state.step == "boxes")
     return film_panels.drawing(run, state, frame)
 
 
@@ -48,7 +48,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     changes = np.split(film.change[frame.memory], np.cumsum(list(sizes.values()))[:-1])
     encoding = frame.step is not None and frame.step.kind != "decoder"
     numbers = {
-        "step": frame.name,
+        "step": state.step if state.step == "boxes" else frame.name,
         "frame": frame.index,
         "frames": len(run.trace.steps) + 1,
         "updated": sorted(frame.updated),
@@ -80,12 +80,12 @@ def _words(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any]) ->
     ]
     if numbers["updated"]:
         share = 100 * count["updated"] / count["all"]
-        facts.append([text("tokens"), f"{count['updated']:,} / {count['all']:,} ({share:.0f} %)"])
+        facts.append([text("tokens"), f"{count['updated']:,} / {count['all']:,} ({share:.0f}%)"])
         facts.append([text("updates"), f"{numbers['updates']['ours']:,} / {numbers['updates']['full']:,}"])
     facts += [
         [text("spent"), f"{numbers['gmacs']:.3f} GMACs"],
         [text("spent.full"), f"{numbers['full_gmacs']:.3f} GMACs"],
-        [text("saved"), f"{100 * saved:.1f} %"],
+        [text("saved"), f"{100 * saved:.1f}%"],
     ]
     if spent is not None:
         facts.append([text("time"), f"{spent:.1f} ms"])
@@ -141,4 +141,4 @@ def _sizes(run: Run) -> dict[str, int]:
     return {scale_name(level, len(shapes)): height * width for level, (height, width) in enumerate(shapes)}
 
 
-VIEW = View("film", drawing, summary, controls=controls, charts=charts, own=True)
+VIEW = View("film", drawing, summary, controls=controls, charts=charts, boxes=True, own=True)

@@ -28,8 +28,12 @@ def followed(run: Run, state: ViewState) -> list[int]:
     return best
 
 
-def drawing(run: Run, state: ViewState, step: AttentionStep) -> Drawing:
-    """Where the layer moved the followed queries' boxes: from dotted to solid, with the way of their centres."""
+def drawing(run: Run, state: ViewState, step: AttentionStep, at_rest: bool = False) -> Drawing:
+    """Where the layer moved the followed queries' boxes: from dotted to solid, with the way of their centres.
+
+    Args:
+        at_rest: where they are, alone.
+    """
     layer = run.trace.decoder_steps.index(step)
     height, width = run.size
     queries = followed(run, state)
@@ -44,13 +48,14 @@ def drawing(run: Run, state: ViewState, step: AttentionStep) -> Drawing:
         text = f"{escape(run.config.names[label])} {score:.2f}"
         before, after = (_corners(boxes[index, place]) for index in (layer, layer + 1))
         common = {"type": "scatter", "mode": "lines", "meta": {"query": queries[place]}, "name": text}
-        traces.append({**common, **outline(before), "line": {"color": colour, "width": 1.5, "dash": "dot"}, "hoverinfo": "skip"})
+        moved = {**common, **outline(before), "line": {"color": colour, "width": 1.5, "dash": "dot"}, "hoverinfo": "skip"}
         chosen = queries[place] == state.query
         solid = {"line": {"color": colour, "width": 4 if chosen else 2.5}, "hoverinfo": "text", "text": text}
-        traces.append({**common, **outline(after), **solid})
+        boxed = {**common, **outline(after), **solid}
         way = {"x": boxes[:, place, 0], "y": boxes[:, place, 1], "mode": "lines+markers"}
         dots = {"size": [4] * (layer + 1) + [8], "color": colour, "line": {"width": 1, "color": RIM}}
-        traces.append({**common, **way, "line": {"color": colour, "width": 1.5}, "marker": dots, "hoverinfo": "skip"})
+        way |= {"line": {"color": colour, "width": 1.5}, "marker": dots, "hoverinfo": "skip"}
+        traces += [boxed] if at_rest else [moved, boxed, {**common, **way}]
         labels.append(_label(text, colour, after, run.size))
     drawn = canvas(run, traces, veil=VEIL, annotations=labels)
     drawn["layout"]["meta"] = {"panels": [{"x": "x", "y": "y"}]}

@@ -17,7 +17,6 @@ from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import CHANGED, NEUTRAL, RIM, RIM_OF_SMALL, WHITE, scale_colour, scale_symbol
-from app.theme import ink_on as ink_on
 from app.views.mattered.muting import Effects, all_effects, as_it_is, followed, muted, named
 from app.views.view import View
 from litedetr import Detector
@@ -231,4 +230,4 @@ def _part_chart(effects: Effects, lang: str) -> Drawing:
     return chart([bars], say(lang, "mattered.chart.parts"), 19 * len(names), xaxis=value_axis(), yaxis=name_axis(), bargap=0.3)
 
 
-VIEW = View("mattered", drawing, summary, controls=controls, charts=charts, job=job, work=work, own=True)
+VIEW = View("mattered", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, own=True)

@@ -13,7 +13,6 @@ from app.i18n import say
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import BLACK, CUT, FOLLOWED, RIM, WHITE
-from app.theme import ink_on as ink_on
 from app.views.missed import chart as missed_chart
 from app.views.missed import words as missed_words
 from app.views.missed.fate import NEAR, Fate, Proposal, fate, nearest
@@ -176,4 +175,4 @@ def _names(run: Run, found: Fate, queries: list[int], stage: int) -> list[dict[s
     return labels
 
 
-VIEW = View("missed", drawing, summary, controls=controls, charts=charts, box=True, own=True)
+VIEW = View("missed", drawing, summary, group="understand", controls=controls, charts=charts, box=True, own=True)

@@ -55,8 +55,8 @@ def lives(run: Run, state: ViewState, found: Fate) -> Drawing:
     ]
     return small_chart(
         traces,
-        380,
-        margin={"l": 48, "r": 8, "t": 30, "b": 26},
+        404,
+        margin={"l": 48, "r": 8, "t": 54, "b": 26},
         xaxis={"tickvals": stages, "ticktext": names, "range": [-0.4, len(stages) - 0.6], "anchor": "y3"},
         yaxis={**rows[0], "rangemode": "tozero"},
         yaxis2={**rows[1], "range": [0, 1.04]},

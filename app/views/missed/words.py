@@ -23,7 +23,7 @@ def words(run: Run, state: ViewState, found: Fate, tokens: list[int], queries: l
     kind, values = found.verdict
     two_stage = found.token_ranks is not None
     sentence = say(state.lang, f"missed.verdict.{kind}", **_filled(state, found, kind, values))
-    notes = [sentence, say(state.lang, "missed.rules" if two_stage else "missed.rules.one_stage", near=f"{NEAR:.1f}")]
+    notes = [say(state.lang, "missed.rules" if two_stage else "missed.rules.one_stage", near=f"{NEAR:.1f}")]
     if not two_stage:
         notes.append(say(state.lang, "missed.note.one_stage"))
     elif not run.config.is_dino:
@@ -34,7 +34,11 @@ def words(run: Run, state: ViewState, found: Fate, tokens: list[int], queries: l
         "facts": _facts(state, found, tokens, queries),
         "notes": notes,
         "caption": say(state.lang, "missed.caption" if two_stage else "missed.caption.one_stage"),
-        "badge": say(state.lang, f"missed.badge.{kind}"),
+        "answer": {
+            "title": say(state.lang, f"missed.badge.{kind}"),
+            "text": sentence,
+            "tone": {"found": "good", "otherwise": "warn"}.get(kind, "bad"),
+        },
         "table": _table(run, state, found, tokens, queries),
     }
 

@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import GUTTER, Drawing, canvas, outlines
-from app.drawing.canvas import outline as outline
 from app.drawing.marks import diameters, hoverlabel, query_box, sampling_points
 from app.i18n import say
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import FONT, GROUND, HEAT, RIM, WHITE, class_colour, scale_colour
-from app.theme import HALO as HALO
-from app.theme import ink_on as ink_on
-from app.theme import scale_symbol as scale_symbol
 from app.views.points.footprints import footprint, kept_heads
 from app.views.points.shares import shares_chart
 from app.views.view import View
@@ -155,7 +151,7 @@ def _beyond(run: Run, state: ViewState, chosen: QueryChoice, shown: list[str]) -
             continue
         middle = float(np.clip(along[there], 0, size).mean())
         place = {0: (-gutter, middle), 1: (width + gutter, middle), 2: (middle, -gutter), 3: (middle, height + gutter)}[border]
-        count, weight = int(there.sum()), f"{100 * weights[there].sum():.1f} %"
+        count, weight = int(there.sum()), f"{100 * weights[there].sum():.1f}%"
         key = "points.beyond.one" if count == 1 else "points.beyond"
         words = say(state.lang, key, count=count, weight=weight, distance=f"{past[border][there].max():.0f}")
         marks.append(

@@ -82,14 +82,14 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         [say(lang, "schedule.updated"), f"{_count(updated(run, plan))} / {_count(len(plan.steps()) * sum(cost.tokens))}"],
         [say(lang, "schedule.encoder"), f"{cost.encoder:.2f} GMACs"],
         [say(lang, "schedule.full"), f"{full.encoder:.2f} GMACs"],
-        [say(lang, "schedule.share"), f"{100 * share:.0f} %"],
+        [say(lang, "schedule.share"), f"{100 * share:.0f}%"],
     ]
     if times is not None:
         ratio = times["plan"] / times["full"]
         facts += [
             [say(lang, "schedule.ms"), f"{times['plan']:.1f} ms"],
             [say(lang, "schedule.full_ms"), f"{times['full']:.1f} ms"],
-            [say(lang, "schedule.ms_share"), f"{100 * ratio:.0f} %"],
+            [say(lang, "schedule.ms_share"), f"{100 * ratio:.0f}%"],
         ]
     rows = published(plan)
     notes = [say(lang, "schedule.note.unmeasured" if times is None else "schedule.note.weights")]
@@ -251,8 +251,10 @@ def _size(run: Run) -> tuple[int, int]:
 
 
 def _count(number: int) -> str:
-    """With a space between thousands."""
-    return f"{number:,}".replace(",", " ")
+    """With a comma between thousands."""
+    return f"{number:,}"
 
 
-VIEW = View("schedule", drawing, summary, controls=controls, charts=charts, job=job, work=work, rail=False, own=True)
+VIEW = View(
+    "schedule", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, rail=False, own=True
+)

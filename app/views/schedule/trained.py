@@ -47,7 +47,7 @@ def study_chart(found: dict[str, Any], plan: EncoderSchedule, lang: str) -> Draw
                 "cliponaxis": False,
             }
         )
-    title = say(lang, "schedule.study.title", photos=f"{found['photos']:,}".replace(",", " "))
+    title = say(lang, "schedule.study.title", photos=f"{found['photos']:,}")
     most = max(value for trace in traces for value in trace["x"])
     axes = {"xaxis": value_axis(range=[-0.06 * most, 1.1 * most]), "yaxis": name_axis()}
     drawing = chart(traces, title, ROW * len(rows), legend=True, **axes)

@@ -11,7 +11,7 @@ import numpy as np
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import chart, name_axis, value_axis
-from app.drawing.marks import hoverlabel, tag
+from app.drawing.marks import SHOWN, apart, hoverlabel, tag
 from app.drawing.panels import Panel, panels
 from app.i18n import say
 from app.run.model_list import OWN, describe, other_models
@@ -23,6 +23,8 @@ from app.views.view import View
 from litedetr import Detector
 
 SIDES = ("left", "right")
+LABELS = 16
+"""Of each side; boxes without one say their class on hover."""
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -146,7 +148,7 @@ def _panel(run: Run, title: str, named: list[tuple[np.ndarray, str, float, bool]
         place = {"x": x2 if rightmost else x1, "y": y2 if low else y1}
         anchors = {"xanchor": "right" if rightmost else "left", "yanchor": "bottom" if low else "top"}
         labels.append(tag(text, colour, **place, **anchors))
-    return Panel(title, traces, labels[::-1])  # the best on top
+    return Panel(title, traces, apart(labels, 2 * width / SHOWN, LABELS)[::-1])  # the best on top
 
 
 def _box(box: np.ndarray, text: str, colour: str, alone: bool) -> dict[str, Any]:
@@ -187,4 +189,6 @@ def _cells(left: Rival, right: Rival, pair: tuple[int | None, int | None, float]
     ]
 
 
-VIEW = View("versus", drawing, summary, controls=controls, charts=charts, job=job, work=work, rail=False, own=True)
+VIEW = View(
+    "versus", drawing, summary, group="change", controls=controls, charts=charts, job=job, work=work, rail=False, own=True
+)

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 import plotly.graph_objects as go
 import pytest
 
-from app.engine.engine import EXAMPLE_NAMES
+from app.engine.engine import EXAMPLE_NAMES, Engine
 from app.lessons import lesson
 from app.run.state import LANGUAGES, ViewState
 from app.server.lookups import Lookups
@@ -66,3 +66,83 @@ def test_figures_of_the_paper_are_the_papers():
     text = next(stop["text"] for stop in STOPS if "view=versus" in stop["link"])
     ap = {row.model: row.ap for row in ROWS}
     assert re.findall(r"\d\d\.\d", text) == [str(ap["dino-r50"]), str(ap["lite-dino-r50-h3l1-2x3"])]
+
+
+# What each stop says of its photo: the run, the stop's state and its view's summary.
+
+
+def scales(run, state, numbers):
+    shapes = run.trace.spatial_shapes
+    assert len(shapes) == 4
+    sizes = [height * width for height, width in shapes]
+    assert sizes[0] / sum(sizes) == pytest.approx(0.75, abs=0.03)
+    assert numbers["frame"] == 0
+
+
+def cheaper(run, state, numbers):
+    assert numbers["gmacs"] < numbers["full"]
+
+
+def waits(run, state, numbers):
+    assert numbers["kept"] == ["S4"]
+    assert numbers["change"]["S4"] == 0
+
+
+def has_its_turn(run, state, numbers):
+    assert numbers["change"]["S4"] > 0
+
+
+def points(run, state, numbers):
+    assert (numbers["heads"], numbers["points"]) == (8, 8 * 4 * 4)
+    assert numbers["error"] < 1e-5
+
+
+def keys_ignored(run, state, numbers):
+    first, second = numbers["heaviest"]
+    assert second == pytest.approx(1 / 16)
+    assert first > second
+
+
+def reached(run, state, numbers):
+    assert any(share is not None for share in numbers["reached"][numbers["head"] - 1])
+
+
+def leaks(run, state, numbers):
+    assert run.config.key_aware
+    assert sum(numbers["outside"][numbers["steps"].index(state.step)]) > 1e-3
+
+
+def is_read(run, state, numbers):
+    assert max(numbers["readings"]) > 0
+
+
+def mattered(run, state, numbers):
+    assert numbers["query"] == run.detections.queries[0]
+
+
+def same_weights(run, state, numbers):
+    assert not run.config.encoder_schedule.is_full
+
+
+def is_missed(run, state, numbers):
+    assert run.config.names[state.classes[0]] == "motorcycle"
+    assert numbers["verdict"] not in ("found", "otherwise")
+    assert numbers["near_tokens"] is not None
+
+
+CLAIMS = (
+    scales, cheaper, waits, has_its_turn, points, keys_ignored, reached, leaks, is_read, mattered, same_weights, is_missed,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """The page's own model at its own size, as a visitor meets it."""
+    return Engine()
+
+
+@pytest.mark.parametrize(("stop", "claim"), list(zip(STOPS, CLAIMS, strict=True)), ids=[claim.__name__ for claim in CLAIMS])
+def test_a_stop_shows_what_it_says(shipped, stop, claim):
+    state = ViewState.from_query(stop["link"])
+    run = shipped.example(state.example)
+    claim(run, state, view_of(state.view, run).summary(run, state))

@@ -164,9 +164,11 @@ STAY = [NEAR_BY] * 4
 
 def verdict(run, **changes):
     numbers = missed.summary(run, state_at(DRAWN, **changes))
-    assert numbers["badge"] == texts("en")[f"missed.badge.{numbers['verdict']}"]
-    assert "{" not in numbers["notes"][0]
-    return numbers["verdict"], numbers["values"], numbers["notes"][0]
+    answer = numbers["answer"]
+    assert answer["title"] == texts("en")[f"missed.badge.{numbers['verdict']}"]
+    assert answer["tone"] == {"found": "good", "otherwise": "warn"}.get(numbers["verdict"], "bad")
+    assert "{" not in answer["text"]
+    return numbers["verdict"], numbers["values"], answer["text"]
 
 
 def test_it_was_found():
