@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from litedetr import ops
-from litedetr.positions import Shapes, pixel_size
+from litedetr.positions import Shapes, level_sides
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class DeformableAttention(nn.Module):
         M, L, P = self.heads, self.levels, self.points
         centres = reference_points[..., :2]  # (B, Q, L, 2)
         if reference_points.shape[-1] == 2:
-            unit = pixel_size(spatial_shapes, centres)  # offsets count in pixels of each level
+            unit = 1 / level_sides(spatial_shapes, centres)  # offsets count in pixels of each level
         elif reference_points.shape[-1] == 4:
             unit = reference_points[..., 2:] * (0.5 / P)  # offsets count in halves of the box
         else:

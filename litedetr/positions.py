@@ -120,10 +120,9 @@ def reference_points(shapes: Shapes, ratios: Tensor) -> Tensor:
     return token_centres(shapes, ratios)[:, :, None] * ratios[:, None]
 
 
-def pixel_size(shapes: Shapes, like: Tensor) -> Tensor:
-    """(L, 2) width and height of a pixel of every level, relative to the image; sizes that are traced stay variables."""
-    sides = torch.stack([like.new_full((), side) for H, W in shapes for side in (W, H)])
-    return 1 / sides.view(-1, 2)
+def level_sides(shapes: Shapes, like: Tensor) -> Tensor:
+    """(L, 2) width and height of every level in pixels; sizes that are traced stay variables, which `new_tensor` would not do."""
+    return torch.stack([like.new_full((), side) for H, W in shapes for side in (W, H)]).view(-1, 2)
 
 
 def box_proposals(
@@ -149,7 +148,7 @@ def box_proposals(
     for level, (level_mask, (H, W)) in enumerate(zip(split_levels(mask, shapes), shapes, strict=True)):
         ratio = valid_ratios(level_mask.view(B, H, W), size.dtype)
         centres.append(token_centres([(H, W)], ratio[:, None]))
-        side = size * 2.0**level if cells is None else (cells / (ratio * ratio.new_tensor((W, H)))).clamp(max=0.9)[:, None]
+        side = size * 2.0**level if cells is None else (cells / (ratio * level_sides([(H, W)], ratio))).clamp(max=0.9)[:, None]
         sizes.append(side.expand(B, H * W, 2))
     proposals = torch.cat((torch.cat(centres, 1), torch.cat(sizes, 1)), dim=-1)
     usable = ((proposals > 0.01) & (proposals < 0.99)).all(-1) & ~mask

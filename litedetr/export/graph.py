@@ -41,13 +41,15 @@ def to_onnx(detector: Detector, file: Path, sampling: str, size: Size | None, po
         raise ValueError("expected the package onnx, which is not installed: pip install litedetr[export]")
     graph = Graph(detector, points)
     sizes = {0: "batch"} if size else {0: "batch", 2: "height", 3: "width"}
-    names = ["logits", "boxes", *(f"{step}.{part}" for step in points for part in ("locations", "weights"))]
+    # ONNX Runtime shares memory between sizes of one name, so that steps with other queries need names of their own.
+    queries = {"logits": "queries", "boxes": "queries"}
+    queries |= {f"{step}.{part}": f"queries of {step}" for step in points for part in ("locations", "weights")}
     with torch.no_grad(), ops.use(SAMPLING[sampling]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the tracer takes as a constant is one; that sizes are none, the verdict says
         torch.onnx.export(
             graph, (torch.zeros(1, 3, *(size or example_size(detector))),), str(file), dynamo=False, opset_version=OPSET,
-            input_names=["pixels"], output_names=names,
-            dynamic_axes={"pixels": sizes} | {name: {0: "batch", 1: "queries"} for name in names},
+            input_names=["pixels"], output_names=list(queries),
+            dynamic_axes={"pixels": sizes} | {name: {0: "batch", 1: axis} for name, axis in queries.items()},
         )  # fmt: skip
 
 
