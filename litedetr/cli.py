@@ -226,7 +226,6 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
     from litedetr.batch.detect import line_of, photo_files, to_json
     from litedetr.batch.processes import choose_device
     from litedetr.detector import Detector
-    from litedetr.draw import drawn
     from litedetr.image import open_photo
     from litedetr.runtime import Exported
 
@@ -246,7 +245,7 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
                 options.draw.mkdir(parents=True, exist_ok=True)
                 names.append(file.name)  # photos of one name in several folders are numbered
                 number = f"-{names.count(file.name)}" if names.count(file.name) > 1 else ""
-                drawn(pixels, found).save(options.draw / f"{file.name}{number}.jpg", quality=92)
+                found.drawn_on(pixels).save(options.draw / f"{file.name}{number}.jpg", quality=92)
         except PhotoError as error:
             refused, found = True, error
         sys.stdout.write(to_json(line_of(file, found), sys.stdout.encoding or "utf-8"))

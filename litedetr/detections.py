@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from litedetr.config import DetectorConfig
-from litedetr.notebook import picture
+from litedetr.draw import drawn
+from litedetr.notebook import png
 
 if TYPE_CHECKING:
     from litedetr.trace import Trace
@@ -107,9 +109,13 @@ class Detections:
             for (x1, y1, x2, y2), score, label in zip(self.boxes, self.scores, self.labels, strict=True)
         ]
 
+    def drawn_on(self, pixels: np.ndarray) -> Image.Image:
+        """(H, W, 3) uint8 RGB, the photo, with a box, a name and a score for each detection."""
+        return drawn(pixels, self.boxes, self.names, self.labels, self.scores)
+
     def _repr_png_(self) -> bytes | None:
-        """What a notebook shows."""
-        return picture(self)
+        """What a notebook shows: the photo with its boxes; None where the photo is not known."""
+        return None if self.photo is None else png(self.drawn_on(self.photo))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: photo size and one dict per detection with name, label, score and box (xyxy, pixels)."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from litedetr.lettering import Lettering, written
-
-if TYPE_CHECKING:
-    from litedetr.detections import Detections
 
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
 """Of classes, in turn: those of Okabe and Ito, which a colour-blind person can tell apart."""
@@ -47,13 +43,12 @@ def scale_of(picture: Image.Image) -> tuple[int, int]:
     return max(2, round(side / 320)), max(12, round(side / 52))
 
 
-def drawn(pixels: np.ndarray, found: Detections) -> Image.Image:
-    """(H, W, 3) uint8 RGB with what was found in it."""
+def drawn(pixels: np.ndarray, boxes: np.ndarray, names: Sequence[str], labels: np.ndarray, scores: np.ndarray) -> Image.Image:
+    """(H, W, 3) uint8 RGB with what was found in it: boxes (N, 4) xyxy in pixels, and N names, class indices and scores."""
     picture = Image.fromarray(pixels)
     line, size = scale_of(picture)
-    labels = found.labels.tolist()
-    names = [written(name, f"class {label}", size) for name, label in zip(found.names, labels, strict=True)]
-    texts = [f"{name} {score:.2f}" for name, score in zip(names, found.scores, strict=True)]
-    colours, inks = ([of[label % len(of)] for label in labels] for of in (COLOURS, INKS))
-    draw_boxes(picture, found.boxes.tolist(), texts, colours, inks, line, size)
+    shown = [written(name, f"class {label}", size) for name, label in zip(names, labels.tolist(), strict=True)]
+    texts = [f"{name} {score:.2f}" for name, score in zip(shown, scores, strict=True)]
+    colours, inks = ([of[label % len(of)] for label in labels.tolist()] for of in (COLOURS, INKS))
+    draw_boxes(picture, boxes.tolist(), texts, colours, inks, line, size)
     return picture

@@ -5,24 +5,17 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-from litedetr.draw import drawn
-
-if TYPE_CHECKING:
-    from litedetr.detections import Detections
+from PIL import Image
 
 LONGEST = 800
 """Pixels of the picture's longer side at most."""
 
 
-def picture(found: Detections) -> bytes | None:
-    """The photo with a box, a name and a score for each detection, as a PNG file; None where the photo is not known."""
-    if found.photo is None:
-        return None
-    shown, file = drawn(found.photo, found), io.BytesIO()
+def png(shown: Image.Image) -> bytes:
+    """A picture as a PNG file, of a size that suits a notebook."""
+    file = io.BytesIO()
     shown.thumbnail((LONGEST, LONGEST))
     shown.save(file, "PNG")
     return file.getvalue()

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ from litedetr.schedule import EncoderStep, scale_name
 if TYPE_CHECKING:
     from litedetr.attention import DeformableAttention, Sampling
     from litedetr.pyramid import FeaturePyramid
-    from litedetr.replay import Replay
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,25 @@ class AttentionStep(StepOutline):
         return [value for name, value in vars(self).items() if isinstance(value, Tensor) and name not in model]
 
 
+class StepMaker(Protocol):
+    """What a light trace keeps to make its steps again, and makes them: `litedetr.replay.Replay`, where the attributes are
+    described."""
+
+    shapes: tuple[tuple[int, int], ...]
+    padding: Tensor | None
+    tokens: Tensor | None
+    written: list[Tensor | None]
+    references: list[Tensor]
+    queries: Tensor | None
+    query_positions: Tensor | None
+
+    def step(self, index: int) -> AttentionStep: ...
+
+    def memory(self, index: int) -> Tensor: ...
+
+    def keeps(self, queries: int) -> bool: ...
+
+
 @dataclass(frozen=True, eq=False)
 class LightStep(StepOutline):
     """An `AttentionStep` of a light trace: it has the same attributes, and those that are no outline are made when they are read.
@@ -127,7 +145,7 @@ class LightStep(StepOutline):
     """
 
     index: int
-    replay: Replay = field(repr=False)
+    replay: StepMaker = field(repr=False)
 
     @property
     def whole(self) -> AttentionStep:
@@ -217,7 +235,7 @@ class Trace:
     proposal_logits: Tensor | None = None
     proposal_boxes: Tensor | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
-    replay: Replay | None = None
+    replay: StepMaker | None = None
 
     @property
     def encoder_steps(self) -> list[AttentionStep] | list[LightStep]:
