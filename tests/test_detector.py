@@ -222,7 +222,8 @@ def test_sources_that_are_not_there(tmp_path):
     with pytest.raises(WeightsError) as error:
         Detector.from_pretrained("nowhere")
     assert str(error.value) == (
-        'expected "embedded", a folder with config.json and model.safetensors, or "owner/name", got \'nowhere\''
+        'expected "embedded", a folder with config.json and model.safetensors, "owner/name", or a preset with published weights, '
+        "got 'nowhere'"
     )
     with pytest.raises(WeightsError, match=r"expected config\.json and model\.safetensors of a litedetr model in"):
         Detector.from_pretrained(tmp_path)

@@ -71,7 +71,7 @@ def test_the_command(tmp_path, capsys):
     assert output == table.markdown(report)
     assert (report.rounds, report.threads) == (2, 1)
     assert main(["bench", "--rows", "cuda,engine"]) == 2
-    assert "expected rows out of core, encoder, detector, embedded, memory, cuda, got engine" in capsys.readouterr().err
+    assert "expected rows out of core, encoder, detector, embedded, memory, cuda, guests, got engine" in capsys.readouterr().err
 
 
 def test_the_documents_show_what_was_measured():

@@ -16,12 +16,12 @@ def test_the_place_in_the_queue_is_shown_and_a_newer_photo_gives_it_up(page, url
         for width in (100, 120):
             scene(width, 90).save(tmp_path / f"{width}.png")
             page.set_input_files('[data-part="file"]', str(tmp_path / f"{width}.png"))
-            ticket += 1
             page.wait_for_function(
-                """([ticket, text]) => liteDetr.running === ticket
+                """([ticket, text]) => liteDetr.running > ticket
                 && document.querySelector('[data-part=status]').textContent.includes(text)""",
                 arg=[ticket, sentence],
             )
+            ticket = page.evaluate("liteDetr.running")
         while len(queue) > 2:  # the first photo's job leaves
             page.wait_for_timeout(50)
     page.wait_for_function("run => liteDetr.info.run !== run && document.querySelector('.ld').dataset.busy === 'no'", arg=before)

@@ -63,5 +63,5 @@ def test_the_view_shows_it_where_there_is_one(lang, tmp_path, monkeypatch):
         trained.study.cache_clear()
         run = small_run("H3L1")
         assert len(schedule.charts(run, state)) == charts
-        assert any("4 800" in note for note in schedule.summary(run, state)["notes"]) == bool(content)
+        assert any("4,800" in note for note in schedule.summary(run, state)["notes"]) == bool(content)
     trained.study.cache_clear()
