@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import posixpath
 import secrets
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -41,52 +42,25 @@ class Fresh(StaticFiles):
 def routes(store: RunStore) -> list[BaseRoute]:
     """For the web server that Gradio starts."""
 
-    def find(request: Request) -> Run | None:
-        try:
-            return store.get(request.path_params["run"])
-        except ExpiredRun:
-            return None
+    def of_run(file: str, answer: Callable[[Run, Request], Response]) -> Route:
+        """A file of a run that is kept, else a sentence."""
 
-    def picture(request: Request) -> Response:
-        run = find(request)
-        if run is None:
-            return _gone()
-        return Response(run.picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        def serve(request: Request) -> Response:
+            try:
+                run = store.get(request.path_params["run"])
+            except ExpiredRun:
+                return PlainTextResponse("This run is no longer kept: send the photo again.", status_code=404)
+            return answer(run, request)
 
-    def result_json(request: Request) -> Response:
-        run = find(request)
-        if run is None:
-            return _gone()
-        state = _state(request)
-        return _download(coco_json(run, state.threshold, state.classes), "application/json", f"{_plain(run.name)}.json")
-
-    def result_png(request: Request) -> Response:
-        run = find(request)
-        if run is None:
-            return _gone()
-        state = _state(request)
-        return _download(png(run, state.threshold, state.classes), "image/png", f"{_plain(run.name)}.png")
-
-    def query_csv(request: Request) -> Response:
-        run = find(request)
-        if run is None:
-            return _gone()
-        return _download(points_csv(run, _state(request)), "text/csv; charset=utf-8", f"{_plain(run.name)}-points.csv")
-
-    def figure_html(request: Request) -> Response:
-        run = find(request)
-        if run is None:
-            return _gone()
-        state = _state(request).with_(example=run.example)
-        return _download(standalone(run, state), "text/html; charset=utf-8", f"{_plain(run.name)}-{state.view}.html")
+        return Route(f"/lite/run/{{run}}/{file}", serve)
 
     return [
         Route(f"/{PLOTLY}", _plotly),
-        Route("/lite/run/{run}/photo.jpg", picture),
-        Route("/lite/run/{run}/detections.json", result_json),
-        Route("/lite/run/{run}/detections.png", result_png),
-        Route("/lite/run/{run}/points.csv", query_csv),
-        Route("/lite/run/{run}/figure.html", figure_html),
+        of_run("photo.jpg", _picture),
+        of_run("detections.json", _result_json),
+        of_run("detections.png", _result_png),
+        of_run("points.csv", _query_csv),
+        of_run("figure.html", _figure_html),
         Route("/lite/alive", _alive),
         _folder("/lite/stage", STAGE),
         _folder("/lite/examples", EXAMPLES),
@@ -101,6 +75,29 @@ def _folder(path: str, directory: Path) -> Route:
         return await files.get_response(posixpath.normpath(request.path_params["path"]), request.scope)
 
     return Route(f"{path}/{{path:path}}", serve)
+
+
+def _picture(run: Run, request: Request) -> Response:
+    return Response(run.picture, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+
+
+def _result_json(run: Run, request: Request) -> Response:
+    state = _state(request)
+    return _download(coco_json(run, state.threshold, state.classes), "application/json", f"{_plain(run.name)}.json")
+
+
+def _result_png(run: Run, request: Request) -> Response:
+    state = _state(request)
+    return _download(png(run, state.threshold, state.classes), "image/png", f"{_plain(run.name)}.png")
+
+
+def _query_csv(run: Run, request: Request) -> Response:
+    return _download(points_csv(run, _state(request)), "text/csv; charset=utf-8", f"{_plain(run.name)}-points.csv")
+
+
+def _figure_html(run: Run, request: Request) -> Response:
+    state = _state(request).with_(example=run.example)
+    return _download(standalone(run, state), "text/html; charset=utf-8", f"{_plain(run.name)}-{state.view}.html")
 
 
 def _alive(request: Request) -> Response:
@@ -127,10 +124,6 @@ def _plotly_gzip() -> bytes:
 
 def _state(request: Request) -> ViewState:
     return ViewState.from_query(dict(request.query_params))
-
-
-def _gone() -> Response:
-    return PlainTextResponse("This run is no longer kept: send the photo again.", status_code=404)
 
 
 def _download(content: str | bytes, kind: str, name: str) -> Response:
