@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from litedetr.backbones.nanodet import CLASSES
 from litedetr.batch.processes import ALONE, Processes, choose_device
+from litedetr.families import family_of
 from litedetr.positions import box_proposals
 from litedetr.training.charts import curve_svg
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
@@ -306,7 +307,7 @@ class _Run:
         mask, targets = batch.mask.to(self.device), batch.targets.to(self.device)
         pixels = normalise(batch.images.to(self.device), mask, detector.config)
         with autocast(self.device, recipe.precision):
-            noisy = recipe.denoising.number > 0 and detector.config.is_dino
+            noisy = recipe.denoising.number > 0 and family_of(detector.config).denoising
             denoising = self._denoising(batch.targets) if noisy else None
             features = detector.backbone(pixels)
             output = detector.from_features(
