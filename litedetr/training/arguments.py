@@ -39,6 +39,7 @@ def recipe_of(
     patience: int | None = None,
     bf16: bool = False,
     threads: int | None = None,
+    workers: int | None = None,
     teacher: str | None = None,
 ) -> Recipe:
     """The recipe that is meant; ``data`` tells how many pictures an epoch has.
@@ -90,6 +91,7 @@ def recipe_of(
         made = replace(made, optimiser=replace(before, rate=rate, backbone=before.backbone * rate / before.rate))
     given = {
         "backbone": backbone, "teacher": teacher, "evaluate_seconds": evaluate_every, "patience": patience, "threads": threads,
+        "workers": workers,
         "precision": "bf16" if bf16 else None,
     }  # fmt: skip
     made = replace(made, **{name: value for name, value in given.items() if value is not None})

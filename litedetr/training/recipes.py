@@ -55,6 +55,10 @@ class EmaSettings:
     share: float = 0.1
 
 
+START = "start"
+"""As ``Recipe.teacher``: the detector as it is before the training."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train: the detector, for how long, on what, with which losses.
@@ -63,7 +67,8 @@ class Recipe:
     start: a trained detector to start from instead ("embedded", a weights folder or a Hub id), "" for none; its config
     gets the ``changes`` too, and its parts named in ``fresh`` ("encoder") random weights, or the backbone that of ``backbone``;
     closed: the encoder's layers add nothing at first (`start.close_branches`);
-    teacher: a file with NanoDet-g's weights, whose answers are taught with weight ``losses.soft``, "" for none;
+    teacher: a file with NanoDet-g's weights, or "start" for the detector as it is before the training, whose answers are taught
+    with the weights ``losses.soft`` and ``losses.taught``; "" for none;
     freeze_stem: leave the backbone's first stages as they are; freeze: leave these parts ("backbone") as they are;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     mild_from: from that share of the training on, pictures without mosaic, mixup and pasted objects;
@@ -71,6 +76,7 @@ class Recipe:
     go on where a resumed run had been); rare: share of pictures below which a class' pictures are repeated;
     precision: "auto", "f32" or "bf16"; checkpoint_seconds: between two checkpoints; log_steps: between two lines of the
     log; evaluate_seconds: between two measurements on val, 0 = only at the end; threads: of PyTorch, 0 = as it is;
+    workers: threads that make batches ahead of time;
     measure_start: measure before the first step, too; keep_best: the weights of the best measurement stay, in best/;
     patience: end after so many measurements without a better one, 0 = never; heads_first: steps at first in which only what has
     a row per class is trained.
@@ -105,6 +111,7 @@ class Recipe:
     evaluate_seconds: float = 0.0
     evaluate_pictures: int = 0
     threads: int = 0
+    workers: int = 1
     measure_start: bool = False
     keep_best: bool = False
     patience: int = 0

@@ -16,6 +16,7 @@ from litedetr.encoder import InterleavedEncoder
 from litedetr.training.annotations import few
 from litedetr.training.classes import CLASS_PARTS, same_names
 from litedetr.training.data import PhotoSet
+from litedetr.training.imagenet import load_imagenet_backbone
 from litedetr.training.recipes import Recipe
 
 log = logging.getLogger(__name__)
@@ -54,14 +55,9 @@ def load_backbone(detector: Detector, path: str) -> None:
     """Trained weights of the kind that the detector's backbone has.
 
     Raises:
-        ValueError: no such file is known for it, or this one does not fit.
+        ValueError: this file does not fit.
     """
-    load = backbone_of(detector.config).load
-    if load is None:
-        raise ValueError(
-            f"expected a detector on mobilenetv2 or nanodet_g to load {path} into, got {detector.config.backbone}: "
-            "leave the backbone out"
-        )
+    load = backbone_of(detector.config).load or load_imagenet_backbone
     load(detector.backbone, path)
 
 
