@@ -63,8 +63,9 @@ def recipe_of(
         if scratch:
             raise ValueError('expected weights to start from, got --from scratch: leave out --recipe finetune, or name a start')
         names = [category["name"] for category in find(data)["train"].read().categories]
-        known = same_names(names, read_config(start or "embedded").names)
-        made = recipes.finetune(seconds or 1800, start or "embedded", new_classes=len(known) < len(names))
+        config = read_config(start or "embedded")
+        new, suppressed = len(same_names(names, config.names)) < len(names), config.two_stage and config.nms_iou is not None
+        made = recipes.finetune(seconds or 1800, start or "embedded", new, suppressed)
     elif recipe in recipes.NAMED:
         made = recipes.NAMED[recipe]()
     else:

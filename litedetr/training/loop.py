@@ -192,6 +192,7 @@ class _Run:
         self.measured_at = 0.0
         self.meter = _Meter()
         self.at_start: float | None = None  # AP before the first step
+        self.last: float | None = None  # AP of the last measurement, in this process
         self.best, self.since_best = -1.0, 0  # AP of the best measurement, and how many came after it
         self.board: Callable[[dict[str, Any]], None] | None = None  # made with the first line: then the step is known
         self.others = [p for name, p in self.detector.named_parameters() if p.requires_grad and not name.startswith(CLASS_PARTS)]
@@ -386,7 +387,7 @@ class _Run:
             return None
         precision = result.figures["AP"]
         self.at_start = precision if self.step == 0 else self.at_start
-        better = precision > self.best
+        self.last, better = precision, precision > self.best
         self.best, self.since_best = (precision, 0) if better else (self.best, self.since_best + 1)
         if not self.processes.first:
             return result
@@ -398,9 +399,9 @@ class _Run:
         return result
 
     def _ap(self) -> str:
-        """The best AP so far, for the bar."""
+        """The last AP, the best so far and the start's, for the bar."""
         start = "" if self.at_start is None else f", at the start {100 * self.at_start:.1f}"
-        return "" if self.best < 0 else f", best AP {100 * self.best:.1f}{start}"
+        return "" if self.last is None else f", AP {100 * self.last:.1f}, best {100 * self.best:.1f}{start}"
 
     def _measure_alone(self, pictures: int, progress: bool) -> Evaluation | None:
         kept = {name: value.clone() for name, value in self.detector.state_dict().items()}

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from litedetr.training.augment import AugmentSettings
 from litedetr.training.denoising import DenoisingSettings
+from litedetr.training.distillation import DistillationSettings
 from litedetr.training.losses import LossSettings
 
 
@@ -216,16 +217,25 @@ NAMED = {"embedded": embedded, "mobilenet": mobilenet}
 """Recipes by the name that the command line knows them by."""
 
 
-def finetune(seconds: float = 1800, start: str = "embedded", new_classes: bool = True, threads: int = 0) -> Recipe:
-    """From trained weights to one's own classes: the final size throughout, low rates, mild pictures, the backbone nearly as it
-    is. Where there are classes that the start does not know, what has a row per class learns faster, and alone at first."""
-    rates = OptimiserSettings(rate=2e-5, backbone=2e-6, warm_up=50, constant_until=0.4, decay=0.05)
-    return Recipe(
+def finetune(
+    seconds: float = 1800, start: str = "embedded", new_classes: bool = True, suppressed: bool = True, threads: int = 0
+) -> Recipe:
+    """From trained weights to one's own classes: the final size throughout, low rates, mild pictures.
+
+    Matching every object to one query alone would unlearn in minutes what a start with non-maximum suppression knows
+    (``suppressed``: `DetectorConfig.nms_iou`): it is its own teacher, on its own backbone, and all queries that see an object
+    learn it. Other starts are trained as DETRs are, the backbone nearly as it is. Where there are classes that the start does not
+    know, what has a row per class learns faster, and alone at first.
+    """
+    gentle = Recipe(
         start=start,
         freeze_stem=True,
         seconds=seconds,
         stages=(Stage(1.0, 448, 8),),
-        optimiser=replace(rates, rate=5e-5, backbone=5e-6, classes=4.0) if new_classes else rates,
+        optimiser=OptimiserSettings(
+            rate=5e-5 if new_classes else 2e-5, backbone=2e-6, classes=20.0 if new_classes else 1.0, warm_up=20,
+            constant_until=0.4, decay=0.05,
+        ),
         losses=LossSettings(label=2.5),
         denoising=DenoisingSettings(number=100, label_noise=0.25, box_noise=0.6),
         augmentation=AugmentSettings(mosaic=0.0, crop=0.5, crop_min=0.5, colour=0.4),
@@ -235,4 +245,18 @@ def finetune(seconds: float = 1800, start: str = "embedded", new_classes: bool =
         heads_first=30 if new_classes else 0,
         evaluate_seconds=max(120.0, seconds / 8),
         threads=threads,
+    )  # fmt: skip
+    if not suppressed:
+        return gentle
+    faster = 3.0 if new_classes else 1.0
+    rates = OptimiserSettings(rate=1e-4, classes=faster, warm_up=20, constant_until=0.4, decay=0.05, clip=5.0)
+    objects = {"matched": 0.5, "many": 5, "class_loss": "varifocal"} if new_classes else {"matched": 0.0}
+    return replace(
+        gentle,
+        teacher=START,
+        freeze=("backbone",),
+        optimiser=rates,
+        losses=LossSettings(soft=1.0, taught=1.0, distillation=DistillationSettings(labels=0.5), **objects),
+        denoising=DenoisingSettings(number=0),
+        ema=EmaSettings(fastest=0.98),
     )
