@@ -140,7 +140,7 @@ def test_a_model_of_another_code_base(page, url, hub, name):
         assert page.locator('[data-part="error"]').is_hidden()
         says = page.locator(f'[role="tab"][data-view="{view}"]').get_attribute("title") or ""
         if VIEWS[view].own:
-            assert "comes from transformers" in summary["caption"]
+            assert "comes from transformers" in summary["notes"][0]
             assert "comes from transformers" in says
         else:
             assert "comes from transformers" not in says
