@@ -69,7 +69,7 @@ class Calibration:
     of at least 0.05 (below lie nearly all of the ones kept, and hardly anybody looks); doubled: share of the detections at or
     above the threshold that are near-duplicates of a better one; rescaling: what would make the scores mean more; rescaled: the
     same figures after it, of the half of the pictures that it was not fitted on (``held_out``; of all of them where a half has
-    nothing right), at thresholds of the half that it was;
+    nothing right), its default threshold chosen on all;
     default: the threshold to show detections by, that of best F1 or a higher one, from which on precision is at least
     `LEAST_PRECISION`.
     """
@@ -134,8 +134,8 @@ def calibrate(content: dict[str, Any], results: Sequence[dict[str, Any]], image_
     if not held_out:
         fitted = other = every
     rescaling = fit_rescaling(fitted.scores, fitted.right)
-    fitted, other = (replace(part, scores=rescaling(part.scores)) for part in (fitted, other))
-    default = _operating(other, _default(fitted, _figures(fitted).threshold).threshold)
+    whole, other = (replace(part, scores=rescaling(part.scores)) for part in (every, other))
+    default = _operating(other, _figures(whole).default.threshold)  # of all: half of a small set has too few to choose by
     rescaled = replace(_figures(other), default=default, held_out=held_out)
     return replace(_figures(every), rescaling=rescaling, rescaled=rescaled)
 
