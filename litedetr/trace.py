@@ -249,7 +249,7 @@ class Trace:
     def nbytes(self) -> int:
         """Bytes held, counting memory that several tensors share once."""
         own = [value for value in vars(self).values() if isinstance(value, Tensor)]
-        return bytes_of([*own, *(tensor for step in self.steps for tensor in step.tensors())])
+        return stored_bytes([*own, *(tensor for step in self.steps for tensor in step.tensors())])
 
     def rebuild_error(self) -> float:
         """Largest of all steps' `AttentionStep.rebuild_error`."""
@@ -427,7 +427,7 @@ class Trace:
 _OUTLINE = ("name", "kind", "block", "query_levels", "first_query")
 
 
-def bytes_of(tensors: Iterable[Tensor]) -> int:
+def stored_bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes that tensors hold, counting memory that several share once."""
     storages = [tensor.untyped_storage() for tensor in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from litedetr.encoder import InterleavedEncoder, step_queries
+from litedetr.encoder import InterleavedEncoder, query_range
 from litedetr.positions import reference_points
 from litedetr.pyramid import FeaturePyramid
 from litedetr.schedule import EncoderSchedule
@@ -63,7 +63,7 @@ def test_every_step(case):
     memory = pyramid.tokens
     with torch.no_grad():
         for step, layer in zip(encoder.steps, encoder.layers, strict=True):
-            first, low_tokens = step_queries(encoder.schedule, step, pyramid)
+            first, low_tokens = query_range(encoder.schedule, step, pyramid)
             before, memory = memory, layer(memory, first, low_tokens, pyramid, pyramid.padding)
             assert torch.equal(memory[:, :first], before[:, :first]), "tokens of scales that are not updated must stay"
             if step.kind == "high":

@@ -20,13 +20,13 @@ import torch
 
 from litedetr import image, ops
 from litedetr.bench.machine import machine
-from litedetr.bench.timing import take_turns
 from litedetr.detector import Detector
 from litedetr.export.files import about, write
 from litedetr.export.graph import SAMPLING, to_onnx
 from litedetr.export.verdict import Outputs, agreement
 from litedetr.runtime import Exported
 from litedetr.shipped import shipped
+from litedetr.timing import take_turns
 
 Answer = Callable[[], Outputs]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from litedetr.bench import peers
 from litedetr.bench.peers import build, need
-from litedetr.bench.timing import Run
 from litedetr.guests.accelerate import accelerate
+from litedetr.timing import Run
 
 
 def eager_and_accelerated(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Run, Run]:

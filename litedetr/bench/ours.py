@@ -10,10 +10,10 @@ from torch import Tensor
 from litedetr import ops
 from litedetr.attention import KeyAwareDeformableAttention, Sampling
 from litedetr.bench.core import key_aware_as_published
-from litedetr.bench.timing import Run
 from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
 from litedetr.encoder import InterleavedEncoder
+from litedetr.timing import Run
 
 
 def plain(config: DetectorConfig) -> Detector:

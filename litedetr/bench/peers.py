@@ -17,8 +17,8 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from litedetr.bench.timing import Run
 from litedetr.ops.library import cache_folder
+from litedetr.timing import Run
 
 INSTALL = "pip install -r requirements-bench.txt"
 

@@ -11,17 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.bench import guests as others
-from litedetr.bench import memory, ours, peers
+from litedetr.bench import ours, peak_memory, peers
 from litedetr.bench.core import LIMITS, CoreRow, core_ratios
 from litedetr.bench.machine import machine, software
 from litedetr.bench.peers import Unavailable
 from litedetr.bench.report import Report, Row
-from litedetr.bench.timing import Ratio, Run, take_turns
 from litedetr.config import DetectorConfig, preset
 from litedetr.cost import full_encoder
+from litedetr.timing import Contestant, Ratio, take_turns
 
 Size = tuple[int, int]
-Contestants = dict[str, Run | Unavailable]
+Contestants = dict[str, Contestant | Unavailable]
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def _peer(name: str, make: Callable[[], nn.Module], pixels: Tensor, threads: int
     }
 
 
-def _attempt(make: Callable[[], Run]) -> Run | Unavailable:
+def _attempt(make: Callable[[], Contestant]) -> Contestant | Unavailable:
     """A contestant and its first run, or why there is none: what others' packages raise must not cost the other rows."""
     try:
         run = make()
@@ -262,14 +262,14 @@ def _attempt(make: Callable[[], Run]) -> Run | Unavailable:
 # ------------------------------------------------------------------------------------------- memory, GPU
 
 
-def peak_memory(plan: Plan) -> Iterator[Row]:
+def memory(plan: Plan) -> Iterator[Row]:
     """What a whole run of Lite-DINO-R50 takes on top of its weights."""
     row = Row("memory", "Lite-DINO-R50, f32, peak of a whole process above the weights' size", _text(plan.large_photo), "GB", 1.2)
     during = Row("memory", "of it, by the run itself (peak of the run above what was resident before)", row.size, "GB")
-    if not memory.STATUS.is_file():
+    if not peak_memory.STATUS.is_file():
         yield from (each.missing("not measured: needs /proc, which Linux has") for each in (row, during))
         return
-    found = memory.measure(plan.lite, plan.large_photo, torch.float32, plan.threads)
+    found = peak_memory.measure(plan.lite, plan.large_photo, torch.float32, plan.threads)
     yield replace(row, value=found.above_model / 1e9)
     yield replace(during, value=(found.run - found.ready) / 1e9)
 
@@ -306,7 +306,7 @@ GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "encoder": encoder,
     "detector": detector,
     "embedded": embedded,
-    "memory": peak_memory,
+    "memory": memory,
     "cuda": cuda,
     "guests": guests,
 }

@@ -80,7 +80,7 @@ def test_a_peer_that_breaks_costs_its_rows_alone():
 
 
 def test_memory_of_a_fresh_process():
-    above, during = rows.peak_memory(tiny.plan())
+    above, during = rows.memory(tiny.plan())
     if sys.platform == "linux":
         assert 0 < during.value < above.value < 5
     else:

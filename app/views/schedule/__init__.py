@@ -160,11 +160,11 @@ def job(run: Run, state: ViewState) -> str | None:
     return f"schedule {planned(run, state)}"
 
 
-def work(run: Run, state: ViewState, detectors: Callable[..., Any], tell: Callable[[float, str], None]) -> dict[str, float]:
+def work(run: Run, state: ViewState, detectors: Callable[..., Any], report: Callable[[float, str], None]) -> dict[str, float]:
     """Median milliseconds of the encoder with this schedule and of the full one, measured in turns on this photo's tokens."""
     plan = planned(run, state)
     return milliseconds(
-        run, {"plan": with_schedule(run.config, plan), "full": full_encoder(with_schedule(run.config, plan))}, tell
+        run, {"plan": with_schedule(run.config, plan), "full": full_encoder(with_schedule(run.config, plan))}, report
     )
 
 
