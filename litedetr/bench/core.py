@@ -289,7 +289,7 @@ def _on_path(name: str, run: Contestant) -> Contestant:
 
 def main() -> None:
     """Writes all rows as a table."""
-    paths = native.INSTRUCTIONS[native.INSTRUCTIONS.index(native.instructions()) : 0 : -1]
+    paths = native.instructions().all[::-1]
     sys.stdout.write("| photo | queries | attention | locations | path | kernel ms | against | ms | times faster | asked |\n")
     for size in ((640, 640), (800, 1066)):
         rows = core_ratios(size, instructions=paths)

@@ -98,7 +98,7 @@ def _core_rows(plan: Plan, size: Size, path: str, queries: Sequence[str], pairs:
                 rounds=plan.rounds, width=plan.lite.width, heads=plan.lite.heads,
             )  # fmt: skip
             found |= {_core_row(size, row.queries, row.kind, row.against, path): row for row in measured}
-    except RuntimeError as error:  # no compiler, or a processor without these instructions
+    except (RuntimeError, ValueError) as error:  # no compiler, or a processor without these instructions
         yield from (row.missing(f"not measured: {error}") for row in expected)
     else:
         yield from (_with_core(row, found[row]) for row in expected)
