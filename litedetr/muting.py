@@ -13,7 +13,8 @@ from litedetr.encoder import InterleavedEncoder
 from litedetr.ops import reference
 from litedetr.output import LayerOutput
 from litedetr.pyramid import FeaturePyramid
-from litedetr.trace import AttentionStep, Trace
+from litedetr.steps import AttentionStep
+from litedetr.trace import Trace
 
 BATCH = 12
 """Variants that run together."""

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from litedetr.lru import ByteLRU
 from litedetr.positions import split_levels
 from litedetr.pyramid import FeaturePyramid, Layouts
-from litedetr.trace import AttentionStep, Trace, stored_bytes
+from litedetr.steps import AttentionStep, stored_bytes
+from litedetr.trace import Trace
 
 CACHE_BYTES = 64 * 1024**2
 """Of the steps that a trace made last, where no other cache is given."""

@@ -15,7 +15,7 @@ from litedetr.detections import corners
 from litedetr.families import Family, family_of
 from litedetr.guests.detector import GuestConfig
 from litedetr.lru import ByteLRU
-from litedetr.trace import LightStep
+from litedetr.steps import LightStep
 
 EXTRAS_BYTES = 192 * 1024**2
 

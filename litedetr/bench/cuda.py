@@ -17,7 +17,7 @@ from torch import Tensor
 from litedetr import ops
 from litedetr.bench.core import PEERS, POINTS, inputs, levels
 from litedetr.ops import cuda, cuda_build
-from litedetr.ops.cuda_build import Variant
+from litedetr.ops.cuda_build import KernelVariant
 from litedetr.ops.cuda_launch import Call, Gpu
 
 CALLS = 20
@@ -144,7 +144,7 @@ def _calls(kind: str, shapes, tensors: dict[str, Tensor]) -> Iterator[tuple[str,
     mode = "plain" if kind == "plain" else "shared"
     given = {"weights": weights} if kind == "plain" else {"query": query}
     for lanes, vectors, tile_heads in ((4, 1, 1), (2, 2, 0), (2, 2, 1)):
-        variant = Variant(mode, cuda.DTYPES[value.dtype], lanes, vectors, True)
+        variant = KernelVariant(mode, cuda.DTYPES[value.dtype], lanes, vectors, True)
         gpu.load(variant)
         yield (
             f"forward with {lanes} lanes a pair and {2**tile_heads} heads a block",

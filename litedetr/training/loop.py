@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litedetr.backbones.nanodet import CLASSES
 from litedetr.batch.processes import ALONE, Processes, choose_device
 from litedetr.families import family_of
 from litedetr.positions import box_proposals
@@ -28,6 +27,7 @@ from litedetr.training.denoising import Denoising, make_denoising
 from litedetr.training.distillation import token_losses
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.layouts import find
+from litedetr.training.log import Meter, cut_log, read_log
 from litedetr.training.losses import LossSettings, detection_losses, total_loss
 from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
 from litedetr.training.precision import autocast, normalise
@@ -110,7 +110,7 @@ def train(
         run.load(checkpoint)
     if processes.first:
         out.mkdir(parents=True, exist_ok=True)
-        _cut_log(out / "log.jsonl", run.step)
+        cut_log(out / "log.jsonl", run.step)
         (out / "recipe.json").write_text(recipe.to_json() + "\n", encoding="utf-8")
         if checkpoint is None:
             layouts = {name: split.layout for name, split in find(data).items()}
@@ -132,17 +132,6 @@ def _check_recipe(before: Recipe, now: Recipe, allow_changes: bool) -> None:
         log.warning("going on with other values of %s", changed)
 
 
-def _teacher(recipe: Recipe, detector: nn.Module) -> Teacher:
-    """The recipe's teacher, for a detector that knows its classes and looks at its maps."""
-    config = detector.config
-    if config.backbone != "nanodet_g" or config.num_classes != CLASSES:
-        raise ValueError(
-            f"expected a detector on nanodet_g with COCO's {CLASSES} classes for this teacher, got {config.backbone} with "
-            f"{config.num_classes} classes: leave the teacher out"
-        )
-    return Teacher.from_file(recipe.teacher)
-
-
 class _Run:
     """One training run's state, and its steps."""
 
@@ -159,7 +148,7 @@ class _Run:
         self.processes = processes
         self.device = choose_device(recipe.device)
         self.detector = detector.to(self.device)
-        self.teacher = _teacher(recipe, detector).to(self.device) if recipe.teacher else None
+        self.teacher = Teacher.for_detector(recipe.teacher, detector.config).to(self.device) if recipe.teacher else None
         processes.same(list(self.detector.state_dict().values()))
         groups = parameter_groups(self.detector, recipe.optimiser)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
@@ -168,7 +157,7 @@ class _Run:
         self.step, self.elapsed, self.bad = 0, 0.0, 0
         self.position: dict[str, Any] | None = None
         self.measured_at = 0.0
-        self.meter = _Meter()
+        self.meter = Meter()
         self.at_start: float | None = None  # AP before the first step
         self.best, self.since_best = -1.0, 0  # AP of the best measurement, and how many came after it
         self.others = [p for name, p in self.detector.named_parameters() if p.requires_grad and not name.startswith(CLASS_PARTS)]
@@ -201,7 +190,7 @@ class _Run:
         torch.set_rng_state(state["rng"])
         self.position, self.step, self.elapsed = state["position"], state["step"], state["elapsed"]
         self.measured_at = state["measured_at"]
-        self.meter = _Meter(**state["meter"])
+        self.meter = Meter(**state["meter"])
         self.at_start, self.best, self.since_best = state.get("best", [None, -1.0, 0])
         log.info("going on at step %d, %.0f s", self.step, self.elapsed)
 
@@ -399,48 +388,3 @@ class _Run:
         self._log({"val": figures, "person_ap50": result.person_ap50, "pictures": result.images})
         (self.out / "curve.svg").write_text(curve_svg(read_log(self.out / "log.jsonl")), encoding="utf-8")
         return result
-
-
-class _Meter:
-    """Means since the last line of the log."""
-
-    def __init__(self, sums: dict[str, float] | None = None, steps: int = 0, photos: int = 0, seconds: float = 0.0) -> None:
-        self.sums, self.steps, self.photos, self.seconds = dict(sums or {}), steps, photos, seconds
-        self.canvas, self.rate, self.text = (0, 0), 0.0, ""
-
-    def state(self) -> dict[str, Any]:
-        return {"sums": self.sums, "steps": self.steps, "photos": self.photos, "seconds": self.seconds}
-
-    def reset(self) -> None:
-        self.sums, self.steps, self.photos, self.seconds = {}, 0, 0, 0.0
-
-    def add(self, values: dict[str, float], photos: int, seconds: float, canvas: tuple[int, int], rate: float) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.steps += 1 if values else 0
-        self.photos, self.seconds = self.photos + photos, self.seconds + seconds
-        self.canvas, self.rate = (int(canvas[0]), int(canvas[1])), rate
-
-    def line(self) -> dict[str, Any]:
-        means = {name: round(total / self.steps, 5) for name, total in self.sums.items()} if self.steps else {}
-        speed = self.photos / max(self.seconds, 1e-9)
-        self.text = f", loss {means.get('loss', math.nan):.2f}, {speed:.1f} photos/s at {max(self.canvas)}"
-        return {"photos_per_second": round(speed, 3), "canvas": self.canvas, "rate": self.rate, **means}
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint, so that a resumed run's log has each step once."""
-    if path.is_file():
-        lines = [line for line in read_log(path) if line["step"] <= step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
-def read_log(path: Path | str) -> list[dict[str, Any]]:
-    """The lines of a log.jsonl; a last line cut off by a kill is left out."""
-    lines = []
-    for text in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines

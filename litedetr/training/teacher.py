@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from litedetr.backbones.nanodet import BINS, CLASSES, WIDTH, read_nanodet
 from litedetr.boxes import xyxy_to_cxcywh
+from litedetr.config import DetectorConfig
 from litedetr.output import LayerOutput
 from litedetr.positions import token_centres
 
@@ -28,6 +29,20 @@ class Teacher(nn.Module):
         teacher = cls()
         teacher.outputs.load_state_dict(read_nanodet(path)[1])
         return teacher
+
+    @classmethod
+    def for_detector(cls, path: str | Path, config: DetectorConfig) -> Teacher:
+        """`from_file`, for a detector that knows its classes and looks at its maps.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        if config.backbone != "nanodet_g" or config.num_classes != CLASSES:
+            raise ValueError(
+                f"expected a detector on nanodet_g with COCO's {CLASSES} classes for this teacher, got {config.backbone} with "
+                f"{config.num_classes} classes: leave the teacher out"
+            )
+        return cls.from_file(path)
 
     @torch.no_grad()
     def forward(self, maps: Sequence[Tensor]) -> LayerOutput:

@@ -311,7 +311,7 @@ def test_the_build_command(capsys):
 @needs_kernel
 def test_instructions_that_do_not_exist():
     with (
-        pytest.raises(ValueError, match="expected one of auto, portable.* on this machine, got 'mmx'"),
+        pytest.raises(ValueError, match=r"expected one of auto, portable.* on this machine, got 'mmx'"),
         native.use_instructions("mmx"),
     ):
         pass

@@ -12,7 +12,8 @@ from litedetr.training.augment import AugmentSettings
 from litedetr.training.data import PhotoSet
 from litedetr.training.denoising import DenoisingSettings
 from litedetr.training.handover import HandOverSettings, closed_memory, hand_over
-from litedetr.training.loop import read_log, train
+from litedetr.training.log import read_log
+from litedetr.training.loop import train
 from litedetr.training.losses import LossSettings
 from litedetr.training.recipes import Recipe, Stage
 from litedetr.training.teacher import Teacher
