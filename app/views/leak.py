@@ -148,7 +148,7 @@ class _Shown:
         self.leak = leak_of(run, self.step)
 
     @cached_property
-    def queries_of(self) -> StepQueries:
+    def queries(self) -> StepQueries:
         return queries_of(self.run, self.step)
 
     @cached_property

@@ -8,7 +8,7 @@ import json
 from litedetr.commands import size_of
 from litedetr.config import DetectorConfig, preset, presets
 from litedetr.cost import catalogue, full_encoder, gmacs, paper, parameters
-from litedetr.weights import read_config
+from litedetr.weights import published, read_config
 
 
 def run_cost(options: argparse.Namespace) -> int:
@@ -38,5 +38,5 @@ def run_cost(options: argparse.Namespace) -> int:
 
 
 def run_models(options: argparse.Namespace) -> int:
-    print(catalogue.markdown())
+    print(catalogue.markdown(published.places()))
     return 0

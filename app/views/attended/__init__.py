@@ -155,7 +155,7 @@ class _Shown:
         return self.run.extras.memo(key, lambda: heaviest(self.step, level, self.run.to_photo, MOST, uniform))
 
     @cached_property
-    def queries_of(self) -> StepQueries:
+    def queries(self) -> StepQueries:
         return queries_of(self.run, self.step)
 
     def title(self, place: int, short: bool = False) -> str:
