@@ -57,8 +57,3 @@ def _overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     """(..., N, 4), (..., M, 4) ``xyxy`` -> (..., N, M)."""
     return iou(first.unsqueeze(-2), second.unsqueeze(-3))
-
-
-def pairwise_giou(first: Tensor, second: Tensor) -> Tensor:
-    """(..., N, 4), (..., M, 4) ``xyxy`` -> (..., N, M)."""
-    return iou_and_giou(first.unsqueeze(-2), second.unsqueeze(-3))[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Protocol
 
 from torch import Tensor
@@ -139,37 +140,10 @@ class LightStep(StepOutline):
         """All of it."""
         return self.replay.step(self.index)
 
-    @property
-    def locations(self) -> Tensor:
-        return self.whole.locations
-
-    @property
-    def weights(self) -> Tensor:
-        return self.whole.weights
-
-    @property
-    def value(self) -> Tensor:
-        return self.whole.value
-
-    @property
-    def output(self) -> Tensor:
-        return self.whole.output
-
-    @property
-    def output_weight(self) -> Tensor:
-        return self.whole.output_weight
-
-    @property
-    def output_bias(self) -> Tensor:
-        return self.whole.output_bias
-
-    @property
-    def query(self) -> Tensor | None:
-        return self.whole.query
-
-    @property
-    def key(self) -> Tensor | None:
-        return self.whole.key
+    locations, weights, value, output, output_weight, output_bias, query, key = (
+        property(attrgetter(f"whole.{name}"))
+        for name in ("locations", "weights", "value", "output", "output_weight", "output_bias", "query", "key")
+    )
 
     @property
     def tokens(self) -> Tensor:

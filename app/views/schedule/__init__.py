@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from app.drawing.canvas import Drawing
+from app.drawing.canvas import Drawing, ground
 from app.i18n import say
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import DIVIDER, FONT, NEUTRAL, NOTHING, READ, READ_EDGE, scale_colour
+from app.theme import DIVIDER, READ, READ_EDGE, scale_colour
+from app.theme import FONT as FONT
+from app.theme import NEUTRAL as NEUTRAL
+from app.theme import NOTHING as NOTHING
 from app.views.schedule.charts import gmacs_chart, shares_chart
 from app.views.schedule.stopwatch import milliseconds
 from app.views.schedule.trained import study, study_chart
@@ -47,7 +50,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     return {
         "data": traces,
         "layout": {
-            "template": "none",
+            **ground(),
             "xaxis": {
                 **axis,
                 "tickvals": [step.index for step in steps],
@@ -59,11 +62,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
             "barmode": "overlay",
             "bargap": 0.14,
             "margin": {"l": 96, "r": 16, "t": 44, "b": 56},
-            "paper_bgcolor": NOTHING,
-            "plot_bgcolor": NOTHING,
-            "font": {"family": FONT, "size": 13, "color": NEUTRAL},
             "showlegend": False,
-            "hovermode": "closest",
             "annotations": blocks,
             "shapes": edges,
             "meta": {"panels": []},
