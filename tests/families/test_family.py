@@ -22,8 +22,8 @@ def test_a_new_one(monkeypatch):
         pass
 
     family = replace(
-        dino.FAMILY, title="Toy", token_scores=lambda logits: logits[..., -1], denoising=False, published=deformable_detr.FAMILY.published,
-        selection=lambda c: LastClass(c.width, c.queries, c.num_classes),
+        dino.FAMILY, title="Toy", token_scores=lambda logits: logits[..., -1], denoising=False,
+        published=deformable_detr.FAMILY.published, selection=lambda c: LastClass(c.width, c.queries, c.num_classes),
     )  # fmt: skip
     file = ModuleType("litedetr.families.toy")
     file.FAMILY = family
@@ -37,7 +37,7 @@ def test_a_new_one(monkeypatch):
     assert gmacs(made, (64, 64)) == gmacs(replace(made, family="dino"), (64, 64))
     full = replace(made, schedule="H4L0-(1+1)x3")
     assert published_rule(full) == deformable_detr.FAMILY.published.rule
-    with pytest.raises(ValueError, match="expected anchor_cells from 0.1 to 100 in a dino model, or None, got 3 in a toy one"):
+    with pytest.raises(ValueError, match=r"expected anchor_cells .* got 3 in a toy one"):
         replace(made, anchor_cells=3)
 
 
