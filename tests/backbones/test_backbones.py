@@ -33,7 +33,7 @@ def test_a_new_one(monkeypatch, tmp_path):
     file.BACKBONE = Backbone("Toy", build=lambda config: Toy())
     monkeypatch.setitem(sys.modules, file.__name__, file)
     monkeypatch.setitem(config.BACKBONES, "toy_small", "toy")
-    changes = {"width": 32, "queries": 9, "decoder_layers": 1, "short_side": 64, "long_side": 64}
+    changes = {"width": 32, "queries": 9, "decoder_layers": 1, "short_side": 128, "long_side": 128}
     small = preset("lite-dino-mobilenet", backbone="toy_small", **changes)
     detector, photo = Detector(small), scene(80, 60)
     detector.save_pretrained(tmp_path)

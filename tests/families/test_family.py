@@ -29,7 +29,7 @@ def test_a_new_one(monkeypatch):
     file.FAMILY = family
     monkeypatch.setitem(sys.modules, file.__name__, file)
     monkeypatch.setitem(config.FAMILIES, "toy", ())
-    made = preset("lite-dino-mobilenet", family="toy", width=32, queries=9, decoder_layers=1, short_side=64, long_side=64)
+    made = preset("lite-dino-mobilenet", family="toy", width=32, queries=9, decoder_layers=1, short_side=128, long_side=128)
     detector = Detector(made)
     assert isinstance(detector.selection, LastClass)
     assert not any(name.startswith("label_embed") for name in detector.state_dict())
