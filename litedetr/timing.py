@@ -82,7 +82,7 @@ def _repeats(run: Contestant, shortest: float) -> int:
 
 def _once(run: Contestant) -> tuple[float, float]:
     """Milliseconds of one run: processor, wall; at least a microsecond, so that ratios exist."""
-    wall, processor = time.perf_counter(), time.process_time()
+    processor, wall = time.process_time(), time.perf_counter()
     run()
-    processor, wall = time.process_time() - processor, time.perf_counter() - wall
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
     return max(1e3 * processor, 1e-3), max(1e3 * wall, 1e-3)

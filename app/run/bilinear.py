@@ -9,10 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-import torch
 
 from litedetr import AttentionStep
-from litedetr.ops import reference
 
 Shape = tuple[int, int]
 """(height, width) of a level."""
@@ -48,11 +46,26 @@ def reading(points: np.ndarray, shape: Shape, cell: tuple[int, int]) -> np.ndarr
 
 
 def sample(maps: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(N, H, W) values of a level and (N, ..., 2) points of each -> (N, ...) what is read there, 0 outside."""
-    N, height, width = maps.shape
-    tokens = torch.from_numpy(maps).double().reshape(N, height * width, 1, 1)
-    places = torch.from_numpy(points).double().reshape(N, -1, 1, 1, 1, 2)
-    return reference.sample(tokens, [(height, width)], places).numpy().reshape(points.shape[:-1])
+    """Values of a level at points, 0 outside.
+
+    Args:
+        maps: (N, H, W), one map for each of the first axis of `points`.
+        points: (N, ..., 2).
+
+    Returns:
+        (N, ...)
+    """
+    height, width = maps.shape[1:]
+    x, y = _cells(points, (height, width))
+    which = np.arange(len(maps)).reshape(-1, *[1] * (x.ndim - 1))
+    result = np.zeros_like(x)
+    for column in (np.floor(x), np.floor(x) + 1):
+        for row in (np.floor(y), np.floor(y) + 1):
+            there = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            place = np.clip(row, 0, height - 1).astype(int), np.clip(column, 0, width - 1).astype(int)
+            coefficient = (1 - np.abs(x - column)) * (1 - np.abs(y - row))
+            result += np.where(there, coefficient * maps[which, *place], 0)
+    return result
 
 
 def _cells(points: np.ndarray, shape: Shape) -> tuple[np.ndarray, np.ndarray]:
