@@ -24,7 +24,7 @@ from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.training.classes import CLASS_PARTS, category_ids
 from litedetr.training.data import Batch, BatchStream, PhotoSet
 from litedetr.training.denoising import Denoising, make_denoising
-from litedetr.training.distillation import token_losses
+from litedetr.training.distillation import taught_losses
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.layouts import find
 from litedetr.training.log import Meter, cut_log, read_log
@@ -311,7 +311,7 @@ class _Run:
             return losses
         _, usable = box_proposals(output.dense_shapes, output.dense_mask, cells=detector.config.anchor_cells)
         answers = self.teacher([level.float() for level in features])
-        return losses | token_losses(output.every_token, usable, answers, settings.distillation)
+        return losses | taught_losses(output, usable, answers, targets, settings.distillation)
 
     def _denoising(self, targets: Targets) -> Denoising | None:
         """This process' part of the noisy copies, which depend on the whole batch: on its fullest picture, and by chance."""
