@@ -16,7 +16,8 @@ def small(name: str, **changes) -> Detector:
     config = preset(name)
     changes = {
         "width": 32, "heads": 4, "encoder_ffn": 24, "decoder_ffn": 24, "low_ffn": config.low_ffn and 16, "decoder_layers": 2,
-        "queries": 12, "one_to_many_queries": config.one_to_many_queries and 7, "backbone_width": {"swin_tiny": 12}.get(config.backbone, 2),
+        "queries": 12, "one_to_many_queries": config.one_to_many_queries and 7,
+        "backbone_width": {"swin_tiny": 12}.get(config.backbone, 2),
         "short_side": 96, "long_side": 96, **changes,
     }  # fmt: skip
     torch.manual_seed(1)
