@@ -14,7 +14,7 @@ from app.theme import DIVIDER, READ, READ_EDGE, scale_colour
 from app.theme import FONT as FONT
 from app.theme import NEUTRAL as NEUTRAL
 from app.theme import NOTHING as NOTHING
-from app.views.schedule.charts import gmacs_chart, shares_chart
+from app.views.schedule.charts import gmacs_chart, plans_chart
 from app.views.schedule.stopwatch import milliseconds
 from app.views.schedule.trained import study, study_chart
 from app.views.view import View
@@ -151,7 +151,7 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
     shares = [[_share(run, other) for other in row] for row in plans]
     found = study()
     trained = [study_chart(found, plan, state.lang)] if found and run.config.levels == 4 else []
-    return [gmacs_chart(plan, cost, full, state.lang), shares_chart(plans, shares, plan, state.lang), *trained]
+    return [gmacs_chart(plan, cost, full, state.lang), plans_chart(plans, shares, plan, state.lang), *trained]
 
 
 def job(run: Run, state: ViewState) -> str | None:
