@@ -37,7 +37,7 @@ def run_data(options: argparse.Namespace) -> int:
 def run_train(options: argparse.Namespace) -> int:
     names = (
         "recipe", "start", "preset", "backbone", "seconds", "steps", "epochs", "batch", "size", "rate", "evaluate_every",
-        "patience", "bf16", "threads", "teacher",
+        "patience", "bf16", "threads", "workers", "teacher",
     )  # fmt: skip
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")

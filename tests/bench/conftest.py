@@ -4,7 +4,7 @@ import zlib
 
 import pytest
 
-from litedetr.bench import backbones, core, exported, rows
+from litedetr.bench import backbones, core, rows
 from litedetr.timing import Timing
 
 
@@ -25,5 +25,5 @@ def known_times(monkeypatch) -> None:
             for name in runs
         }
 
-    for module in (backbones, core, exported, rows):
+    for module in (backbones, core, rows):
         monkeypatch.setattr(module, "take_turns", take_turns)
