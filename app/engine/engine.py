@@ -32,7 +32,7 @@ from app.views import view_of
 from litedetr import Detections, Detector
 from litedetr import image as photos
 from litedetr.cost import Cost, gmacs
-from litedetr.fast.memory import one_arena
+from litedetr.fast.allocator import one_arena
 from litedetr.guests.detector import GuestDetector
 from litedetr.image import resized_size
 from litedetr.ops import native
