@@ -1,4 +1,5 @@
-"""What a visitor waits for in the browser: a click until its points are drawn, a tab, a step of the film, the threshold under a finger.
+"""What a visitor waits for in the browser: a click until its points are drawn, a tab, a step of the film, the
+threshold under a finger.
 
     python -m tests.browser.times http://127.0.0.1:7860 [another page …] [--rounds 7]
 
@@ -24,13 +25,19 @@ WATCH = """() => {
         const plain = owner[name].bind(owner);
         owner[name] = async (...given) => {
             const begun = performance.now();
-            try { return await plain(...given); } finally { window.spent[of] = (window.spent[of] ?? 0) + performance.now() - begun; }
+            const answer = await plain(...given);
+            window.spent[of] = (window.spent[of] ?? 0) + performance.now() - begun;
+            return answer;
         };
     };
     timed(network, 'ask', 'server');
     timed(plot, 'draw', 'drawing');
     window.rest = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
-    window.frame = () => new Promise((done) => requestAnimationFrame(() => { const { port1, port2 } = new MessageChannel(); port1.onmessage = done; port2.postMessage(0); }));
+    window.frame = () => new Promise((done) => requestAnimationFrame(() => {
+        const { port1, port2 } = new MessageChannel();
+        port1.onmessage = done;
+        port2.postMessage(0);
+    }));
     // From an act until its figure is in a frame.
     window.measure = async (act) => {
         await rest(250);
@@ -52,8 +59,11 @@ WATCH = """() => {
         const target = plot.node.querySelector('.nsewdrag');
         const box = target.getBoundingClientRect();
         const { xaxis, yaxis } = plot.node._fullLayout;
-        const at = { clientX: box.left + xaxis.d2p(x * plot.size.width), clientY: box.top + yaxis.d2p(y * plot.size.height), bubbles: true, cancelable: true, button: 0 };
-        for (const [kind, name] of [[PointerEvent, 'pointerdown'], [MouseEvent, 'mousedown'], [PointerEvent, 'pointerup'], [MouseEvent, 'mouseup']]) target.dispatchEvent(new kind(name, at));
+        const clientX = box.left + xaxis.d2p(x * plot.size.width), clientY = box.top + yaxis.d2p(y * plot.size.height);
+        for (const name of ['pointerdown', 'mousedown', 'pointerup', 'mouseup']) {
+            const kind = name.startsWith('pointer') ? PointerEvent : MouseEvent;
+            target.dispatchEvent(new kind(name, { clientX, clientY, bubbles: true, cancelable: true, button: 0 }));
+        }
     };
     // The longest time between two frames while a slider is dragged over its way.
     window.drag = async () => {

@@ -75,7 +75,7 @@ export class TakeAway {
   title() {
     const { page } = this;
     const { info, summary } = page;
-    const what = [page.say(`view.${page.view.name}`), info.example && page.say(`example.${info.example}`), summary.step !== 'boxes' && summary.step];
+    const what = [page.say(`view.${page.view.name}`), info.example && page.say(`example.${info.example}`), summary.step && summary.step !== 'boxes' && page.stepName(summary.step)];
     const who = page.view.cards.includes('query') ? part(this.root, 'query').textContent : '';
     const below = [who, `${page.say('threshold')} ${page.threshold().toFixed(2)}`, info.source || info.model, 'Lite DETR, live'];
     return `<b>${what.filter(Boolean).join(' · ')}</b><br><span style="font-size:12px">${below.filter(Boolean).join(' · ')}</span>`;

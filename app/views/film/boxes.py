@@ -9,6 +9,7 @@ import numpy as np
 
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.marks import corner, tag
+from app.i18n import class_name
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import RIM, class_colour
@@ -45,7 +46,7 @@ def drawing(run: Run, state: ViewState, step: AttentionStep, at_rest: bool = Fal
         label = int(final[place])
         colour = class_colour(label)
         score = float(scores[place, label])
-        text = f"{escape(run.config.names[label])} {score:.2f}"
+        text = f"{escape(class_name(state.lang, run.config.names[label]))} {score:.2f}"
         before, after = (_corners(boxes[index, place]) for index in (layer, layer + 1))
         common = {"type": "scatter", "mode": "lines", "meta": {"query": queries[place]}, "name": text}
         moved = {**common, **outline(before), "line": {"color": colour, "width": 1.5, "dash": "dot"}, "hoverinfo": "skip"}

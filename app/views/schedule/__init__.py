@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.drawing.canvas import Drawing
-from app.i18n import say
+from app.i18n import say, step_name
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import DIVIDER, FONT, NEUTRAL, NOTHING, READ, READ_EDGE, scale_colour
@@ -51,7 +51,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
             "xaxis": {
                 **axis,
                 "tickvals": [step.index for step in steps],
-                "ticktext": [step.name.split(" ", 1)[1] for step in steps],
+                "ticktext": [step_name(state.lang, step.kind) for step in steps],
                 "range": [-0.6, len(steps) - 0.4],
                 "title": {"text": say(state.lang, "schedule.layers"), "font": {"size": 13}, "standoff": 8},
             },
@@ -233,7 +233,7 @@ def _row(plan: EncoderSchedule, level: int, name: str, tokens: int, lang: str) -
             "color": [colour if ask else READ for ask in asks],
             "line": {"color": [colour if ask else READ_EDGE for ask in asks], "width": 1},
         },
-        "customdata": [step.name for step in steps],
+        "customdata": [step_name(lang, step.name) for step in steps],
         "text": words,
         "textposition": "none",
         "hovertemplate": f"<b>{name}</b> · %{{customdata}}<br>%{{text}}<extra></extra>",
