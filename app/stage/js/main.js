@@ -272,6 +272,7 @@ class Page {
 
   downloading(done, all) {
     this.wait();
+    if (all && done >= all) { this.busy(this.say('status.converting', { model: this.state.model })); return; }
     const megabytes = (bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
     this.busy(this.say('status.download', { model: this.state.model, done: megabytes(done), all: megabytes(all) }));
     const bar = part(this.root, 'progress');
