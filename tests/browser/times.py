@@ -20,7 +20,7 @@ from tests.browser.conftest import ARGUMENTS, CHROMIUM, DESK
 from tests.browser.sweep import READY
 
 WATCH = """() => {
-    const { plot, network } = liteDetr;
+    const { plot } = liteDetr;
     const timed = (owner, name, of) => {
         const plain = owner[name].bind(owner);
         owner[name] = async (...given) => {
@@ -30,7 +30,7 @@ WATCH = """() => {
             return answer;
         };
     };
-    timed(network, 'ask', 'server');
+    timed(liteDetr, 'ask', 'server');
     timed(plot, 'draw', 'drawing');
     window.rest = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
     window.frame = () => new Promise((done) => requestAnimationFrame(() => {
