@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from litedetr.ops import norm, reference
+from litedetr.ops.constant import constant_when_compiled
 from litedetr.ops.library import BuildError, build
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -61,7 +62,7 @@ class _State:
 # ------------------------------------------------------------------------------------------------ the library
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def available() -> bool:
     """Whether the kernel can be used; builds, loads and checks it the first time."""
     return reason_unavailable() is None
