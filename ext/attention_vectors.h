@@ -86,12 +86,14 @@ INLINE void store(uint16_t* p, vec v) {  // rounds to nearest even; a NaN stays 
   v = combine(v, SHUFFLE(v, v, 1, 0, 3, 2))
 #endif
 
-// The larger one; b if either is a NaN.
+// The larger one; if only b is a NaN, b.
 INLINE vec larger(vec a, vec b) {
 #if LANES == 16
   return (vec)_mm512_max_ps((__m512)a, (__m512)b);
 #elif LANES == 8
   return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__aarch64__)
+  return (vec)vmaxq_f32((float32x4_t)a, (float32x4_t)b);
 #else
   return (a > b) ? a : b;
 #endif
@@ -102,6 +104,8 @@ INLINE vec round_down(vec x) {
   return (vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
 #elif LANES == 8
   return (vec)_mm256_floor_ps((__m256)x);
+#elif defined(__aarch64__)
+  return (vec)vrndmq_f32((float32x4_t)x);
 #else
   const vec whole = __builtin_convertvector(__builtin_convertvector(x, ivec), vec);
   return __builtin_convertvector(__builtin_convertvector(whole, ivec) + (whole > x), vec);  // true is -1

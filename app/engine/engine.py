@@ -320,8 +320,9 @@ def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:
 
 def shown_picture(pixels: np.ndarray) -> bytes:
     """RGB array -> the JPEG that the page shows."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    height, width = pixels.shape[:2]
+    scale = min(1.0, SHOWN_SIDE / max(height, width))
+    picture = Image.fromarray(photos.resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale)))))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-UNITS = ("fraction", "ratio", "GB", "µs")
+UNITS = ("fraction", "ratio", "GB", "µs", "ms", "s")
 """A fraction is a ratio that is written 1/50."""
 
 
@@ -25,6 +25,7 @@ class Row:
         lowest, highest: of the rounds.
         ours, theirs: milliseconds that the ratio compares (medians); ours_wall, theirs_wall: the same by the clock.
         note: why there is no value, or what else to know.
+        threads: of every contestant.
     """
 
     group: str
@@ -40,6 +41,7 @@ class Row:
     ours_wall: float | None = None
     theirs_wall: float | None = None
     note: str = ""
+    threads: int = 1
 
     @property
     def met(self) -> bool | None:
@@ -57,14 +59,14 @@ class Report:
 
     Attributes:
         rows: as measured.
-        threads, rounds: how it was measured.
+        threads: the numbers of threads it was measured with; rounds: how often.
         machine: processor, its cores and instruction sets, the kernel's path, the load when the run began.
         software: versions.
         date: of the run, YYYY-MM-DD.
     """
 
     rows: tuple[Row, ...]
-    threads: int
+    threads: tuple[int, ...]
     rounds: int
     machine: dict[str, Any]
     software: dict[str, str]
@@ -79,7 +81,7 @@ class Report:
         """What `to_dict` gave."""
         known = {field.name for field in fields(Row)}
         rows = tuple(Row(**{key: value for key, value in row.items() if key in known}) for row in data["rows"])
-        return cls(**(data | {"rows": rows}))
+        return cls(**(data | {"rows": rows, "threads": tuple(data["threads"])}))
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 Run = Callable[[], object]
 
 SHORTEST = 0.2
@@ -58,6 +60,16 @@ def take_turns(runs: Mapping[str, Run], rounds: int) -> dict[str, Timing]:
             samples = [_once(runs[name]) for _ in range(repeats[name])]
             times[name].append(tuple(statistics.median(column) for column in zip(*samples, strict=True)))
     return {name: Timing(*zip(*pairs, strict=True)) for name, pairs in times.items()}
+
+
+def with_threads(threads: int, run: Run) -> Run:
+    """The run with so many of PyTorch's threads."""
+
+    def counted() -> object:
+        torch.set_num_threads(threads)
+        return run()
+
+    return counted
 
 
 def _repeats(run: Run) -> int:

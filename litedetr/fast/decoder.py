@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from litedetr.decoder import DecoderLayer, DeformableDecoder
 from litedetr.fast.attention import FastAttention, Places
 from litedetr.fast.dense import AddNorm, DenseFeedForward, DenseMLP, DenseSelfAttention, frozen_norm
+from litedetr.fast.threads import threads_for
 from litedetr.positions import box_sine, move_boxes
 from litedetr.pyramid import FeaturePyramid
 from litedetr.trace import Trace, stage
@@ -126,7 +127,7 @@ class FastDecoder(nn.Module):
             if self.reference_head is not None:
                 positions = self._positions(level_boxes)
             recording = None if trace is None else (trace, index)
-            with stage(trace, f"decoder {index + 1}"):
+            with stage(trace, f"decoder {index + 1}"), threads_for(content.numel()):
                 content = layer(content, positions, level_boxes, memory, pyramid, padding, recording)
             if trace is not None:
                 trace.end_step(content[None])
@@ -156,4 +157,5 @@ class FastDecoder(nn.Module):
         padding = None if pyramid.padding is None else pyramid.padding[0]
         positions = positions[0].to(self.dtype) if self.reference_head is None else self._positions(level_boxes[0])
         content = content[0].to(self.dtype)
-        self.layers[index](content, positions, level_boxes[0], memory[0], pyramid, padding, (trace, index))
+        with threads_for(content.numel()):  # as in the run, to the last bit
+            self.layers[index](content, positions, level_boxes[0], memory[0], pyramid, padding, (trace, index))

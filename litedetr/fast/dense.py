@@ -16,8 +16,8 @@ from litedetr import ops
 from litedetr.feedforward import MLP, FeedForward
 
 ROWS = 1024
-"""About so many rows go through a chain of layers together: few enough for what lies between the layers to stay in the cache,
-enough for the products to run at full speed."""
+"""About so many rows for each thread go through a chain of layers together: few enough for what lies between the layers to stay
+in the cache, enough for the products to run at full speed."""
 
 
 @lru_cache(maxsize=8)
@@ -43,8 +43,8 @@ def packing_works(dtype: torch.dtype) -> bool:
 
 
 def pieces(rows: int) -> list[slice]:
-    """`rows` rows in pieces of one size, about `ROWS`."""
-    count = max(1, round(rows / ROWS))
+    """`rows` rows in pieces of one size, about `ROWS` for each thread."""
+    count = max(1, round(rows / (ROWS * torch.get_num_threads())))
     size = -(-rows // count)
     return [slice(start, start + size) for start in range(0, rows, max(size, 1))]
 

@@ -256,4 +256,4 @@ def _decode(image: Image.Image, upright: bool) -> np.ndarray:
         image = Image.fromarray(_stretched(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return _on_white(image)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # a conversion to the same mode is a copy

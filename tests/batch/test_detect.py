@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from litedetr.batch import detect as bulk
@@ -93,6 +94,21 @@ def test_every_file_has_a_line(whole, folder, detector):
             expected = detector.predict(open_photo(file), 0.3).to_dict()
             same({file: line}, {file: {"file": file, **expected}})
     assert sorted(path.name for path in whole.parent.iterdir()) == ["found.jsonl", "found.jsonl.about"]
+
+
+def test_batches_beside_each_other_find_the_same(whole, folder, detector, tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        report = detect_many(
+            detector.optimize("float32"), photo_files([folder]), tmp_path / "two.jsonl", about={}, threshold=0.3, batch=3,
+            report=lambda text: None,
+        )  # fmt: skip
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert len(report.refused) == 3
+    same(read(tmp_path / "two.jsonl"), read(whole))
 
 
 def test_killed_in_a_line_it_goes_on(whole, folder, model, tmp_path, capsys, monkeypatch):
