@@ -19,15 +19,16 @@ from litedetr.bench.timing import take_turns
 def parts(engine: Engine, photo: bytes) -> dict[str, Callable[[], object]]:
     """What a run of this JPEG is made of, by name."""
     detector = engine.detector
-    pixels = engine.photos.open(photo)
+    opened = engine.photos.open(photo)
     lookups, asked = Lookups(engine.store), {"run": engine.run(photo).id}
     return {
         "decode": lambda: engine.photos.open(photo),
-        "resize": lambda: detector.prepare(pixels),
-        "predict": lambda: detector.predict(pixels, threshold=0.0),
-        "predict with trace": lambda: detector.predict(pixels, threshold=0.0, trace="light", cache=engine.steps),
-        "picture": lambda: shown_picture(pixels),
+        "resize": lambda: detector.prepare(opened),
+        "predict": lambda: detector.predict(opened, threshold=0.0),
+        "predict with trace": lambda: detector.predict(opened, threshold=0.0, trace="light", cache=engine.steps),
+        "picture (beside the model)": lambda: shown_picture(opened.pixels),
         "answer": lambda: (lookups.open(asked), lookups.look(asked)),
+        "run": lambda: engine.run(photo, keep=False),
     }
 
 

@@ -35,7 +35,7 @@ PORT = 7893
 def visitor(rounds: int) -> Iterator[Row]:
     """A JPEG of 12 megapixels on the page's server, piece by piece, in milliseconds by the clock."""
     size = "{}x{}".format(*LARGE)
-    without = Row("visitor", "the page's server without the model: decode, resize, pictures, answer", size, "ms", 40)
+    without = Row("visitor", "the page's server, from the photo's bytes to the answer, without the model", size, "ms", 40)
     traced = Row("visitor", "predict with trace / without", size, "ratio", 1.15)
     if not (ROOT / "app" / "timing.py").is_file():
         yield from (row.missing(NO_PAGE) for row in (without, traced))
@@ -46,10 +46,10 @@ def visitor(rounds: int) -> Iterator[Row]:
         yield from (row.missing(f"not measured: {done.stderr.strip().splitlines()[-1:]}") for row in (without, traced))
         return
     found: dict[str, list[float]] = json.loads(done.stdout.splitlines()[-1])
-    for name in ("decode", "resize", "predict", "predict with trace", "picture", "answer"):
+    for name in ("decode", "resize", "predict", "predict with trace", "picture (beside the model)", "answer"):
         yield _of_rounds(Row("visitor", f"of it: {name}", size, "ms"), found[name])
-    around = zip(*(found[name] for name in ("decode", "resize", "picture", "answer")), strict=True)
-    yield _of_rounds(without, [sum(parts) for parts in around])
+    rounds_of = zip(*(found[name] for name in ("run", "answer", "resize", "predict with trace")), strict=True)
+    yield _of_rounds(without, [run + answer + resize - predict for run, answer, resize, predict in rounds_of])
     pairs = zip(found["predict with trace"], found["predict"], strict=True)
     yield _of_rounds(traced, [with_trace / alone for with_trace, alone in pairs])
 

@@ -26,7 +26,7 @@ if __name__ == "__main__":
 import numpy as np
 from PIL import Image
 
-from litedetr.photos.decode import PhotoError, open_photo, photo_size
+from litedetr.photos.decode import PhotoError, open_small, photo_size
 from litedetr.photos.process import ANSWER, REQUEST
 
 
@@ -68,11 +68,12 @@ def _decode(photo: int, pixels: int, answer: socket.socket, seconds: float, more
             warnings.simplefilter("always", UserWarning)
             height, width = photo_size(content)
             _limit(resource.RLIMIT_CPU, math.ceil(seconds + more * height * width / 1e6))
-            found = open_photo(content)
-        rest = np.ascontiguousarray(found).data.cast("B")
+            found = open_small(content)
+        rest = np.ascontiguousarray(found.pixels).data.cast("B")
         while rest:
             rest = rest[os.write(pixels, rest) :]
-        given = {"shape": found.shape, "warnings": [str(one.message) for one in said if one.category is UserWarning]}
+        texts = [str(one.message) for one in said if one.category is UserWarning]
+        given = {"shape": found.pixels.shape, "size": found.size, "warnings": texts}
     except PhotoError as error:
         given = {"error": str(error)}
     answer.sendall(json.dumps(given).encode())

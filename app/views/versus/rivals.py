@@ -58,7 +58,7 @@ def compare(run: Run, contestants: dict[str, tuple[Detector, str]], tell: Callab
     Args:
         contestants: by side, the detector and what it is called.
     """
-    picture = photos.open_photo(run.photo)
+    picture = photos.open_small(run.photo)
     found, whole, encoder = {}, {side: [] for side in contestants}, {side: [] for side in contestants}
     for turn in range(TURNS + 1):
         tell(turn / (TURNS + 1), "")
