@@ -17,7 +17,6 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-import gradio as gr
 import torch
 
 from app.engine.models import IN_MEMORY, Models
@@ -90,6 +89,8 @@ class Gpu:
         """
         if not LENT:
             return None
+        import gradio as gr  # half of the page's imports, which the first answer need not wait for
+
         try:
             answer = self._lent(source, opened, (detector.config.short_side, detector.config.long_side), threshold, trace)
         except gr.Error as error:  # a quota is spent, no GPU is free, or its process ended
