@@ -28,7 +28,7 @@ LARGE = (3000, 4000)
 """A photo of 12 megapixels."""
 PATIENCE = 120.0
 NO_PAGE = "not measured: needs the page, which is in this project's repository"
-BULK_PHOTO, BULK_PHOTOS = (480, 640), 48
+BULK_PHOTO, BULK_PHOTOS = (480, 640), 32
 PORT = 7893
 
 
