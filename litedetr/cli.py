@@ -132,6 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--patience", type=int, help="end after so many measurements without a better one")
     train.add_argument("--bf16", action="store_true", help="compute in bfloat16 (default: where it is faster)")
     train.add_argument("--threads", type=int, help="CPU threads")
+    train.add_argument("--workers", type=int, help="threads that prepare pictures ahead of time (default: 1; more for a GPU)")
     train.add_argument("--restart", action="store_true", help="do not go on from a checkpoint in --out")
     train.set_defaults(command=_train)
 
@@ -173,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(command=_models)
 
     bench = commands.add_parser("bench", help="time attention, encoder and detectors side by side with what else there is")
-    usual = "core,encoder,detector,embedded,predict,threads,memory,visitor,start,bulk,cuda"
+    usual = "core,encoder,detector,embedded,predict,exported,threads,memory,visitor,start,bulk,cuda"
     bench.add_argument("--rows", help=f"only these, e.g. core,encoder (default: {usual}; guests: models of transformers)")
     bench.add_argument("--quick", action="store_true", help="640x640 only, and 2 rounds")
     bench.add_argument("--rounds", type=int, help="turns of each contestant (default: 5)")
@@ -337,7 +338,7 @@ def _train(options: argparse.Namespace) -> int:
 
     names = (
         "recipe", "start", "preset", "backbone", "seconds", "steps", "epochs", "batch", "size", "rate", "evaluate_every",
-        "patience", "bf16", "threads", "teacher",
+        "patience", "bf16", "threads", "workers", "teacher",
     )  # fmt: skip
     first = int(os.environ.get("RANK", "0")) == 0
     logging.basicConfig(level=logging.INFO if first else logging.ERROR, format="%(message)s")

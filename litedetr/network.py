@@ -150,6 +150,7 @@ class Network(nn.Module):
             logits=layers[-1].logits,
             boxes=layers[-1].boxes,
             auxiliary=tuple(layers[:-1]),
+            tokens=selected.tokens,
             proposals=selected.output,
             denoising=tuple(noisy),
             one_to_many=tuple(many),

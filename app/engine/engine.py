@@ -25,7 +25,7 @@ from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
 from app.engine.time_limit import LONGEST, Deadline, Pace
 from app.i18n import say
-from app.run.model_list import describe
+from app.run.model_list import describe, named
 from app.run.progress import report_stages
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
@@ -189,7 +189,7 @@ class Engine:
         return Run(
             id=secrets.token_urlsafe(18),
             name=name,
-            model=describe(detector.config),
+            model=named(model or self.models.own, detector.config),
             source=model,
             picture=picture.result(),
             detections=detections,

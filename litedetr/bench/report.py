@@ -24,6 +24,8 @@ class Row:
         value: as measured, None where it was not.
         lowest, highest: of the rounds.
         ours, theirs: milliseconds that the ratio compares (medians); ours_wall, theirs_wall: the same by the clock.
+        ours_agrees, theirs_agrees: of reduced precision and of exports, with the same detector in float32: the mean IoU of the
+            100 best detections with their likest counterparts of the same class, and the share of the same classes.
         note: why there is no value, or what else to know.
         threads: of every contestant.
     """
@@ -40,6 +42,8 @@ class Row:
     theirs: float | None = None
     ours_wall: float | None = None
     theirs_wall: float | None = None
+    ours_agrees: tuple[float, float] | None = None
+    theirs_agrees: tuple[float, float] | None = None
     note: str = ""
     threads: int = 1
 
@@ -80,7 +84,10 @@ class Report:
     def from_dict(cls, data: dict[str, Any]) -> Report:
         """What `to_dict` gave."""
         known = {field.name for field in fields(Row)}
-        rows = tuple(Row(**{key: value for key, value in row.items() if key in known}) for row in data["rows"])
+        rows = tuple(
+            Row(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key in known})
+            for row in data["rows"]
+        )
         return cls(**(data | {"rows": rows, "threads": tuple(data["threads"])}))
 
     def save(self, file: Path) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from litedetr.bench import exported as forms
 from litedetr.bench import guests as others
 from litedetr.bench import memory, ours, peers, stages, waiting
 from litedetr.bench.core import LIMITS, CoreRow, core_ratios
@@ -20,9 +26,18 @@ from litedetr.bench.report import Report, Row
 from litedetr.bench.timing import Ratio, Run, take_turns, with_threads
 from litedetr.config import DetectorConfig, preset
 from litedetr.cost import full_encoder
+from litedetr.detector import Detector
+from litedetr.export.graph import SAMPLING
 
 Size = tuple[int, int]
 Contestants = dict[str, Run | Unavailable]
+NONE: Mapping[str, str] = MappingProxyType({})
+RUNTIMES = ((".onnx", "ONNX Runtime", "f32"), (".xml", "OpenVINO", "f32"), (".xml", "OpenVINO", "bf16"))
+"""Ending of an export, its runtime, the precision that it computes in."""
+EXPORTED: dict[str, Callable[[], Detector]] = {
+    "embedded model": lambda: Detector.from_pretrained("embedded"),
+    "Lite-DINO-R50": lambda: ours.plain(preset("lite-dino-r50-h3l1-2x3")),
+}
 
 
 @dataclass(frozen=True)
@@ -34,13 +49,14 @@ class Plan:
         sizes: (height, width) for attention and encoder; photo: for whole detectors; large_photo: for the peak of memory.
         lite, embedded: the detectors; rt_detr, d_fine: what they are compared with.
         guests: models of other code bases, by name, and the sides of their photos.
+        exported: detectors whose exports are measured, by name.
         rounds: how often each contestant's turn comes.
         threads: of every contestant; each group is measured once with each number. What needs no other number, or compares
             them with each other, is measured with the largest alone (`WITH_MOST_THREADS`).
     """
 
     groups: tuple[str, ...] = (
-        "core", "encoder", "detector", "embedded", "predict", "threads", "memory", "visitor", "start", "bulk", "cuda"
+        "core", "encoder", "detector", "embedded", "predict", "exported", "threads", "memory", "visitor", "start", "bulk", "cuda"
     )  # fmt: skip
     sizes: tuple[Size, ...] = ((640, 640), (800, 1066))
     photo: Size = (640, 640)
@@ -50,6 +66,7 @@ class Plan:
     rt_detr: Callable[[], nn.Module] = peers.rt_detr_r50
     d_fine: Callable[[], nn.Module] = peers.d_fine_n
     guests: dict[str, tuple[Callable[[], nn.Module], int]] = field(default_factory=lambda: dict(others.MODELS))
+    exported: dict[str, Callable[[], Detector]] = field(default_factory=lambda: dict(EXPORTED))
     rounds: int = 5
     threads: tuple[int, ...] = (1,)
 
@@ -205,7 +222,8 @@ def detector(plan: Plan, threads: int = 1) -> Iterator[Row]:
         "lite bf16": ours.whole(ours.optimised(plan.lite, torch.bfloat16)[0], pixels),
         **_peer("rt-detr", plan.rt_detr, pixels, threads),
     }
-    yield from compare("detector", plan.photo, DETECTORS, contestants, plan.rounds, threads)
+    exact = {"lite bf16": "lite", "rt-detr openvino bf16": "rt-detr openvino f32"}
+    yield from compare("detector", plan.photo, DETECTORS, contestants, plan.rounds, threads, exact)
 
 
 def embedded(plan: Plan, threads: int = 1) -> Iterator[Row]:
@@ -216,7 +234,28 @@ def embedded(plan: Plan, threads: int = 1) -> Iterator[Row]:
         "embedded bf16": ours.whole(ours.optimised(plan.embedded, torch.bfloat16)[0], pixels),
         **_peer("d-fine", plan.d_fine, pixels, threads),
     }
-    yield from compare("embedded", plan.photo, EMBEDDED, contestants, plan.rounds, threads)
+    exact = {"embedded bf16": "embedded", "d-fine openvino bf16": "d-fine openvino f32"}
+    yield from compare("embedded", plan.photo, EMBEDDED, contestants, plan.rounds, threads, exact)
+
+
+def exported(plan: Plan, threads: int = 1) -> Iterator[Row]:
+    """Detectors on this project's own fast path against their exports, in every runtime that is installed."""
+    for name, make in plan.exported.items():
+        detector = make()
+        pixels = forms.example(detector)
+        contestants: Contestants = {
+            "f32": ours.whole(detector.optimize("float32"), pixels),
+            "bf16": ours.whole(detector.optimize("bfloat16"), pixels),
+        }
+        pairs = []
+        with tempfile.TemporaryDirectory() as folder:
+            for sampling, (suffix, runtime, precision) in itertools.product(SAMPLING, RUNTIMES):
+                form = f"{runtime}, {precision}, {sampling}"
+                arguments = (detector, pixels, Path(folder), sampling, suffix, threads, precision)
+                contestants[form] = _attempt(partial(forms.in_runtime, *arguments))
+                pairs.append(Pair(f"{name}, {precision} / its export, {form}", precision, form))
+            exact = dict.fromkeys(contestants, "f32")
+            yield from compare("exported", tuple(pixels.shape[2:]), pairs, contestants, plan.rounds, threads, exact)
 
 
 def predict(plan: Plan, threads: int = 1) -> Iterator[Row]:
@@ -248,11 +287,17 @@ def _both(make: Callable[[], nn.Module], pixels: Tensor) -> Contestants:
 
 
 def compare(
-    group: str, size: Size, pairs: Sequence[Pair], contestants: Contestants, rounds: int, threads: int
-) -> Iterator[Row]:
-    """Times all contestants in turns; one row a pair."""
+    group: str, size: Size, pairs: Sequence[Pair], contestants: Contestants, rounds: int, threads: int,
+    exact: Mapping[str, str] = NONE,
+) -> Iterator[Row]:  # fmt: skip
+    """Times all contestants in turns; one row a pair. `exact`: contestant -> whose detections it should have, in float32."""
     missing = {name: str(run) for name, run in contestants.items() if isinstance(run, Unavailable)}
-    times = take_turns({name: run for name, run in contestants.items() if name not in missing}, rounds)
+    runs = {name: run for name, run in contestants.items() if not isinstance(run, Unavailable)}
+    agrees = {
+        name: forms.agree(runs[oracle](), runs[name](), size)
+        for name, oracle in exact.items() if name != oracle and name in runs and oracle in runs
+    }  # fmt: skip
+    times = take_turns(runs, rounds)
     for pair in pairs:
         row = Row(group, pair.figure, _text(size), "ratio", pair.limit)
         why = missing.get(pair.ours) or missing.get(pair.theirs)
@@ -265,6 +310,7 @@ def compare(
             row, value=ratio.value, lowest=ratio.lowest, highest=ratio.highest,
             ours=statistics.median(own.processor), theirs=statistics.median(other.processor),
             ours_wall=statistics.median(own.wall), theirs_wall=statistics.median(other.wall),
+            ours_agrees=agrees.get(pair.ours), theirs_agrees=agrees.get(pair.theirs),
         )  # fmt: skip
 
 
@@ -279,7 +325,7 @@ def _peer(name: str, make: Callable[[], nn.Module], pixels: Tensor, threads: int
 
 
 def _attempt(make: Callable[[], Run]) -> Run | Unavailable:
-    """A contestant and its first run, or why there is none: what others' packages raise must not cost the other rows."""
+    """A contestant after its first run, or why there is none: what others' packages raise must not cost the other rows."""
     try:
         run = make()
         run()
@@ -376,6 +422,7 @@ GROUPS: dict[str, Callable[[Plan, int], Iterator[Row]]] = {
     "detector": detector,
     "embedded": embedded,
     "predict": predict,
+    "exported": exported,
     "threads": several_threads,
     "memory": peak_memory,
     "visitor": visitor,

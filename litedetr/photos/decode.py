@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,8 +28,8 @@ ENOUGH = 2000
 """Pixels of the longer side that no detector needs more of: a JPEG that has twice as many, or four or eight times, is decoded at
 that part of its size, which saves most of the time."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-"""Of all that Pillow knows, what photos come in: others start programs (EPS) or are hardly looked after."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()))
+"""Of all that Pillow knows (AVIF since 11.3), what photos come in: others start programs (EPS) or are hardly looked after."""
 NOT_ALLOWED = "This picture may not be read: change the permissions of the file."
 HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 

@@ -20,26 +20,29 @@ from litedetr.backbones.nanodet import CLASSES
 from litedetr.batch.processes import ALONE, Processes, choose_device
 from litedetr.families import family_of
 from litedetr.positions import box_proposals
+from litedetr.training.annotations import few
+from litedetr.training.board import board
+from litedetr.training.card import Training, card
 from litedetr.training.charts import curve_svg
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.training.classes import CLASS_PARTS, category_ids
 from litedetr.training.data import Batch, BatchStream, PhotoSet
 from litedetr.training.denoising import Denoising, make_denoising
-from litedetr.training.distillation import token_losses
+from litedetr.training.distillation import taught_losses
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.layouts import find
 from litedetr.training.losses import LossSettings, detection_losses, total_loss
 from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
 from litedetr.training.precision import autocast, normalise
-from litedetr.training.recipes import Recipe
+from litedetr.training.recipes import START, Recipe
 from litedetr.training.start import build_detector
 from litedetr.training.survey import sheet, survey
 from litedetr.training.targets import Targets
-from litedetr.training.teacher import Teacher
+from litedetr.training.teacher import Start, Teacher
 
 log = logging.getLogger(__name__)
 AHEAD = 3
-"""Batches made ahead of time."""
+"""Batches made ahead of time by one worker; each further one has one more."""
 BAD_STEPS = 20
 """Steps in a row without a finite loss after which training gives up."""
 LENGTH_FIELDS = {
@@ -51,6 +54,7 @@ LENGTH_FIELDS = {
     "evaluate_seconds",
     "evaluate_pictures",
     "threads",
+    "workers",
 }
 """Parts of a recipe that may change when a run is resumed."""
 
@@ -103,9 +107,10 @@ def train(
     if validation is not None:
         for note in category_ids(detector.config, validation)[1]:
             log.warning(note)
-    run = _Run(recipe, detector, photos, validation, out, processes)
+    run = _Run(recipe, detector, photos, validation, data, out, processes)
     checkpoint = load_checkpoint(out) if resume else None
     if checkpoint is not None:
+        _check_classes(checkpoint.get("classes"), photos.names, out)
         _check_recipe(Recipe.from_json(checkpoint["recipe"]), recipe, allow_changes)
         run.load(checkpoint)
     if processes.first:
@@ -132,9 +137,25 @@ def _check_recipe(before: Recipe, now: Recipe, allow_changes: bool) -> None:
         log.warning("going on with other values of %s", changed)
 
 
-def _teacher(recipe: Recipe, detector: nn.Module) -> Teacher:
+def _check_classes(before: list[str] | None, now: list[str], out: Path) -> None:
+    """Refuse to go on with other classes: the class heads have a row for each."""
+    if before is not None and before != now:
+        raise ValueError(
+            f"expected the {len(before)} classes that the training in {out} was begun with ({few(before)}), got {len(now)} "
+            f"({few(now)}): begin again with --restart, or give another --out"
+        )
+
+
+def _teacher(recipe: Recipe, detector: nn.Module) -> Teacher | Start:
     """The recipe's teacher, for a detector that knows its classes and looks at its maps."""
     config = detector.config
+    if recipe.teacher == START:
+        if "backbone" not in recipe.freeze or not config.two_stage:
+            raise ValueError(
+                f'expected a detector of two stages whose backbone is frozen for the teacher "{START}", got a {config.family} '
+                f"with freeze={list(recipe.freeze)}: leave the teacher out"
+            )
+        return Start(detector)
     if config.backbone != "nanodet_g" or config.num_classes != CLASSES:
         raise ValueError(
             f"expected a detector on nanodet_g with COCO's {CLASSES} classes for this teacher, got {config.backbone} with "
@@ -152,10 +173,11 @@ class _Run:
         detector: nn.Module,
         photos: PhotoSet,
         validation: PhotoSet | None,
+        data: Path,
         out: Path,
         processes: Processes = ALONE,
     ) -> None:
-        self.recipe, self.out, self.photos, self.validation = recipe, out, photos, validation
+        self.recipe, self.data, self.out, self.photos, self.validation = recipe, data, out, photos, validation
         self.processes = processes
         self.device = choose_device(recipe.device)
         self.detector = detector.to(self.device)
@@ -170,7 +192,9 @@ class _Run:
         self.measured_at = 0.0
         self.meter = _Meter()
         self.at_start: float | None = None  # AP before the first step
+        self.last: float | None = None  # AP of the last measurement, in this process
         self.best, self.since_best = -1.0, 0  # AP of the best measurement, and how many came after it
+        self.board: Callable[[dict[str, Any]], None] | None = None  # made with the first line: then the step is known
         self.others = [p for name, p in self.detector.named_parameters() if p.requires_grad and not name.startswith(CLASS_PARTS)]
 
     # --- state -----------------------------------------------------------------------------------------------------
@@ -178,6 +202,7 @@ class _Run:
     def state(self) -> dict[str, Any]:
         return {
             "recipe": self.recipe.to_json(),
+            "classes": self.photos.names,
             "model": self.detector.state_dict(),
             "ema": self.ema.state,
             "optimiser": self.optimiser.state_dict(),
@@ -216,7 +241,9 @@ class _Run:
 
     def go(self, progress: bool, on_step: Callable[[int], None] | None) -> TrainingResult:
         recipe = self.recipe
-        stream = BatchStream(self.photos, recipe.augmentation, recipe.seed, recipe.rare, self.position, self.processes)
+        stream = BatchStream(
+            self.photos, recipe.augmentation, recipe.seed, recipe.rare, self.position, self.processes, recipe.workers
+        )
         bar = tqdm(total=100.0, initial=round(100 * self.done(), 2), unit="%", desc="training", disable=not progress,
                    bar_format="{l_bar}{bar}| {n:.1f} % [{elapsed}<{remaining}{postfix}]")  # fmt: skip
         saved = time.monotonic()
@@ -226,7 +253,7 @@ class _Run:
         try:
             while self.done() < 1 and not 0 < recipe.patience <= self.since_best:
                 started = time.monotonic()
-                while len(stream) < AHEAD:
+                while len(stream) < AHEAD + recipe.workers - 1:
                     done = self.done(self.step + len(stream))
                     stage = recipe.stage(done)
                     stream.request(stage.size, stage.batch, mild=done >= recipe.mild_from)
@@ -322,7 +349,7 @@ class _Run:
             return losses
         _, usable = box_proposals(output.dense_shapes, output.dense_mask, cells=detector.config.anchor_cells)
         answers = self.teacher([level.float() for level in features])
-        return losses | token_losses(output.every_token, usable, answers, settings.distillation)
+        return losses | taught_losses(output, usable, answers, targets, settings.distillation)
 
     def _denoising(self, targets: Targets) -> Denoising | None:
         """This process' part of the noisy copies, which depend on the whole batch: on its fullest picture, and by chance."""
@@ -350,6 +377,8 @@ class _Run:
         line = {"step": self.step, "seconds": round(self.elapsed, 2), "progress": round(self.done(), 5), **line}
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self.board = self.board or board(self.out, self.step)
+        self.board(line)
 
     def _measure(self, pictures: int, progress: bool) -> Evaluation | None:
         """Write the averaged weights, and measure them on val at the size trained at; the other processes wait."""
@@ -358,7 +387,7 @@ class _Run:
             return None
         precision = result.figures["AP"]
         self.at_start = precision if self.step == 0 else self.at_start
-        better = precision > self.best
+        self.last, better = precision, precision > self.best
         self.best, self.since_best = (precision, 0) if better else (self.best, self.since_best + 1)
         if not self.processes.first:
             return result
@@ -370,9 +399,9 @@ class _Run:
         return result
 
     def _ap(self) -> str:
-        """The best AP so far, for the bar."""
+        """The last AP, the best so far and the start's, for the bar."""
         start = "" if self.at_start is None else f", at the start {100 * self.at_start:.1f}"
-        return "" if self.best < 0 else f", best AP {100 * self.best:.1f}{start}"
+        return "" if self.last is None else f", AP {100 * self.last:.1f}, best {100 * self.best:.1f}{start}"
 
     def _measure_alone(self, pictures: int, progress: bool) -> Evaluation | None:
         kept = {name: value.clone() for name, value in self.detector.state_dict().items()}
@@ -380,6 +409,7 @@ class _Run:
         try:
             self.detector.save_pretrained(self.out / "weights", dtype=torch.float16)
             if self.validation is None:
+                self._write_card(None)
                 return None
             result = evaluate(
                 self.detector,
@@ -398,7 +428,19 @@ class _Run:
         figures = {name: round(value, 5) for name, value in result.figures.items()}
         self._log({"val": figures, "person_ap50": result.person_ap50, "pictures": result.images})
         (self.out / "curve.svg").write_text(curve_svg(read_log(self.out / "log.jsonl")), encoding="utf-8")
+        shutil.copy(self.out / "curve.svg", self.out / "weights")
+        self._write_card(result)
         return result
+
+    def _write_card(self, result: Evaluation | None) -> None:
+        """README.md of weights/."""
+        boxes = sum(len(photo.boxes) for photo in self.photos.photos)
+        start = result.figures["AP"] if result is not None and self.step == 0 else self.at_start
+        told = Training(
+            self.out.resolve().name, self.data.resolve().name, len(self.photos), boxes, self.photos.licences, self.recipe.start,
+            self.step, self.elapsed, self.recipe.stage(self.done()).size, start,
+        )  # fmt: skip
+        (self.out / "weights" / "README.md").write_text(card(self.detector.config, told, result), encoding="utf-8")
 
 
 class _Meter:

@@ -1,7 +1,8 @@
-"""The teacher of the embedded model: NanoDet-g's own head, on the maps that its backbone gives the student anyway."""
+"""Teachers, on the maps that the student's backbone gives anyway: NanoDet-g's own head, and what a training starts from."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from litedetr.backbones.nanodet import BINS, CLASSES, WIDTH, read_nanodet
 from litedetr.boxes import xyxy_to_cxcywh
+from litedetr.network import Network
 from litedetr.output import LayerOutput
 from litedetr.positions import token_centres
 
@@ -40,6 +42,26 @@ class Teacher(nn.Module):
             logits.append(raw[..., :CLASSES])
             boxes.append(_boxes(raw[..., CLASSES:].view(B, H * W, 4, BINS), (H, W)))
         return LayerOutput(torch.cat(logits, 1), torch.cat(boxes, 1))
+
+
+class Start(nn.Module):
+    """A detector as it is before its training, which keeps it from unlearning what it knows of more pictures than these.
+
+    Args:
+        detector: of two stages; a copy of what comes after its backbone is kept.
+    """
+
+    def __init__(self, detector: Network):
+        super().__init__()
+        self.neck, self.encoder, self.selection = map(copy.deepcopy, (detector.neck, detector.encoder, detector.selection))
+        self.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(self, maps: Sequence[Tensor]) -> LayerOutput:
+        """Maps for pictures without padding, finest first -> logits (B, S, K) and boxes (B, S, 4) of all S tokens."""
+        pyramid = self.neck(maps)
+        found = self.selection.every_token(self.encoder(pyramid), pyramid)
+        return LayerOutput(found.logits.float(), found.boxes.float())
 
 
 def _boxes(distances: Tensor, shape: tuple[int, int]) -> Tensor:

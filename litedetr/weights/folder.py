@@ -20,6 +20,8 @@ from litedetr.weights.conversion.reference import from_checkpoint
 from litedetr.weights.errors import AGAIN, ANOTHER, OtherTypeError, WeightsError, check_state, short, why
 from litedetr.weights.limits import Limits, check_size, check_work
 
+PLACE = "OWNER/NAME"
+"""Stands in the cards of trainings for the name that a model gets when it is pushed."""
 CONFIG_BYTES = 2_000_000
 """A larger config.json is nobody's."""
 _TRAINING_ONLY = ("dense_head.",)

@@ -13,7 +13,7 @@ from litedetr.cli import main
 ROWS = (
     Row("core", "fast / slow", "640x640", "fraction", 1 / 50, 1 / 53.21, 1 / 60, 1 / 50, 5.0, 266.05),
     Row("encoder", "a / b", "800x1066", "ratio", 0.42, 0.4241, 0.41, 0.43, 651.2, 1535.0, 660.0, 1600.0),
-    Row("detector", "a / c", "640x640", "ratio", None, 1.5, 1.4, 1.6, 3.0, 2.0, 3.0, 2.0),
+    Row("detector", "a / c", "640x640", "ratio", None, 1.5, 1.4, 1.6, 3.0, 2.0, 3.0, 2.0, None, (0.934, 0.91)),
     Row("memory", "peak", "800x1066", "GB", 1.2, 1.19),
     Row("cuda", "kernel", "800x1066", "µs", 60, note="not yet run: no GPU here"),
 )
@@ -42,7 +42,7 @@ def test_the_table():
     assert lines[2:7] == [
         "| fast / slow | 640 × 640 | 1 | 1/53.2 | 1/60.0 – 1/50.0 | 1/50 | met | 5.0 | 266 |",
         "| a / b | 800 × 1066 | 1 | .424 | .410 – .430 | .42 | **missed** | 651 | 1535 |",
-        "| a / c | 640 × 640 | 1 | 1.500 | 1.400 – 1.600 |  |  | 3.0 | 2.0 |",
+        "| a / c | 640 × 640 | 1 | 1.500 | 1.400 – 1.600 |  |  | 3.0 | 2.0 (IoU .934, 91 %) |",
         "| peak | 800 × 1066 | 1 | 1.190 GB |  | 1.2 GB | met |  |  |",
         "| kernel | 800 × 1066 | 1 | not yet run: no GPU here |  | 60 µs |  |  |  |",
     ]

@@ -64,7 +64,25 @@ def test_with_the_other_runtimes(tmp_path, monkeypatch):
     for package in ("transformers", "onnx", "onnxruntime", "openvino"):
         pytest.importorskip(package)
     monkeypatch.setenv("LITEDETR_CACHE", str(tmp_path))
-    assert all(row.value is not None for row in GROUPS["embedded"](tiny.plan(), 1))
+    found = list(GROUPS["embedded"](tiny.plan(), 1))
+    assert all(row.value is not None for row in found)
+    reduced = {row.figure: (row.ours_agrees, row.theirs_agrees) for row in found}
+    (both,) = (pair for figure, pair in reduced.items() if figure.endswith("OpenVINO, bf16"))
+    assert all(0 < share <= 1 for agrees in both for share in agrees), "how much of what float32 finds bf16 finds"
+    assert all(pair == (None, None) for figure, pair in reduced.items() if "bf16" not in figure)
+
+
+def test_exports_are_timed_and_compared():
+    pytest.importorskip("openvino")
+    found = list(rows.exported(tiny.plan()))
+    forms = [f"{runtime}, {sampling}" for sampling in ("grid_sample", "gather")
+             for runtime in ("ONNX Runtime, f32", "OpenVINO, f32", "OpenVINO, bf16")]  # fmt: skip
+    assert [row.figure.partition("its export, ")[2] for row in found] == forms
+    for row in found:
+        assert row.lowest <= row.value <= row.highest
+        if "OpenVINO, bf16" not in row.figure:
+            assert row.theirs_agrees == (pytest.approx(1, abs=1e-3), 1)
+    assert all(0 < row.ours_agrees[0] <= 1 for row in found if ", bf16 / " in row.figure)
 
 
 def test_without_transformers(monkeypatch):
