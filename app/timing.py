@@ -13,7 +13,7 @@ from collections.abc import Callable
 from app.engine.engine import Engine, shown_picture
 from app.server.lookups import Lookups
 from litedetr.bench.stages import noise
-from litedetr.bench.timing import take_turns
+from litedetr.timing import take_turns
 
 
 def parts(engine: Engine, photo: bytes) -> dict[str, Callable[[], object]]:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from litedetr import image
 from litedetr.bench.peers import need
-from litedetr.bench.timing import Run
 from litedetr.detector import Detector
 from litedetr.export.files import about, write
 from litedetr.export.graph import to_onnx
@@ -17,6 +16,7 @@ from litedetr.export.verdict import Outputs, agreement
 from litedetr.output import DetectorOutput
 from litedetr.runtime import SUFFIXES, Exported
 from litedetr.shipped import shipped
+from litedetr.timing import Contestant
 
 PHOTO = "astronaut.jpg"
 
@@ -28,7 +28,7 @@ def example(detector: Detector) -> Tensor:
 
 def in_runtime(
     detector: Detector, pixels: Tensor, folder: Path, sampling: str, suffix: str, threads: int, precision: str = "f32"
-) -> Run:
+) -> Contestant:
     """An export of the detector (files go into `folder`, each once) in ONNX Runtime (".onnx") or OpenVINO (".xml"); a run gives
     (logits, boxes) as arrays."""
     for package in ("onnx", SUFFIXES[suffix]):

@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-UNITS = ("fraction", "ratio", "GB", "µs", "ms", "s")
-"""A fraction is a ratio that is written 1/50."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -19,7 +16,7 @@ class Row:
         group: which part of the benchmark it belongs to, a name of `litedetr.bench.GROUPS`.
         figure: what is measured against what.
         size: "640x640", height first.
-        unit: one of `UNITS`. Ratios are ours over theirs.
+        unit: "ratio", ours over theirs; "fraction", a ratio that is written 1/50; "GB", "µs", "ms", "s".
         limit: the most it should be, None where it is for information.
         value: as measured, None where it was not.
         lowest, highest: of the rounds.

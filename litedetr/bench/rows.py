@@ -18,19 +18,19 @@ from torch import Tensor, nn
 
 from litedetr.bench import exported as forms
 from litedetr.bench import guests as others
-from litedetr.bench import memory, ours, peers, stages, waiting
+from litedetr.bench import ours, peak_memory, peers, stages, waiting
 from litedetr.bench.core import LIMITS, CoreRow, core_ratios
 from litedetr.bench.machine import machine, software
 from litedetr.bench.peers import Unavailable
 from litedetr.bench.report import Report, Row
-from litedetr.bench.timing import Ratio, Run, take_turns, with_threads
 from litedetr.config import DetectorConfig, preset
 from litedetr.cost import full_encoder
 from litedetr.detector import Detector
 from litedetr.export.graph import SAMPLING
+from litedetr.timing import Contestant, Ratio, take_turns
 
 Size = tuple[int, int]
-Contestants = dict[str, Run | Unavailable]
+Contestants = dict[str, Contestant | Unavailable]
 NONE: Mapping[str, str] = MappingProxyType({})
 RUNTIMES = ((".onnx", "ONNX Runtime", "f32"), (".xml", "OpenVINO", "f32"), (".xml", "OpenVINO", "bf16"))
 """Ending of an export, its runtime, the precision that it computes in."""
@@ -124,7 +124,7 @@ def _core_rows(
                 rounds=plan.rounds, width=plan.lite.width, heads=plan.lite.heads,
             )  # fmt: skip
             found |= {_core_row(size, row.queries, row.kind, row.against, path): row for row in measured}
-    except RuntimeError as error:  # no compiler, or a processor without these instructions
+    except (RuntimeError, ValueError) as error:  # no compiler, or a processor without these instructions
         yield from (row.missing(f"not measured: {error}") for row in expected)
     else:
         yield from (_with_core(row, found[row]) for row in expected)
@@ -324,7 +324,7 @@ def _peer(name: str, make: Callable[[], nn.Module], pixels: Tensor, threads: int
     }
 
 
-def _attempt(make: Callable[[], Run]) -> Run | Unavailable:
+def _attempt(make: Callable[[], Contestant]) -> Contestant | Unavailable:
     """A contestant after its first run, or why there is none: what others' packages raise must not cost the other rows."""
     try:
         run = make()
@@ -339,14 +339,14 @@ def _attempt(make: Callable[[], Run]) -> Run | Unavailable:
 # ------------------------------------------------------------------------------------------- memory, GPU
 
 
-def peak_memory(plan: Plan, threads: int = 1) -> Iterator[Row]:
+def memory(plan: Plan, threads: int = 1) -> Iterator[Row]:
     """What a whole run of Lite-DINO-R50 takes on top of its weights."""
     row = Row("memory", "Lite-DINO-R50, f32, peak of a whole process above the weights' size", _text(plan.large_photo), "GB", 1.2)
     during = Row("memory", "of it, by the run itself (peak of the run above what was resident before)", row.size, "GB")
-    if not memory.STATUS.is_file():
+    if not peak_memory.STATUS.is_file():
         yield from (each.missing("not measured: needs /proc, which Linux has") for each in (row, during))
         return
-    found = memory.measure(plan.lite, plan.large_photo, torch.float32, threads)
+    found = peak_memory.measure(plan.lite, plan.large_photo, torch.float32, threads)
     yield replace(row, value=found.above_model / 1e9)
     yield replace(during, value=(found.run - found.ready) / 1e9)
 
@@ -388,8 +388,8 @@ def several_threads(plan: Plan, threads: int = 1) -> Iterator[Row]:
             yield from compare("threads", plan.photo, (pair,), _one_and_many(run, threads), plan.rounds, threads)
 
 
-def _one_and_many(run: Run, threads: int) -> Contestants:
-    return {"one": with_threads(1, run), "many": with_threads(threads, run)}
+def _one_and_many(run: Contestant, threads: int) -> Contestants:
+    return {"one": stages.with_threads(1, run), "many": stages.with_threads(threads, run)}
 
 
 def visitor(plan: Plan, threads: int = 1) -> Iterator[Row]:
@@ -424,7 +424,7 @@ GROUPS: dict[str, Callable[[Plan, int], Iterator[Row]]] = {
     "predict": predict,
     "exported": exported,
     "threads": several_threads,
-    "memory": peak_memory,
+    "memory": memory,
     "visitor": visitor,
     "start": start,
     "bulk": bulk,

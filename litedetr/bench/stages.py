@@ -10,13 +10,13 @@ from PIL import Image
 
 from litedetr import image, ops
 from litedetr.bench.core import inputs, levels
-from litedetr.bench.timing import Run
 from litedetr.network import Network
+from litedetr.timing import Contestant
 
 WHOLE = "all of it"
 
 
-def of(detector: Network, size: tuple[int, int]) -> dict[str, Run]:
+def of(detector: Network, size: tuple[int, int]) -> dict[str, Contestant]:
     """The stages by name, of a JPEG of noise of this (height, width); the last one is all of them together."""
     photo = noise(size)
     opened = image.open_photo(photo)
@@ -35,7 +35,7 @@ def of(detector: Network, size: tuple[int, int]) -> dict[str, Run]:
         )
         return heads(states, boxes)
 
-    runs: dict[str, Run] = {
+    runs: dict[str, Contestant] = {
         "decode": lambda: image.open_photo(photo),
         "resize": lambda: detector.prepare(opened),
         "backbone": lambda: detector.backbone(pixels),
@@ -49,7 +49,7 @@ def of(detector: Network, size: tuple[int, int]) -> dict[str, Run]:
     return {name: _inferring(run) for name, run in runs.items()}
 
 
-def attention(size: tuple[int, int], queries: str, width: int, heads: int) -> Run:
+def attention(size: tuple[int, int], queries: str, width: int, heads: int) -> Contestant:
     """Key-aware attention alone on a photo of this size; `queries` as in `litedetr.bench.core`."""
     shapes = levels(size)
     tensors = inputs(shapes, queries, width, heads, "near")
@@ -65,7 +65,17 @@ def noise(size: tuple[int, int]) -> bytes:
     return file.getvalue()
 
 
-def _inferring(run: Run) -> Run:
+def with_threads(threads: int, run: Contestant) -> Contestant:
+    """The run with so many of PyTorch's threads."""
+
+    def counted() -> object:
+        torch.set_num_threads(threads)
+        return run()
+
+    return counted
+
+
+def _inferring(run: Contestant) -> Contestant:
     def inferring() -> object:
         with torch.inference_mode():
             return run()

@@ -20,8 +20,8 @@ import torch
 from litedetr.batch.detect import detect_many
 from litedetr.bench import ours, stages
 from litedetr.bench.report import Row
-from litedetr.bench.timing import Ratio, take_turns, with_threads
 from litedetr.config import DetectorConfig
+from litedetr.timing import Ratio, take_turns
 
 ROOT = Path(__file__).parents[2]
 LARGE = (3000, 4000)
@@ -99,7 +99,7 @@ def bulk(config: DetectorConfig, rounds: int) -> Iterator[Row]:
             return [detector.predict(file) for file in files]
 
         threads = torch.get_num_threads()
-        times = take_turns({"many": with_threads(threads, many), "loop": with_threads(1, loop)}, rounds)
+        times = take_turns({"many": stages.with_threads(threads, many), "loop": stages.with_threads(1, loop)}, rounds)
     ratio = Ratio.of(times["many"], times["loop"], threads=2)  # by the clock
     yield replace(
         row, value=ratio.value, lowest=ratio.lowest, highest=ratio.highest, ours_wall=_middle(times["many"].wall),

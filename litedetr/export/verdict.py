@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from litedetr import image
-from litedetr.detections import iou, top_k
+from litedetr.detections import corners, iou, top_k
 from litedetr.detector import Detector
 from litedetr.runtime import Exported
 from litedetr.shipped import shipped
@@ -129,7 +129,7 @@ def agreement(pairs: list[tuple[Outputs, Outputs, tuple[int, int]]]) -> Agreemen
 def _apart(one: Outputs, other: Outputs, size: tuple[int, int]) -> tuple[float, float]:
     """Of the one's best, the largest distance in pixels and in score to what is nearest to it, in both, among the other's."""
     scores, labels, boxes, _ = top_k(*one, size, BEST)
-    pixels = np.abs(boxes[:, None] - _corners(other[1], size)).max(-1)  # (N, Q)
+    pixels = np.abs(boxes[:, None] - corners(other[1]) * np.float32((*size[::-1], *size[::-1]))).max(-1)  # (N, Q)
     differences = np.abs(scores[:, None] - 1 / (1 + np.exp(-other[0].T[labels])))  # (N, Q)
     nearest = np.maximum(pixels / BOX_PIXELS, differences / SCORE).argmin(1)[:, None]
     return np.take_along_axis(pixels, nearest, 1).max(), np.take_along_axis(differences, nearest, 1).max()
@@ -142,9 +142,3 @@ def _alike(one: Outputs, other: Outputs, size: tuple[int, int]) -> tuple[float, 
     classes = one[0].shape[1]
     shared = np.minimum(np.bincount(labels, minlength=classes), np.bincount(others, minlength=classes)).sum()
     return overlaps.max(1).mean(), shared / len(labels)
-
-
-def _corners(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(Q, 4) cxcywh in [0, 1] -> xyxy in pixels."""
-    centre, extent = np.split(boxes, 2, axis=1)
-    return np.concatenate((centre - extent / 2, centre + extent / 2), axis=1) * np.float32((*size[::-1], *size[::-1]))

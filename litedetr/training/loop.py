@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litedetr.backbones.nanodet import CLASSES
 from litedetr.batch.processes import ALONE, Processes, choose_device
 from litedetr.families import family_of
 from litedetr.positions import box_proposals
-from litedetr.training.annotations import few
 from litedetr.training.board import board
 from litedetr.training.card import Training, card
 from litedetr.training.charts import curve_svg
@@ -31,32 +29,22 @@ from litedetr.training.denoising import Denoising, make_denoising
 from litedetr.training.distillation import taught_losses
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.layouts import find
+from litedetr.training.log import Meter, cut_log, read_log
 from litedetr.training.losses import LossSettings, detection_losses, total_loss
 from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
 from litedetr.training.precision import autocast, normalise
-from litedetr.training.recipes import START, Recipe
+from litedetr.training.recipes import Recipe
+from litedetr.training.resume import check_classes, check_recipe
 from litedetr.training.start import build_detector
 from litedetr.training.survey import sheet, survey
 from litedetr.training.targets import Targets
-from litedetr.training.teacher import Start, Teacher
+from litedetr.training.teacher import teacher_of
 
 log = logging.getLogger(__name__)
 AHEAD = 3
 """Batches made ahead of time by one worker; each further one has one more."""
 BAD_STEPS = 20
 """Steps in a row without a finite loss after which training gives up."""
-LENGTH_FIELDS = {
-    "patience",
-    "steps",
-    "seconds",
-    "checkpoint_seconds",
-    "log_steps",
-    "evaluate_seconds",
-    "evaluate_pictures",
-    "threads",
-    "workers",
-}
-"""Parts of a recipe that may change when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -110,58 +98,18 @@ def train(
     run = _Run(recipe, detector, photos, validation, data, out, processes)
     checkpoint = load_checkpoint(out) if resume else None
     if checkpoint is not None:
-        _check_classes(checkpoint.get("classes"), photos.names, out)
-        _check_recipe(Recipe.from_json(checkpoint["recipe"]), recipe, allow_changes)
+        check_classes(checkpoint.get("classes"), photos.names, out)
+        check_recipe(Recipe.from_json(checkpoint["recipe"]), recipe, allow_changes)
         run.load(checkpoint)
     if processes.first:
         out.mkdir(parents=True, exist_ok=True)
-        _cut_log(out / "log.jsonl", run.step)
+        cut_log(out / "log.jsonl", run.step)
         (out / "recipe.json").write_text(recipe.to_json() + "\n", encoding="utf-8")
         if checkpoint is None:
             layouts = {name: split.layout for name, split in find(data).items()}
             log.info(survey({"train": photos, **({} if validation is None else {"val": validation})}, layouts))
             sheet(photos, out / "sheet.png", recipe.augmentation)
     return run.go(progress and processes.first, on_step)
-
-
-def _check_recipe(before: Recipe, now: Recipe, allow_changes: bool) -> None:
-    """Refuse to go on with another recipe by accident."""
-    old, new = asdict(before), asdict(now)
-    changed = sorted(name for name in new if new[name] != old[name] and name not in LENGTH_FIELDS)
-    if changed and not allow_changes:
-        raise ValueError(
-            f"expected the recipe that this run was started with, got other values of {changed}; use the old recipe, "
-            "another folder, or allow changes"
-        )
-    if changed:
-        log.warning("going on with other values of %s", changed)
-
-
-def _check_classes(before: list[str] | None, now: list[str], out: Path) -> None:
-    """Refuse to go on with other classes: the class heads have a row for each."""
-    if before is not None and before != now:
-        raise ValueError(
-            f"expected the {len(before)} classes that the training in {out} was begun with ({few(before)}), got {len(now)} "
-            f"({few(now)}): begin again with --restart, or give another --out"
-        )
-
-
-def _teacher(recipe: Recipe, detector: nn.Module) -> Teacher | Start:
-    """The recipe's teacher, for a detector that knows its classes and looks at its maps."""
-    config = detector.config
-    if recipe.teacher == START:
-        if "backbone" not in recipe.freeze or not config.two_stage:
-            raise ValueError(
-                f'expected a detector of two stages whose backbone is frozen for the teacher "{START}", got a {config.family} '
-                f"with freeze={list(recipe.freeze)}: leave the teacher out"
-            )
-        return Start(detector)
-    if config.backbone != "nanodet_g" or config.num_classes != CLASSES:
-        raise ValueError(
-            f"expected a detector on nanodet_g with COCO's {CLASSES} classes for this teacher, got {config.backbone} with "
-            f"{config.num_classes} classes: leave the teacher out"
-        )
-    return Teacher.from_file(recipe.teacher)
 
 
 class _Run:
@@ -181,7 +129,7 @@ class _Run:
         self.processes = processes
         self.device = choose_device(recipe.device)
         self.detector = detector.to(self.device)
-        self.teacher = _teacher(recipe, detector).to(self.device) if recipe.teacher else None
+        self.teacher = teacher_of(recipe, detector).to(self.device) if recipe.teacher else None
         processes.same(list(self.detector.state_dict().values()))
         groups = parameter_groups(self.detector, recipe.optimiser)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
@@ -190,7 +138,7 @@ class _Run:
         self.step, self.elapsed, self.bad = 0, 0.0, 0
         self.position: dict[str, Any] | None = None
         self.measured_at = 0.0
-        self.meter = _Meter()
+        self.meter = Meter()
         self.at_start: float | None = None  # AP before the first step
         self.last: float | None = None  # AP of the last measurement, in this process
         self.best, self.since_best = -1.0, 0  # AP of the best measurement, and how many came after it
@@ -226,7 +174,7 @@ class _Run:
         torch.set_rng_state(state["rng"])
         self.position, self.step, self.elapsed = state["position"], state["step"], state["elapsed"]
         self.measured_at = state["measured_at"]
-        self.meter = _Meter(**state["meter"])
+        self.meter = Meter(**state["meter"])
         self.at_start, self.best, self.since_best = state.get("best", [None, -1.0, 0])
         log.info("going on at step %d, %.0f s", self.step, self.elapsed)
 
@@ -441,48 +389,3 @@ class _Run:
             self.step, self.elapsed, self.recipe.stage(self.done()).size, start,
         )  # fmt: skip
         (self.out / "weights" / "README.md").write_text(card(self.detector.config, told, result), encoding="utf-8")
-
-
-class _Meter:
-    """Means since the last line of the log."""
-
-    def __init__(self, sums: dict[str, float] | None = None, steps: int = 0, photos: int = 0, seconds: float = 0.0) -> None:
-        self.sums, self.steps, self.photos, self.seconds = dict(sums or {}), steps, photos, seconds
-        self.canvas, self.rate, self.text = (0, 0), 0.0, ""
-
-    def state(self) -> dict[str, Any]:
-        return {"sums": self.sums, "steps": self.steps, "photos": self.photos, "seconds": self.seconds}
-
-    def reset(self) -> None:
-        self.sums, self.steps, self.photos, self.seconds = {}, 0, 0, 0.0
-
-    def add(self, values: dict[str, float], photos: int, seconds: float, canvas: tuple[int, int], rate: float) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.steps += 1 if values else 0
-        self.photos, self.seconds = self.photos + photos, self.seconds + seconds
-        self.canvas, self.rate = (int(canvas[0]), int(canvas[1])), rate
-
-    def line(self) -> dict[str, Any]:
-        means = {name: round(total / self.steps, 5) for name, total in self.sums.items()} if self.steps else {}
-        speed = self.photos / max(self.seconds, 1e-9)
-        self.text = f", loss {means.get('loss', math.nan):.2f}, {speed:.1f} photos/s at {max(self.canvas)}"
-        return {"photos_per_second": round(speed, 3), "canvas": self.canvas, "rate": self.rate, **means}
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint, so that a resumed run's log has each step once."""
-    if path.is_file():
-        lines = [line for line in read_log(path) if line["step"] <= step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
-def read_log(path: Path | str) -> list[dict[str, Any]]:
-    """The lines of a log.jsonl; a last line cut off by a kill is left out."""
-    lines = []
-    for text in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines

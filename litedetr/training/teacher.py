@@ -14,6 +14,7 @@ from litedetr.boxes import xyxy_to_cxcywh
 from litedetr.network import Network
 from litedetr.output import LayerOutput
 from litedetr.positions import token_centres
+from litedetr.training.recipes import START, Recipe
 
 
 class Teacher(nn.Module):
@@ -62,6 +63,28 @@ class Start(nn.Module):
         pyramid = self.neck(maps)
         found = self.selection.every_token(self.encoder(pyramid), pyramid)
         return LayerOutput(found.logits.float(), found.boxes.float())
+
+
+def teacher_of(recipe: Recipe, detector: Network) -> Teacher | Start:
+    """The recipe's teacher, for a detector that knows its classes and looks at its maps.
+
+    Raises:
+        ValueError: it is another detector.
+    """
+    config = detector.config
+    if recipe.teacher == START:
+        if "backbone" not in recipe.freeze or not config.two_stage:
+            raise ValueError(
+                f'expected a detector of two stages whose backbone is frozen for the teacher "{START}", got a {config.family} '
+                f"with freeze={list(recipe.freeze)}: leave the teacher out"
+            )
+        return Start(detector)
+    if config.backbone != "nanodet_g" or config.num_classes != CLASSES:
+        raise ValueError(
+            f"expected a detector on nanodet_g with COCO's {CLASSES} classes for this teacher, got {config.backbone} with "
+            f"{config.num_classes} classes: leave the teacher out"
+        )
+    return Teacher.from_file(recipe.teacher)
 
 
 def _boxes(distances: Tensor, shape: tuple[int, int]) -> Tensor:

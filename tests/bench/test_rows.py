@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from litedetr.bench import ours, rows, stages, timing, waiting
+from litedetr.bench import ours, rows, stages, waiting
 from litedetr.bench.rows import GROUPS, Plan, measure
 from litedetr.ops import native
 from tests.bench import tiny
+from tests.bench.conftest import told
 
 # The limits as they were asked for, by group: every one stands in a row.
 ASKED = {
@@ -33,33 +34,42 @@ def test_every_limit_is_in_the_table():
 
 
 @pytest.mark.skipif(not native.available(), reason="no compiler")
+@pytest.mark.usefixtures("known_times")
 def test_core():
     found = list(rows.core(tiny.plan()))
     assert {row.limit for row in found} - {None} == ASKED["core"]
     assert all(row.size == "64x96" and row.group == "core" and row.unit == "fraction" for row in found)
     for row in found:
-        runs_here = native.INSTRUCTIONS.index("avx512" if "AVX-512" in row.figure else "avx2") <= native.INSTRUCTIONS.index(
-            native.instructions()
-        )
+        path = "avx512" if "AVX-512" in row.figure else "avx2"
+        runs_here = path in native.instructions().all
         assert (row.value is not None) == runs_here, row
+        if runs_here:
+            assert row.value == pytest.approx(told(path) / told("peer"))
 
 
-@pytest.mark.parametrize("group", ["encoder", "detector", "embedded", "predict"])
+PAIRS = {"encoder": rows.ENCODERS, "detector": rows.DETECTORS, "embedded": rows.EMBEDDED, "predict": rows.PREDICT}
+
+
+@pytest.mark.usefixtures("known_times")
+@pytest.mark.parametrize("group", PAIRS)
 def test_every_row_has_a_figure_or_says_what_is_missing(group, tmp_path, monkeypatch):
     monkeypatch.setenv("LITEDETR_CACHE", str(tmp_path))
     for package in ("onnxruntime", "openvino"):
         monkeypatch.setitem(sys.modules, package, None)
     found = list(GROUPS[group](tiny.plan(), 1))
     assert {row.limit for row in found} - {None} == ASKED[group]
-    for row in found:
+    for row, pair in zip(found, PAIRS[group], strict=True):
+        assert (row.figure, row.limit) == (pair.figure, pair.limit)
         if "ONNX Runtime" in row.figure or "OpenVINO" in row.figure:
             assert row.value is None
             assert row.note == "not measured: pip install -r requirements-bench.txt"
         else:
-            assert row.lowest <= row.value <= row.highest
-            assert min(row.ours, row.theirs, row.ours_wall, row.theirs_wall) > 0
+            own, other = told(pair.ours), told(pair.theirs)
+            assert (row.value, row.lowest, row.highest) == pytest.approx((own / other,) * 3)
+            assert (row.ours, row.theirs, row.ours_wall, row.theirs_wall) == (1.5 * own, 1.5 * other, 3 * own, 3 * other)
 
 
+@pytest.mark.usefixtures("known_times")
 def test_with_the_other_runtimes(tmp_path, monkeypatch):
     for package in ("transformers", "onnx", "onnxruntime", "openvino"):
         pytest.importorskip(package)
@@ -72,14 +82,15 @@ def test_with_the_other_runtimes(tmp_path, monkeypatch):
     assert all(pair == (None, None) for figure, pair in reduced.items() if "bf16" not in figure)
 
 
+@pytest.mark.usefixtures("known_times")
 def test_exports_are_timed_and_compared():
     pytest.importorskip("openvino")
     found = list(rows.exported(tiny.plan()))
     forms = [f"{runtime}, {sampling}" for sampling in ("grid_sample", "gather")
              for runtime in ("ONNX Runtime, f32", "OpenVINO, f32", "OpenVINO, bf16")]  # fmt: skip
     assert [row.figure.partition("its export, ")[2] for row in found] == forms
-    for row in found:
-        assert row.lowest <= row.value <= row.highest
+    for row, form in zip(found, forms, strict=True):
+        assert row.value == pytest.approx(told("bf16" if ", bf16 / " in row.figure else "f32") / told(form))
         if "OpenVINO, bf16" not in row.figure:
             assert row.theirs_agrees == (pytest.approx(1, abs=1e-3), 1)
     assert all(0 < row.ours_agrees[0] <= 1 for row in found if ", bf16 / " in row.figure)
@@ -91,6 +102,7 @@ def test_without_transformers(monkeypatch):
     assert all(row.value is None and row.met is None and "pip install" in row.note for row in found)
 
 
+@pytest.mark.usefixtures("known_times")
 def test_a_peer_that_breaks_costs_its_rows_alone():
     def broken():
         raise RuntimeError("out of luck\nand more")
@@ -100,7 +112,7 @@ def test_a_peer_that_breaks_costs_its_rows_alone():
 
 
 def test_memory_of_a_fresh_process():
-    above, during = rows.peak_memory(tiny.plan())
+    above, during = rows.memory(tiny.plan())
     if sys.platform == "linux":
         assert 0 < during.value < above.value < 5
     else:
@@ -146,8 +158,8 @@ def test_threads_are_put_back():
     assert report.threads == (before, before + 1)
 
 
-def test_every_stage_with_more_threads(monkeypatch):
-    monkeypatch.setattr(timing, "SHORTEST", 0.0)
+@pytest.mark.usefixtures("known_times")
+def test_every_stage_with_more_threads():
     (report,) = list(measure(tiny.plan(groups=("threads",), threads=(1, 2))))[-1:]
     whole = [row for row in report.rows if stages.WHOLE in row.figure]
     assert [row.limit for row in whole] == [0.58] * 4
@@ -155,7 +167,9 @@ def test_every_stage_with_more_threads(monkeypatch):
     assert {row.figure.partition(", f32, ")[2].partition(":")[0] for row in report.rows} >= {
         "decode", "resize", "backbone", "neck", "encoder", "selection", "decoder", "post-processing"
     }  # fmt: skip
-    assert all(row.value > 0 and row.theirs_wall > 0 and row.threads == 2 for row in report.rows)
+    for row in report.rows:
+        assert row.value == pytest.approx(told("many") / told("one"))
+        assert (row.threads, row.theirs_wall) == (2, pytest.approx(3 * told("one")))
 
 
 def test_a_folder_of_photos(monkeypatch):
@@ -178,10 +192,11 @@ def test_wrong_plans_are_refused(wrong):
         tiny.plan(**wrong)
 
 
+@pytest.mark.usefixtures("known_times")
 def test_guests_are_compared_with_themselves():
     (row,) = rows.guests(tiny.plan())
     assert row.figure == "RT-DETR, accelerated / as it is (eager PyTorch)"
-    assert row.lowest <= row.value <= row.highest
+    assert row.value == pytest.approx(told("accelerated") / told("eager"))
     assert row.size == "96x96"
 
 

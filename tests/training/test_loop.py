@@ -16,7 +16,8 @@ from litedetr.training.augment import AugmentSettings
 from litedetr.training.board import scalars
 from litedetr.training.checkpoint import load_checkpoint
 from litedetr.training.denoising import DenoisingSettings
-from litedetr.training.loop import read_log, train
+from litedetr.training.log import read_log
+from litedetr.training.loop import train
 from litedetr.training.losses import LossSettings
 from litedetr.training.recipes import Recipe, Stage
 from tests.training.conftest import tiny_detector

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing
-from app.i18n import say
+from app.i18n import say, step_name
 from app.run.run import Run
 from app.run.state import FILMS, ViewState
 from app.views.film import boxes as film_boxes
@@ -16,6 +14,7 @@ from app.views.film import ledger
 from app.views.film import panels as film_panels
 from app.views.film.reel import Frame, frame_of, reel
 from app.views.view import View
+from litedetr.positions import level_slices
 from litedetr.schedule import scale_name
 
 
@@ -45,7 +44,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     past = run.trace.encoder_steps[: frame.memory]
     place = next(index for index, entry in enumerate(entries) if entry.name == frame.name)
     times = [entry.milliseconds for entry in entries[: place + 1] if entry.milliseconds is not None]
-    changes = np.split(film.change[frame.memory], np.cumsum(list(sizes.values()))[:-1])
+    changes = [film.change[frame.memory][tokens] for tokens in level_slices(run.trace.spatial_shapes)]
     encoding = frame.step is not None and frame.step.kind != "decoder"
     numbers = {
         "step": state.step if state.step == "boxes" else frame.name,
@@ -75,9 +74,8 @@ def _words(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any]) ->
 
     count, spent = numbers["tokens"], numbers["milliseconds"]
     saved = 1 - numbers["gmacs"] / max(numbers["full_gmacs"], 1e-12)
-    facts = [
-        [text("frame"), f"{text('backbone') if frame.step is None else frame.name} ({frame.index} / {len(run.trace.steps)})"]
-    ]
+    called = text("backbone") if frame.step is None else step_name(state.lang, frame.name)
+    facts = [[text("frame"), f"{called} ({frame.index} / {len(run.trace.steps)})"]]
     if numbers["updated"]:
         share = 100 * count["updated"] / count["all"]
         facts.append([text("tokens"), f"{count['updated']:,} / {count['all']:,} ({share:.0f}%)"])
@@ -94,7 +92,7 @@ def _words(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any]) ->
         "facts": facts,
         "notes": _notes(run, state, frame, numbers, text),
         "caption": _caption(state, frame, numbers, text),
-        "table": _table(run, text),
+        "table": _table(run, state, text),
     }
 
 
@@ -124,13 +122,13 @@ def _notes(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any], te
     return notes
 
 
-def _table(run: Run, text: Any) -> dict[str, Any]:
+def _table(run: Run, state: ViewState, text: Any) -> dict[str, Any]:
     head = [text("column.step"), text("column.tokens"), text("column.gmacs"), text("column.full"), "ms"]
     sizes = {step.name: f"{step.queries:,}" for step in run.trace.encoder_steps}
     rows = []
     for entry in ledger.ledger(run):
         time = "–" if entry.milliseconds is None else f"{entry.milliseconds:.1f}"
-        cells = [entry.name, sizes.get(entry.name, "–"), f"{entry.gmacs:.3f}", f"{entry.full:.3f}", time]
+        cells = [step_name(state.lang, entry.name), sizes.get(entry.name, "–"), f"{entry.gmacs:.3f}", f"{entry.full:.3f}", time]
         rows.append({"cells": cells, "set": None if entry.name == "selection" else {"step": entry.name}})
     return {"head": head, "rows": rows}
 

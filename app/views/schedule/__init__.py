@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from app.drawing.canvas import Drawing
-from app.i18n import say
+from app.drawing.canvas import Drawing, ground
+from app.i18n import say, step_name
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import DIVIDER, FONT, NEUTRAL, NOTHING, READ, READ_EDGE, scale_colour
-from app.views.schedule.charts import gmacs_chart, shares_chart
+from app.theme import DIVIDER, READ, READ_EDGE, scale_colour
+from app.views.schedule.charts import gmacs_chart, plans_chart
 from app.views.schedule.stopwatch import milliseconds
 from app.views.schedule.trained import study, study_chart
 from app.views.view import View
@@ -47,11 +47,11 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     return {
         "data": traces,
         "layout": {
-            "template": "none",
+            **ground(),
             "xaxis": {
                 **axis,
                 "tickvals": [step.index for step in steps],
-                "ticktext": [step.name.split(" ", 1)[1] for step in steps],
+                "ticktext": [step_name(state.lang, step.kind) for step in steps],
                 "range": [-0.6, len(steps) - 0.4],
                 "title": {"text": say(state.lang, "schedule.layers"), "font": {"size": 13}, "standoff": 8},
             },
@@ -59,11 +59,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
             "barmode": "overlay",
             "bargap": 0.14,
             "margin": {"l": 96, "r": 16, "t": 44, "b": 56},
-            "paper_bgcolor": NOTHING,
-            "plot_bgcolor": NOTHING,
-            "font": {"family": FONT, "size": 13, "color": NEUTRAL},
             "showlegend": False,
-            "hovermode": "closest",
             "annotations": blocks,
             "shapes": edges,
             "meta": {"panels": []},
@@ -152,7 +148,7 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
     shares = [[_share(run, other) for other in row] for row in plans]
     found = study()
     trained = [study_chart(found, plan, state.lang)] if found and run.config.levels == 4 else []
-    return [gmacs_chart(plan, cost, full, state.lang), shares_chart(plans, shares, plan, state.lang), *trained]
+    return [gmacs_chart(plan, cost, full, state.lang), plans_chart(plans, shares, plan, state.lang), *trained]
 
 
 def job(run: Run, state: ViewState) -> str | None:
@@ -160,11 +156,11 @@ def job(run: Run, state: ViewState) -> str | None:
     return f"schedule {planned(run, state)}"
 
 
-def work(run: Run, state: ViewState, detectors: Callable[..., Any], tell: Callable[[float, str], None]) -> dict[str, float]:
+def work(run: Run, state: ViewState, detectors: Callable[..., Any], report: Callable[[float, str], None]) -> dict[str, float]:
     """Median milliseconds of the encoder with this schedule and of the full one, measured in turns on this photo's tokens."""
     plan = planned(run, state)
     return milliseconds(
-        run, {"plan": with_schedule(run.config, plan), "full": full_encoder(with_schedule(run.config, plan))}, tell
+        run, {"plan": with_schedule(run.config, plan), "full": full_encoder(with_schedule(run.config, plan))}, report
     )
 
 
@@ -233,7 +229,7 @@ def _row(plan: EncoderSchedule, level: int, name: str, tokens: int, lang: str) -
             "color": [colour if ask else READ for ask in asks],
             "line": {"color": [colour if ask else READ_EDGE for ask in asks], "width": 1},
         },
-        "customdata": [step.name for step in steps],
+        "customdata": [step_name(lang, step.name) for step in steps],
         "text": words,
         "textposition": "none",
         "hovertemplate": f"<b>{name}</b> · %{{customdata}}<br>%{{text}}<extra></extra>",
