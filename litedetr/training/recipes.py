@@ -224,8 +224,9 @@ def finetune(
 
     Matching every object to one query alone would unlearn in minutes what a start with non-maximum suppression knows
     (``suppressed``: `DetectorConfig.nms_iou`): it is its own teacher, on its own backbone, and all queries that see an object
-    learn it. Other starts are trained as DETRs are, the backbone nearly as it is. Where there are classes that the start does not
-    know, what has a row per class learns faster, and alone at first.
+    learn it; where it knows all classes, what names them stays as it is. Other starts are trained as DETRs are, the backbone
+    nearly as it is. Where there are classes that the start does not know, what has a row per class learns faster, and alone
+    at first.
     """
     gentle = Recipe(
         start=start,
@@ -248,15 +249,15 @@ def finetune(
     )  # fmt: skip
     if not suppressed:
         return gentle
-    faster = 3.0 if new_classes else 1.0
-    rates = OptimiserSettings(rate=1e-4, classes=faster, warm_up=20, constant_until=0.4, decay=0.05, clip=5.0)
+    faster, labels = (6.0, 0.5) if new_classes else (1.0, 0.3)
+    rates = OptimiserSettings(rate=5e-5, classes=faster, warm_up=20, constant_until=0.4, decay=0.05, clip=5.0)
     objects = {"matched": 0.5, "many": 5, "class_loss": "varifocal"} if new_classes else {"matched": 0.0}
     return replace(
         gentle,
         teacher=START,
-        freeze=("backbone",),
+        freeze=("backbone",) if new_classes else ("backbone", *TAUGHT),
         optimiser=rates,
-        losses=LossSettings(soft=1.0, taught=1.0, distillation=DistillationSettings(labels=0.5), **objects),
+        losses=LossSettings(soft=1.0, taught=1.0, distillation=DistillationSettings(labels=labels), **objects),
         denoising=DenoisingSettings(number=0),
         ema=EmaSettings(fastest=0.98),
     )
