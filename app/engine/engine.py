@@ -24,7 +24,7 @@ from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
 from app.engine.time_limit import LONGEST, Deadline, Pace
 from app.i18n import say
-from app.run.model_list import describe
+from app.run.model_list import describe, named
 from app.run.progress import report_stages
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
@@ -32,7 +32,7 @@ from app.views import view_of
 from litedetr import Detections, Detector
 from litedetr import image as photos
 from litedetr.cost import Cost, gmacs
-from litedetr.fast.memory import one_arena
+from litedetr.fast.allocator import one_arena
 from litedetr.guests.detector import GuestDetector
 from litedetr.image import resized_size
 from litedetr.ops import native
@@ -186,7 +186,7 @@ class Engine:
         return Run(
             id=secrets.token_urlsafe(18),
             name=name,
-            model=describe(detector.config),
+            model=named(model or self.models.own, detector.config),
             source=model,
             picture=shown_picture(pixels),
             detections=detections,
