@@ -11,9 +11,6 @@ from app.i18n import say, step_name
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import DIVIDER, READ, READ_EDGE, scale_colour
-from app.theme import FONT as FONT
-from app.theme import NEUTRAL as NEUTRAL
-from app.theme import NOTHING as NOTHING
 from app.views.schedule.charts import gmacs_chart, plans_chart
 from app.views.schedule.stopwatch import milliseconds
 from app.views.schedule.trained import study, study_chart
