@@ -8,6 +8,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -22,7 +23,7 @@ from app.engine.models import Models
 from app.engine.out_of_memory import first_that_fits, out_of_memory, sized
 from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
-from app.engine.time_limit import LONGEST, Deadline, Pace
+from app.engine.time_limit import LONGEST, Deadline, Pace, Watch
 from app.i18n import say
 from app.run.model_list import describe
 from app.run.progress import report_stages
@@ -111,7 +112,8 @@ class Engine:
             run = self._known(name, model)  # somebody before may have asked for the same
             if run is None:
                 photo = EXAMPLES / f"{name}.jpg"
-                run = self.store.put(self._make(detector, photo, photos.open_photo(photo), name, report, name, model))
+                made = self._make(detector, photo, photos.open_photo(photo), name, report, name, model)
+                run = self.store.put(made, None if self.models.trusts(model) else client)
                 self._examples[model, name] = run.id
             return run
 
@@ -212,14 +214,15 @@ class Engine:
         if found is not None:
             return found
         work = _work(detector, pixels)
-        deadline = Deadline(math.inf) if self.models.trusts(model) else self.pace.deadline(work)
+        trusted = self.models.trusts(model)
+        deadline = Deadline(math.inf) if trusted else self.pace.deadline(work)
 
         def begun(_: float, stage: str) -> None:
             deadline.check()
             report({"stage": stage})
 
         try:
-            with report_stages(detector, begun):
+            with report_stages(detector, begun), nullcontext() if trusted else Watch(deadline.check):
                 found = detector.predict(pixels, threshold=threshold, trace=trace, cache=self.steps)
         except (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
             if not model or out_of_memory(error):
@@ -281,7 +284,8 @@ class Engine:
             torch.set_num_threads(self.processors)
             deadline = Deadline(3 * LONGEST)
             begun(0.0, "")
-            _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
+            with Watch(deadline.check):
+                _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
         run.extras.put(key, made)
         self.store.trim()
         return key

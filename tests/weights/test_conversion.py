@@ -167,6 +167,22 @@ def test_fine_tuned_with_any_classes(published, classes, book, caplog):
         assert said == [f"denoising label book: {rows} of {classes + 1} rows are taken (training alone uses it)"]
 
 
+@pytest.mark.parametrize("name", ["deformable_detr_r50", "deformable_detr_r50_refine_twostage", "h_detr_r50"])
+def test_other_families_with_any_classes(name):
+    """Nobody's heads are copied: the checkpoints are random, of full size but for their classes."""
+    state, args, _ = full_size(name)
+    for classes in (1, 3, 80, 91, 365):
+        heads: dict[tuple[int, ...], torch.Tensor] = {}
+        fewer = {
+            key: heads.setdefault((id(value), classes), torch.rand(classes, *value.shape[1:])) if "class_embed" in key else value
+            for key, value in state.items()
+        }
+        config, converted = from_checkpoint(Checkpoint(fewer, args, f"{name}.pth", name))
+        assert config.num_classes == len(config.names) == classes
+        last = max(key for key in converted if key.startswith("heads.classes.") and key.endswith(".weight"))
+        assert converted[last].shape == (classes, config.width)
+
+
 @pytest.mark.parametrize("tool", ["doubles", "criterion", "lightning", "compiled", "ema alone"])
 def test_what_only_training_uses_stops_nothing(published, tool, tmp_path, caplog):
     entry, _, parameters = published
@@ -216,6 +232,12 @@ def test_what_is_refused(published, tmp_path, capsys):
     with pytest.raises(WeightsError) as error:
         convert(tmp_path / "lost.pth", tmp_path / "out")
     assert "1 missing: selection.project.weight; 1 unexpected: more" in str(error.value)
+    one, width = "transformer.encoder.layers.0.linear1.weight", parameters["transformer.level_embed"].shape[1]
+    for spoilt in (torch.zeros(()), torch.zeros(1).expand(10**7, width), torch.zeros(0, width), None):  # a number, repeated, none
+        state = {key: value for key, value in (parameters | {one: spoilt}).items() if value is not None}
+        torch.save({"model": state, "args": argparse.Namespace(**entry["config"])}, tmp_path / "spoilt.pth")
+        assert main(["convert", str(tmp_path / "spoilt.pth"), str(tmp_path / "out")]) == 2
+        assert "expected the weights of a whole model in spoilt.pth, got some that are " in capsys.readouterr().err
     incomplete = {key: value for key, value in parameters.items() if "class_embed.1." not in key}
     with pytest.raises(WeightsError) as error:
         from_checkpoint(Checkpoint(incomplete, entry["config"], "", ""))

@@ -62,8 +62,16 @@ def test_the_layout_of_2022(saved, tmp_path):
 
 
 def test_loaded_as_it_is(saved, tmp_path):
+    """Also where the folder had others before, which somebody reads; never where they would be the checkpoint's own."""
     _, folder = saved
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"{}" if name == "config.json" else (folder / name).read_bytes())
+    before = load_file(tmp_path / "model.safetensors")  # its pages are the file's
     convert(folder, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in load_file(folder / "model.safetensors").items())
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    with pytest.raises(WeightsError, match="expected another folder than the checkpoint's own to write to"):
+        convert(folder, folder)
     direct, converted = Detector.from_pretrained(folder), Detector.from_pretrained(tmp_path)
     assert direct.config == converted.config == read_config(folder)
     assert not direct.training
@@ -81,3 +89,11 @@ def test_other_kinds_are_refused(saved, tmp_path):
     assert str(error.value) == (
         "expected a transformers model with position_embedding_type sine, got 'learned': convert another one"
     )
+
+
+@pytest.mark.parametrize("classes", [1, 3, 80, 91, 365])
+def test_any_classes(classes, tmp_path):
+    build(two_stage=False, box_refine=False, classes=classes).save_pretrained(tmp_path)
+    detector = Detector.from_pretrained(tmp_path)
+    assert detector.config.num_classes == len(detector.config.names) == classes
+    assert detector.config.names[-1] == f"thing {classes - 1}"

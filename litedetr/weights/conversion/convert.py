@@ -8,6 +8,7 @@ from litedetr.config import DetectorConfig
 from litedetr.cost import parameters
 from litedetr.weights.conversion.checkpoint import Checkpoint, read_checkpoint
 from litedetr.weights.conversion.reference import from_checkpoint
+from litedetr.weights.errors import WeightsError
 from litedetr.weights.folder import write
 
 _TITLES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
@@ -37,9 +38,11 @@ def convert_file(
         origin, ap, file_sha256: for the card: where it is from, its AP in the authors' words, the file's fingerprint.
 
     Raises:
-        WeightsError: the checkpoint cannot be read, something about it is unknown, or a key is unaccounted for; nothing is
-            written then.
+        WeightsError: the checkpoint cannot be read, something about it is unknown, or a key is unaccounted for, or it would
+            be overwritten; nothing is written then.
     """
+    if path.resolve() in (folder.resolve(), (folder / "model.safetensors").resolve()):
+        raise WeightsError(f"expected another folder than the checkpoint's own to write to, got {str(folder)!r}: give a new one")
     checkpoint = read_checkpoint(path, origin=origin)
     config, state = from_checkpoint(checkpoint, schedule, heads)
     write(config, state, folder)
