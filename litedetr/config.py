@@ -14,8 +14,10 @@ from litedetr.schedule import EncoderSchedule
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-FAMILIES = ("dino", "deformable_detr", "h_detr")
-BACKBONES = ("resnet50", "swin_tiny", "mobilenetv2", "nanodet_g")
+FAMILIES = {"dino": ("anchor_cells",), "deformable_detr": ("two_stage", "box_refine"), "h_detr": ()}
+"""Each family, a file of that name in `litedetr/families/`, and its choices: settings that others have in one way alone."""
+BACKBONES = {"resnet50": "resnet", "swin_tiny": "swin", "mobilenetv2": "mobilenet", "nanodet_g": "nanodet"}
+"""Each backbone and its file in `litedetr/backbones/`."""
 LARGEST_TENSOR = 2**28
 """Numbers in the largest tensor that a photo needs; the published models stay below a fifth of it."""
 
@@ -110,9 +112,8 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         self._check_each()
-        if self.family not in FAMILIES:
-            raise ValueError(f"expected the family {', '.join(FAMILIES[:-1])} or {FAMILIES[-1]}, got {self.family!r}")
-        if not (self.two_stage and self.box_refine) and (self.family != "deformable_detr" or self.two_stage):
+        choices = FAMILIES[self.family]
+        if not (self.two_stage and self.box_refine) and ("two_stage" not in choices or self.two_stage):
             raise ValueError(
                 f"expected two_stage and box_refine in a {self.family} model, got two_stage={self.two_stage}, "
                 f"box_refine={self.box_refine}: only deformable_detr does without them, and two stages need box_refine"
@@ -130,7 +131,7 @@ class DetectorConfig:
         if self.nms_iou is not None and not (_is_real(self.nms_iou) and 0 < self.nms_iou <= 1):
             raise ValueError(f"expected nms_iou as an IoU in (0, 1], or None to keep all, got {_short(self.nms_iou)}")
         cells = self.anchor_cells
-        if cells is not None and not (self.is_dino and _is_real(cells) and 0.1 <= cells <= 100):
+        if cells is not None and not ("anchor_cells" in choices and _is_real(cells) and 0.1 <= cells <= 100):
             raise ValueError(
                 f"expected anchor_cells from 0.1 to 100 in a dino model, or None, got {_short(cells)} in a {self.family} one"
             )
@@ -164,8 +165,9 @@ class DetectorConfig:
         for name in ("family", "backbone", "schedule"):
             if not isinstance(getattr(self, name), str) or len(getattr(self, name)) > 60:
                 raise ValueError(f"expected {name} as a short text, got {_short(getattr(self, name))}")
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"expected the backbone {', '.join(BACKBONES[:-1])} or {BACKBONES[-1]}, got {self.backbone!r}")
+        for name, known in (("family", list(FAMILIES)), ("backbone", list(BACKBONES))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"expected the {name} {', '.join(known[:-1])} or {known[-1]}, got {getattr(self, name)!r}")
         for name in ("pixel_mean", "pixel_std"):
             values = getattr(self, name)
             good = (
@@ -190,21 +192,6 @@ class DetectorConfig:
         queries = self.queries + self.one_to_many_queries
         per_query = max(self.width, self.decoder_ffn, self.num_classes, sampled, queries)
         return max(pixels // 4 * self.backbone_width, tokens * per_token, queries * per_query)
-
-    @property
-    def is_dino(self) -> bool:
-        """DINO's decoder: query positions come from the present boxes."""
-        return self.family == "dino"
-
-    @property
-    def eps(self) -> float:
-        """Of the inverse sigmoid."""
-        return 1e-3 if self.is_dino else 1e-5
-
-    @property
-    def look_forward_twice(self) -> bool:
-        """A layer's box loss reaches the layer before."""
-        return self.family != "deformable_detr"
 
     @property
     def encoder_schedule(self) -> EncoderSchedule:

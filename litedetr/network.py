@@ -18,7 +18,7 @@ from litedetr.config import DetectorConfig
 from litedetr.decoder import DeformableDecoder
 from litedetr.detections import Detections
 from litedetr.encoder import InterleavedEncoder
-from litedetr.families import build_selection
+from litedetr.families import family_of
 from litedetr.families.heads import DenseHead, DetectionHeads
 from litedetr.families.selection import Selection, TokenHeads
 from litedetr.lru import ByteLRU
@@ -40,19 +40,19 @@ class Network(nn.Module):
     def __init__(self, config: DetectorConfig):
         super().__init__()
         self.config = config
-        c = config
+        c, family = config, family_of(config)
         self.backbone = build_backbone(c)
         self.neck = PyramidNeck(self.backbone.channels, c.width, c.levels, c.temperature, c.position_shift)
         self.encoder = InterleavedEncoder.from_config(c)
-        self.selection = build_selection(c)
+        self.selection = family.selection(c)
         self.decoder = DeformableDecoder(
             c.decoder_layers, c.width, c.heads, c.levels, c.points, c.decoder_ffn, c.key_aware,
-            from_boxes=c.is_dino, look_forward_twice=c.look_forward_twice, eps=c.eps,
+            from_boxes=family.boxes_give_positions, look_forward_twice=family.look_forward_twice, eps=family.eps,
         )  # fmt: skip
-        self.heads = DetectionHeads(c.width, c.num_classes, c.decoder_layers, c.shared_heads, c.box_refine, c.eps)
-        if c.is_dino:
+        self.heads = DetectionHeads(c.width, c.num_classes, c.decoder_layers, c.shared_heads, c.box_refine, family.eps)
+        if family.denoising:
             self.label_embed = nn.Embedding(c.num_classes + 1, c.width)  # contents of denoising queries, in training
-        elif not c.two_stage:
+        if not c.two_stage:
             self.heads.start_small()
         self.dense_head = DenseHead(c.width, c.num_classes) if c.dense_head else None
         self.eval()
@@ -149,6 +149,7 @@ class Network(nn.Module):
             logits=layers[-1].logits,
             boxes=layers[-1].boxes,
             auxiliary=tuple(layers[:-1]),
+            tokens=selected.tokens,
             proposals=selected.output,
             denoising=tuple(noisy),
             one_to_many=tuple(many),

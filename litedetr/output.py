@@ -40,6 +40,7 @@ class DetectorOutput:
     Attributes:
         logits, boxes: of the last decoder layer, see `LayerOutput`.
         auxiliary: the earlier decoder layers, first to last.
+        tokens: (B, Q) the encoder tokens that queries come from (two-stage models).
         proposals: the selected encoder tokens' own predictions (two-stage models).
         denoising: every decoder layer's predictions for the denoising queries; empty without them.
         one_to_many: every decoder layer's predictions for the one-to-many queries (H-DETR); empty without them.
@@ -53,6 +54,7 @@ class DetectorOutput:
     logits: Tensor
     boxes: Tensor
     auxiliary: tuple[LayerOutput, ...] = ()
+    tokens: Tensor | None = None
     proposals: LayerOutput | None = None
     denoising: tuple[LayerOutput, ...] = ()
     one_to_many: tuple[LayerOutput, ...] = ()

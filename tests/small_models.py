@@ -7,6 +7,7 @@ from functools import cache
 import torch
 
 from litedetr import Detections, Detector
+from litedetr.backbones import backbone_of
 from litedetr.config import preset
 from tests.pictures import scene
 
@@ -14,10 +15,9 @@ from tests.pictures import scene
 def small(name: str, **changes) -> Detector:
     """A preset with the same parts and few channels."""
     config = preset(name)
-    widths = {"resnet50": 2, "swin_tiny": 12, "mobilenetv2": 64, "nanodet_g": 64}
     changes = {
         "width": 32, "heads": 4, "encoder_ffn": 24, "decoder_ffn": 24, "low_ffn": config.low_ffn and 16, "decoder_layers": 2,
-        "queries": 12, "one_to_many_queries": config.one_to_many_queries and 7, "backbone_width": widths[config.backbone],
+        "queries": 12, "one_to_many_queries": config.one_to_many_queries and 7, "backbone_width": backbone_of(config).width // 8,
         "short_side": 96, "long_side": 96, **changes,
     }  # fmt: skip
     torch.manual_seed(1)

@@ -29,7 +29,7 @@ def run(request):
         )  # fmt: skip
         output = detector(arrays["image"], arrays["mask"], one_to_many=bool(many))
         every_token = detector.selection.every_token(memory, pyramid) if detector.config.two_stage else None
-    dino = detector.config.is_dino
+    dino = detector.config.family == "dino"
     stages = {
         **{f"feat{index}": feature for index, feature in enumerate(features)},
         "src_flatten": pyramid.tokens,

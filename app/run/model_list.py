@@ -13,15 +13,15 @@ from app.i18n import say
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
 from litedetr import DetectorConfig
+from litedetr.backbones import backbone_of
 from litedetr.config import preset
+from litedetr.families import family_of
 from litedetr.guests.detector import GuestConfig
 from litedetr.weights.published import Published, catalogue
 
 LIST = Path(__file__).with_suffix(".json")
 OWN = "own"
 """The page's own model as `ViewState.other`."""
-_FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
-_BACKBONES = {"mobilenetv2": "MobileNetV2", "resnet50": "ResNet-50", "swin_tiny": "Swin-T", "nanodet_g": "NanoDet-g"}
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,8 @@ def describe(config: DetectorConfig | GuestConfig) -> str:
     if isinstance(config, GuestConfig):
         return config.title
     lite = not config.encoder_schedule.is_full
-    family = ("Lite-" if lite else "") + _FAMILIES[config.family]
-    backbone = _BACKBONES.get(config.backbone, config.backbone)
-    return " · ".join([family, backbone, *([config.schedule] if lite else [])])
+    family = ("Lite-" if lite else "") + family_of(config).title
+    return " · ".join([family, backbone_of(config).title, *([config.schedule] if lite else [])])
 
 
 def other_models(run: Run, state: ViewState) -> list[list[str]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from litedetr import Detections, DetectorConfig, Trace
 from litedetr.cost import Cost
+from litedetr.families import Family, family_of
 from litedetr.guests.detector import GuestConfig
 from litedetr.lru import ByteLRU
 from litedetr.trace import LightStep
@@ -83,6 +84,16 @@ class Run:
     def own(self) -> bool:
         """Whether a model of this project made it, and not one of another code base."""
         return isinstance(self.config, DetectorConfig)
+
+    @property
+    def family(self) -> Family | None:
+        """The model's; None of another code base."""
+        return family_of(self.config) if self.own else None
+
+    @property
+    def tokens_tell_classes(self) -> bool:
+        """Whether the encoder's tokens are ranked by their best class, and not by "an object" or not at all."""
+        return self.family is not None and self.family.tokens_tell_classes and self.trace.selected_tokens is not None
 
     @property
     def size(self) -> tuple[int, int]:

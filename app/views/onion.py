@@ -130,7 +130,7 @@ def skins(run: Run, query: int) -> list[Skin]:
     corners = np.concatenate((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), axis=1)
     overlaps = iou(torch.from_numpy(corners), torch.from_numpy(corners[-1]), eps=1e-9).tolist()
     logits: list[torch.Tensor | None] = [None, *trace.logits[:, query].float()]
-    if run.config.is_dino and trace.selected_tokens is not None:  # other families' tokens say "an object", not which
+    if run.tokens_tell_classes:
         logits[0] = trace.proposal_logits[trace.selected_tokens[query]].float()
     names = ["", *[step.name for step in trace.decoder_steps]]
     found = []

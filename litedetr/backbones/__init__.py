@@ -1,26 +1,22 @@
-"""Backbones: pixels (B, 3, H, W) -> feature maps of stride 8, 16 and 32, finest first."""
+"""Backbones: pixels (B, 3, H, W) -> feature maps of stride 8, 16 and 32, finest first. `litedetr.config.BACKBONES` lists them."""
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from torch import nn
 
-from litedetr.backbones.mobilenet import MobileNetV2
-from litedetr.backbones.nanodet import NanoDetG
-from litedetr.backbones.resnet import ResNet50
-from litedetr.backbones.swin import SwinTransformer
-from litedetr.config import DetectorConfig
+from litedetr.backbones.backbone import Backbone
+from litedetr.config import BACKBONES, DetectorConfig
 
-__all__ = ["MobileNetV2", "NanoDetG", "ResNet50", "SwinTransformer", "build_backbone"]
+__all__ = ["Backbone", "backbone_of", "build_backbone"]
+
+
+def backbone_of(config: DetectorConfig) -> Backbone:
+    """What there is to know about the backbone that a config names."""
+    return import_module(f"{__name__}.{BACKBONES[config.backbone]}").BACKBONE
 
 
 def build_backbone(config: DetectorConfig) -> nn.Module:
-    """The backbone a config names; it has an attribute ``channels``, one entry per feature map."""
-    if config.backbone == "resnet50":
-        return ResNet50(config.backbone_width, config.dilation)
-    if config.backbone == "swin_tiny":
-        return SwinTransformer(config.backbone_width)
-    if config.backbone == "mobilenetv2":
-        return MobileNetV2()
-    if config.backbone == "nanodet_g":
-        return NanoDetG()
-    raise ValueError(f"expected the backbone resnet50, swin_tiny, mobilenetv2 or nanodet_g, got {config.backbone!r}")
+    """The backbone that a config names, with random weights; see `Backbone.build`."""
+    return backbone_of(config).build(config)

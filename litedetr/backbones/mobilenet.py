@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from litedetr.backbones.backbone import Backbone
+
 # (expansion, output channels, stride) of blocks 1 to 17; block 0 is the first convolution.
 _BLOCKS = (
     [(1, 16, 1)]
@@ -104,3 +106,6 @@ def load_mobilenet_backbone(backbone: MobileNetV2, path: str | Path) -> None:
             f"({', '.join(wrong[:3])}, …) in {Path(path).name}"
         )
     backbone.load_state_dict(state)
+
+
+BACKBONE = Backbone("MobileNetV2", build=lambda config: MobileNetV2(), load=load_mobilenet_backbone)

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from litedetr.backbones.backbone import Backbone
+
 SLOPE = 0.1
 """Of LeakyReLU below zero."""
 WIDTH = 128
@@ -157,3 +159,6 @@ def _check(state: dict[str, Tensor], expected: dict[str, tuple[int, ...]], path:
             f"expected NanoDet-g's weights with batch norm folded, got {len(wrong)} missing, unexpected or misshaped keys "
             f"({', '.join(wrong[:3])}, …) in {Path(path).name}: give the file of the detector trained on COCO"
         )
+
+
+BACKBONE = Backbone("NanoDet-g", build=lambda config: NanoDetG(), load=load_nanodet_backbone)

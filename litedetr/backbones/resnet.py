@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from litedetr.backbones.backbone import Backbone
+
 
 class FrozenBatchNorm(nn.Module):
     """Batch norm whose statistics and affine parameters are constants."""
@@ -80,3 +82,6 @@ class ResNet50(nn.Module):
         """Take the stem and the first stage out of training, as DETR-style detectors do."""
         for module in (self.conv1, self.layer1):
             module.requires_grad_(False)
+
+
+BACKBONE = Backbone("ResNet-50", build=lambda config: ResNet50(config.backbone_width, config.dilation))

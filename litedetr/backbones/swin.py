@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from litedetr.backbones.backbone import Backbone
+
 
 class WindowAttention(nn.Module):
     """Self-attention among the tokens of one window, with a learned bias for every relative position (section 3.2).
@@ -208,3 +210,11 @@ def _from_windows(windows: Tensor, side: int, height: int, width: int) -> Tensor
     B, _, _, C = windows.shape
     x = windows.view(B, height // side, width // side, side, side, C).transpose(2, 3)
     return x.reshape(B, height, width, C)
+
+
+def _products(module: nn.Module, output: Tensor) -> int:
+    """q.k and weights.v."""
+    return 2 * module.window**2 * output.numel() if isinstance(module, WindowAttention) else 0
+
+
+BACKBONE = Backbone("Swin-T", build=lambda config: SwinTransformer(config.backbone_width), width=96, products=_products)

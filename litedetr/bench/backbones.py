@@ -1,6 +1,6 @@
 """Times backbones for inference against the plain ones, in turns in one process:
 
-    python -m litedetr.bench.backbones [--size 640] [--rounds 5] [--threads 1] [resnet50 swin_tiny mobilenetv2 nanodet_g]
+    python -m litedetr.bench.backbones [--size 640] [--rounds 5] [--threads 1] [resnet50 swin_tiny …]
 
 With one thread it is processor time, with more the clock on the wall.
 """
@@ -10,16 +10,14 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
-from litedetr.backbones import build_backbone
+from litedetr.backbones import backbone_of
 from litedetr.bench.timing import Ratio, take_turns
-from litedetr.config import DetectorConfig
+from litedetr.config import BACKBONES, DetectorConfig
 from litedetr.fast.backbone import fast_backbone
-
-BACKBONES = ("resnet50", "swin_tiny", "mobilenetv2", "nanodet_g")
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,16 @@ def backbone_ratios(name: str, size: tuple[int, int], rounds: int = 5, threads: 
     """A row for float32 and one for bfloat16, with random weights.
 
     Args:
-        name: one of `BACKBONES`.
+        name: one of `litedetr.config.BACKBONES`.
         size: height and width of the one picture.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         with torch.inference_mode():
-            backbone = build_backbone(DetectorConfig(backbone=name, backbone_width=96 if name == "swin_tiny" else 64)).eval()
+            config = DetectorConfig(backbone=name)
+            kind = backbone_of(config)
+            backbone = kind.build(replace(config, backbone_width=kind.width)).eval()
             forms = {dtype: fast_backbone(backbone, dtype) for dtype in (torch.float32, torch.bfloat16)}
             pixels = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
             runs = {str(dtype): lambda form=form: form(pixels) for dtype, form in forms.items()}
@@ -67,7 +67,7 @@ def backbone_ratios(name: str, size: tuple[int, int], rounds: int = 5, threads: 
 def main() -> None:
     """Writes one line per row."""
     parser = argparse.ArgumentParser(description="Backbones for inference against the plain ones.")
-    parser.add_argument("backbones", nargs="*", default=BACKBONES, help=f"out of {', '.join(BACKBONES)}")
+    parser.add_argument("backbones", nargs="*", default=list(BACKBONES), help=f"out of {', '.join(BACKBONES)}")
     parser.add_argument("--size", type=int, default=640, help="pixels of a side")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)

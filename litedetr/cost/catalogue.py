@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from litedetr.config import DetectorConfig, presets
+from litedetr.config import FAMILIES, DetectorConfig, presets
 from litedetr.cost import paper
 from litedetr.cost.macs import gmacs, parameters
+from litedetr.families import family_of
 from litedetr.weights import published
-
-_FAMILIES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
 
 
 def _weights(preset: str) -> str:
@@ -28,7 +27,7 @@ def markdown() -> str:
     for name, config in sorted(presets().items(), key=_order):
         cost = gmacs(config, _input(config))
         lines.append(
-            f"| `{name}` | {_FAMILIES[config.family]} | {_encoder(config)} | {cost.total:.1f} | {cost.encoder:.1f} "
+            f"| `{name}` | {family_of(config).title} | {_encoder(config)} | {cost.total:.1f} | {cost.encoder:.1f} "
             f"| {parameters(config) / 1e6:.1f} M | {ap.get(name, '')} | {_weights(name)} |"
         )
     return "\n".join(lines)
@@ -36,7 +35,7 @@ def markdown() -> str:
 
 def _order(item: tuple[str, DetectorConfig]) -> tuple:
     name, config = item
-    return list(_FAMILIES).index(config.family), config.backbone, not config.encoder_schedule.is_full, name
+    return list(FAMILIES).index(config.family), config.backbone, not config.encoder_schedule.is_full, name
 
 
 def _encoder(config: DetectorConfig) -> str:

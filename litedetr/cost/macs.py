@@ -17,9 +17,9 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from litedetr.backbones import build_backbone
-from litedetr.backbones.swin import WindowAttention
+from litedetr.backbones import backbone_of
 from litedetr.config import DetectorConfig
+from litedetr.families import Rule, family_of
 from litedetr.network import Network
 from litedetr.schedule import EncoderSchedule, EncoderStep
 
@@ -27,37 +27,12 @@ NORM = 5
 SAMPLE = 4
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What is counted where implementations differ.
-
-    Attributes:
-        every_token_box: the first stage predicts a box for every token, else for the chosen ones.
-        classes_again: the chosen tokens' classes are predicted a second time.
-        last_refinement: the last decoder layer, too, moves the references.
-        query_key_products: q . k of the decoder's self-attention is counted (with an attention mask PyTorch adds it in one
-            operation that the published counters do not know).
-        masks: one operation per token for resampling the padding mask.
-        plain_sampling: grid sampling of plain deformable attention.
-    """
-
-    every_token_box: bool = False
-    classes_again: bool = False
-    last_refinement: bool = True
-    query_key_products: bool = True
-    masks: bool = False
-    plain_sampling: bool = False
-
-
 OURS = Rule()
 
 
 def published_rule(config: DetectorConfig) -> Rule:
-    """What the published implementation of this model computes. Lite-DINO's predicts boxes for the chosen tokens only."""
-    lite = not config.encoder_schedule.is_full
-    if config.is_dino:
-        return Rule(every_token_box=not lite, classes_again=True, last_refinement=False, masks=True)
-    return Rule(every_token_box=True, query_key_products=config.family != "h_detr", masks=True)
+    """What the published implementation of this model computes."""
+    return family_of(config).implementation(config).rule
 
 
 @dataclass(frozen=True)
@@ -168,7 +143,7 @@ def _selection(config: DetectorConfig, tokens: int, rule: Rule) -> int:
     total += (tokens if rule.every_token_box else Q) * _box_head(C)
     if rule.classes_again:
         total += Q * C * config.num_classes
-    if not config.is_dino:
+    if not family_of(config).boxes_give_positions:
         total += Q * (4 * C * C + 2 * NORM * C)  # positions and contents from boxes
     return total
 
@@ -181,7 +156,7 @@ def _decoder(config: DetectorConfig, tokens: int, rule: Rule) -> int:
         + Q * 2 * C * config.decoder_ffn
         + 3 * NORM * Q * C
     )  # fmt: skip
-    if config.is_dino:
+    if family_of(config).boxes_give_positions:
         layer += Q * (3 * C * C + NORM * C)  # query positions, final norm
     return config.decoder_layers * layer
 
@@ -210,7 +185,8 @@ def _maps(config: DetectorConfig, size: tuple[int, int]) -> tuple[int, list[tupl
 @lru_cache(maxsize=256)
 def _backbone(name: str, width: int, dilation: bool, size: tuple[int, int]) -> tuple[int, list[tuple[int, tuple[int, int]]]]:
     """Multiply-adds of the backbone, and (channels, (height, width)) of each map, without computing."""
-    counted = 0
+    counted, config = 0, DetectorConfig(backbone=name, backbone_width=width, dilation=dilation)
+    backbone = backbone_of(config)
 
     def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
         nonlocal counted
@@ -221,12 +197,12 @@ def _backbone(name: str, width: int, dilation: bool, size: tuple[int, int]) -> t
             counted += module.in_features * output.numel()
         elif isinstance(module, nn.LayerNorm):
             counted += NORM * output.numel()
-        elif isinstance(module, WindowAttention):
-            counted += 2 * module.window**2 * output.numel()  # q.k and weights.v
+        else:
+            counted += backbone.products(module, output)
 
     with torch.device("meta"):
-        backbone = build_backbone(DetectorConfig(backbone=name, backbone_width=width, dilation=dilation))
-        for module in backbone.modules():
+        network = backbone.build(config)
+        for module in network.modules():
             module.register_forward_hook(count)
-        maps = backbone(torch.empty(1, 3, *size))
+        maps = network(torch.empty(1, 3, *size))
     return counted, [(m.shape[1], (m.shape[2], m.shape[3])) for m in maps]

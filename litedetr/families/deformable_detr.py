@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from litedetr.config import DetectorConfig
+from litedetr.families.family import Family, Implementation, Rule
 from litedetr.families.selection import Selection, TokenHeads, gather
 from litedetr.output import LayerOutput
 from litedetr.positions import coordinate_sine
@@ -56,7 +58,7 @@ class ProposalSelection(TokenHeads):
         """The best `queries` tokens."""
         B, S, d = memory.shape
         tokens, logits, proposals = self.candidates(memory, pyramid)
-        scores = logits[..., 0]
+        scores = first_class(logits)
         Q = min(queries, S)
         chosen = scores.topk(Q, dim=1).indices  # (B, Q)
         anchors = gather(proposals, chosen)
@@ -73,3 +75,31 @@ class ProposalSelection(TokenHeads):
             anchors=anchors,
             output=LayerOutput(gather(logits, chosen), boxes.sigmoid()),
         )
+
+
+def first_class(logits: Tensor) -> Tensor:
+    """(..., K) -> (...): whether there is "an object"."""
+    return logits[..., 0]
+
+
+def _selection(c: DetectorConfig) -> nn.Module:
+    if c.two_stage:
+        return ProposalSelection(c.width, c.queries, c.num_classes, c.learned_content)
+    return LearnedQueries(c.width, c.queries)
+
+
+_AUTHORS = Implementation(
+    "https://github.com/fundamentalvision/Deformable-DETR", "arXiv 2010.04159", Rule(every_token_box=True, masks=True)
+)
+FAMILY = Family(
+    title="Deformable DETR",
+    selection=_selection,
+    token_scores=first_class,
+    tokens_tell_classes=False,
+    boxes_give_positions=False,
+    look_forward_twice=False,
+    denoising=False,
+    eps=1e-5,
+    published=_AUTHORS,
+    published_lite=_AUTHORS,
+)

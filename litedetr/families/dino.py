@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
+from litedetr.families.family import Family, Implementation, Rule
 from litedetr.families.selection import Selection, TokenHeads, gather
 from litedetr.output import LayerOutput
 from litedetr.pyramid import FeaturePyramid
@@ -30,7 +33,7 @@ class QuerySelection(TokenHeads):
         """(B, S, d) memory -> `Selection` of at most as many queries as there are tokens."""
         B, S, _ = memory.shape
         tokens, logits, proposals = self.candidates(memory, pyramid)
-        scores = logits.amax(-1)
+        scores = best_class(logits)
         Q = min(self.queries, S)
         chosen = scores.topk(Q, dim=1).indices  # (B, Q)
         anchors = gather(proposals, chosen)
@@ -44,3 +47,25 @@ class QuerySelection(TokenHeads):
             anchors=anchors,
             output=LayerOutput(gather(logits, chosen), references.sigmoid()),
         )
+
+
+def best_class(logits: Tensor) -> Tensor:
+    """(..., K) -> (...)."""
+    return logits.amax(-1)
+
+
+_RULE = Rule(every_token_box=True, classes_again=True, last_refinement=False, masks=True)
+FAMILY = Family(
+    title="DINO",
+    selection=lambda c: QuerySelection(c.width, c.queries, c.num_classes, c.learned_content, c.anchor_cells),
+    token_scores=best_class,
+    tokens_tell_classes=True,
+    boxes_give_positions=True,
+    look_forward_twice=True,
+    denoising=True,
+    eps=1e-3,
+    published=Implementation("https://github.com/IDEA-Research/DINO", "arXiv 2203.03605", _RULE),
+    published_lite=Implementation(
+        "https://github.com/IDEA-Research/Lite-DETR", "arXiv 2303.07335", replace(_RULE, every_token_box=False)
+    ),
+)

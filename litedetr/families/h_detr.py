@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from litedetr.families.deformable_detr import FAMILY as DEFORMABLE_DETR
 from litedetr.families.deformable_detr import ProposalSelection
+from litedetr.families.family import Implementation, Rule
 from litedetr.families.selection import Selection
 from litedetr.pyramid import FeaturePyramid
 
@@ -32,3 +36,19 @@ class HybridSelection(ProposalSelection):
         selection.attention_mask = first[:, None] != first[None, :]
         selection.one_to_one = min(self.one_to_one, Q)
         return selection
+
+
+_AUTHORS = Implementation(
+    "https://github.com/HDETR/H-Deformable-DETR",
+    "arXiv 2207.13080",
+    Rule(every_token_box=True, query_key_products=False, masks=True),
+    licence="MIT",
+)
+FAMILY = replace(
+    DEFORMABLE_DETR,
+    title="H-DETR",
+    selection=lambda c: HybridSelection(c.width, c.queries, c.one_to_many_queries, c.num_classes, c.learned_content),
+    look_forward_twice=True,
+    published=_AUTHORS,
+    published_lite=_AUTHORS,
+)

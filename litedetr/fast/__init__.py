@@ -8,10 +8,11 @@ from typing import Literal, NoReturn
 import torch
 from torch import Tensor, nn
 
-from litedetr.fast.backbone import fast_backbone, fast_neck
+from litedetr.fast.backbone import fast_backbone
 from litedetr.fast.decoder import FastDecoder
 from litedetr.fast.encoder import FastEncoder
 from litedetr.fast.memory import keep_freed_memory
+from litedetr.fast.neck import fast_neck
 from litedetr.fast.parts import fast_heads
 from litedetr.fast.selection import fast_selection
 from litedetr.lru import ByteLRU

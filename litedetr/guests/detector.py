@@ -92,10 +92,6 @@ class GuestConfig:
         return False
 
     @property
-    def is_dino(self) -> bool:
-        return False
-
-    @property
     def box_refine(self) -> bool:
         """Whether the boxes that a layer gives are those that the next one begins with."""
         return self.model_type not in ("rf_detr", "lw_detr")

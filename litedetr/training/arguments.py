@@ -44,7 +44,7 @@ def recipe_of(
     """The recipe that is meant; ``data`` tells how many pictures an epoch has.
 
     Args:
-        recipe: "finetune", "mobilenet" (from random weights), "decoder", "embedded" or a file; "" for what fits the start.
+        recipe: "finetune", "mobilenet" (from random weights), "embedded" or a file; "" for what fits the start.
         start: "embedded" (the default), "scratch", a weights folder or a Hub id.
         rate: of all but backbone, offsets and class heads, whose rates follow.
         evaluate_every: seconds; patience: measurements without a better one after which it ends.

@@ -18,13 +18,14 @@ from tqdm import tqdm
 
 from litedetr.backbones.nanodet import CLASSES
 from litedetr.batch.processes import ALONE, Processes, choose_device
+from litedetr.families import family_of
 from litedetr.positions import box_proposals
 from litedetr.training.charts import curve_svg
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.training.classes import CLASS_PARTS, category_ids
 from litedetr.training.data import Batch, BatchStream, PhotoSet
 from litedetr.training.denoising import Denoising, make_denoising
-from litedetr.training.distillation import token_losses
+from litedetr.training.distillation import taught_losses
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.layouts import find
 from litedetr.training.losses import LossSettings, detection_losses, total_loss
@@ -306,7 +307,7 @@ class _Run:
         mask, targets = batch.mask.to(self.device), batch.targets.to(self.device)
         pixels = normalise(batch.images.to(self.device), mask, detector.config)
         with autocast(self.device, recipe.precision):
-            noisy = recipe.denoising.number > 0 and detector.config.is_dino
+            noisy = recipe.denoising.number > 0 and family_of(detector.config).denoising
             denoising = self._denoising(batch.targets) if noisy else None
             features = detector.backbone(pixels)
             output = detector.from_features(
@@ -321,7 +322,7 @@ class _Run:
             return losses
         _, usable = box_proposals(output.dense_shapes, output.dense_mask, cells=detector.config.anchor_cells)
         answers = self.teacher([level.float() for level in features])
-        return losses | token_losses(output.every_token, usable, answers, settings.distillation)
+        return losses | taught_losses(output, usable, answers, targets, settings.distillation)
 
     def _denoising(self, targets: Targets) -> Denoising | None:
         """This process' part of the noisy copies, which depend on the whole batch: on its fullest picture, and by chance."""

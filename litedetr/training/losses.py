@@ -3,7 +3,7 @@
 Names follow the published implementations: ``loss_ce``, ``loss_bbox``, ``loss_giou`` (trained on) and ``loss_xy``,
 ``loss_hw``, ``cardinality_error``, ``class_error`` (watched), with ``_0``, ``_1``, … for the earlier decoder layers,
 ``_interm`` for the selected encoder tokens, ``_dn`` and ``_dn_0``, … for the denoising queries, ``_dense`` for the
-one-to-many loss on all tokens, ``_soft`` for what a teacher says of them.
+one-to-many loss on all tokens, ``_soft`` for what a teacher says of them, ``_taught``, ``_taught_0``, … of the queries.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ class LossSettings:
     class_loss: ``focal`` (target 1; DINO), ``varifocal`` (target and weight are the box's IoU; Zhang et al. 2021, as in
     RT-DETR) or ``matchability`` (target IoU^gamma, full weight; DEIM, Huang et al. 2025).
     dense: weight of the one-to-many loss on all encoder tokens, by the auxiliary head or, without one, by the first stage's own
-    heads; soft: weight of a teacher's answers for all encoder tokens; 0 turns them off.
+    heads; soft: weight of a teacher's answers for all encoder tokens; taught: for the queries of every
+    decoder layer; matched: of the one-to-one matching that a DETR is trained with, denoising included. 0 turns them off.
     """
 
     label: float = 1.0
@@ -44,6 +45,8 @@ class LossSettings:
     denoising: float = 1.0
     dense: float = 0.0
     soft: float = 0.0
+    taught: float = 0.0
+    matched: float = 1.0
     alpha: float = 0.25
     gamma: float = 2.0
     class_loss: str = "focal"
@@ -75,6 +78,8 @@ def detection_losses(
     if settings.dense > 0 and tokens is not None:  # first: what comes after may fail here and not elsewhere
         shapes, mask = output.dense_shapes, output.dense_mask
         dense = dense_losses(tokens, shapes, mask, targets, settings.dense_settings, processes)
+    if settings.matched == 0:
+        return dense
     count = float(max(processes.total(len(targets)), 1))
     layers = [LayerOutput(output.logits, output.boxes), *output.auxiliary]
     suffixes = ["", *(f"_{i}" for i in range(len(output.auxiliary)))]
@@ -106,12 +111,14 @@ def loss_weight(name: str, settings: LossSettings) -> float:
         return 0.0
     base = {"ce": settings.label, "bbox": settings.l1, "giou": settings.giou}.get(kind, 0.0)
     if suffix == "interm":
-        return base * settings.interm
+        return base * settings.matched * settings.interm
     if suffix == "dense":
         return base * settings.dense
     if suffix == "soft":
         return base * settings.soft
-    return base * settings.denoising if suffix.startswith("dn") else base
+    if suffix.startswith("taught"):
+        return base * settings.taught
+    return base * settings.matched * (settings.denoising if suffix.startswith("dn") else 1.0)
 
 
 def total_loss(losses: dict[str, Tensor], settings: LossSettings = LossSettings()) -> Tensor:

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from litedetr.backbones.mobilenet import load_mobilenet_backbone
-from litedetr.backbones.nanodet import load_nanodet_backbone
+from litedetr.backbones import backbone_of
 from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
 from litedetr.encoder import InterleavedEncoder
@@ -57,15 +56,13 @@ def load_backbone(detector: Detector, path: str) -> None:
     Raises:
         ValueError: no such file is known for it, or this one does not fit.
     """
-    if detector.config.backbone == "nanodet_g":
-        load_nanodet_backbone(detector.backbone, path)
-    elif detector.config.backbone == "mobilenetv2":
-        load_mobilenet_backbone(detector.backbone, path)
-    else:
+    load = backbone_of(detector.config).load
+    if load is None:
         raise ValueError(
             f"expected a detector on mobilenetv2 or nanodet_g to load {path} into, got {detector.config.backbone}: "
             "leave the backbone out"
         )
+    load(detector.backbone, path)
 
 
 @torch.no_grad()

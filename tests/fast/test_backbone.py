@@ -6,11 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from litedetr.backbones import MobileNetV2, NanoDetG, ResNet50, SwinTransformer
+from litedetr.backbones.mobilenet import MobileNetV2
+from litedetr.backbones.nanodet import NanoDetG
+from litedetr.backbones.resnet import ResNet50
+from litedetr.backbones.swin import SwinTransformer
 from litedetr.bench.backbones import backbone_ratios
 from litedetr.fast import convolution, dense, strips
-from litedetr.fast.backbone import fast_backbone, fast_neck
+from litedetr.fast.backbone import fast_backbone
 from litedetr.fast.convolution import FusedConvolution, SameConvolution, fusing_works
+from litedetr.fast.neck import fast_neck
 from litedetr.fast.strips import Chain, MaxPool
 from litedetr.pyramid import PyramidNeck
 

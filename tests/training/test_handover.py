@@ -80,13 +80,13 @@ def test_the_loop_asks_the_teacher(pair, photo_folder, tmp_path):
     save_file(published(), file)
     recipe = Recipe(
         teacher=file, freeze=("backbone",), steps=2, stages=(Stage(1.0, 128, 2),),
-        losses=LossSettings(interm=0.0, soft=1.0, dense=0.5), denoising=DenoisingSettings(number=50, filled=True),
+        losses=LossSettings(interm=0.0, soft=1.0, taught=1.0, dense=0.5), denoising=DenoisingSettings(number=50, filled=True),
         augmentation=AugmentSettings(mosaic=0.0), precision="f32", log_steps=1, threads=1,
     )  # fmt: skip
     train(recipe, photo_folder, tmp_path / "out", detector=copy.deepcopy(pair[0]), progress=False)
     lines = [line for line in read_log(tmp_path / "out" / "log.jsonl") if "loss" in line]
     assert len(lines) == 2
-    for name in ("loss_ce_soft", "loss_bbox_soft", "loss_giou_soft", "loss_ce_dense", "loss_ce", "norm"):
+    for name in ("loss_ce_soft", "loss_bbox_soft", "loss_giou_soft", "loss_ce_taught", "loss_ce_dense", "loss_ce", "norm"):
         assert all(0 < line[name] < float("inf") for line in lines), name
 
 

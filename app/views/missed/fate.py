@@ -92,7 +92,7 @@ class Fate:
     def proposal(self, token: int) -> Proposal:
         """Everything about one token."""
         logits = self.run.trace.proposal_logits[token].float()
-        label = _best(logits[None], self.classes)[1][0] if self.run.config.is_dino else None
+        label = _best(logits[None], self.classes)[1][0] if self.run.tokens_tell_classes else None
         score = logits[0 if label is None else int(label)].sigmoid()
         rank = int(self.token_ranks[token])
         place = token_place(self.run, token)
@@ -227,7 +227,7 @@ def fate(run: Run, state: ViewState) -> Fate | None:
     ranks = np.zeros((T, Q), dtype=np.int64)
     if trace.selected_tokens is not None:
         ranks[0] = np.arange(1, Q + 1)
-        if run.config.is_dino:
+        if run.tokens_tell_classes:
             scores[0], labels[0] = _best(trace.proposal_logits[trace.selected_tokens].float(), classes)
     for stage, logits in enumerate(trace.logits.float(), start=1):
         scores[stage], labels[stage] = _best(logits, classes)
@@ -284,6 +284,5 @@ def _best(logits: torch.Tensor, classes: tuple[int, ...]) -> tuple[np.ndarray, n
 
 
 def _strength(run: Run, tokens: list[int] | slice = slice(None)) -> np.ndarray:
-    """The logit by which tokens are ranked: of the best class (DINO), or of the first, "an object"."""
-    logits = run.trace.proposal_logits[tokens].float()
-    return (logits.amax(1) if run.config.is_dino else logits[:, 0]).numpy()
+    """The logit by which tokens are ranked."""
+    return run.family.token_scores(run.trace.proposal_logits[tokens].float()).numpy()

@@ -26,7 +26,7 @@ def words(run: Run, state: ViewState, found: Fate, tokens: list[int], queries: l
     notes = [say(state.lang, "missed.rules" if two_stage else "missed.rules.one_stage", near=f"{NEAR:.1f}")]
     if not two_stage:
         notes.append(say(state.lang, "missed.note.one_stage"))
-    elif not run.config.is_dino:
+    elif not run.tokens_tell_classes:
         notes.append(say(state.lang, "missed.note.objectness"))
     elif found.classes:
         notes.append(say(state.lang, "missed.note.ranked"))

@@ -6,19 +6,11 @@ from pathlib import Path
 
 from litedetr.config import DetectorConfig
 from litedetr.cost import parameters
+from litedetr.families import family_of
 from litedetr.weights.conversion.checkpoint import Checkpoint, read_checkpoint
 from litedetr.weights.conversion.reference import from_checkpoint
 from litedetr.weights.errors import WeightsError
 from litedetr.weights.folder import write
-
-_TITLES = {"dino": "DINO", "deformable_detr": "Deformable DETR", "h_detr": "H-DETR"}
-_SOURCES = {
-    "dino": ("https://github.com/IDEA-Research/DINO", "arXiv 2203.03605"),
-    "lite_dino": ("https://github.com/IDEA-Research/Lite-DETR", "arXiv 2303.07335"),
-    "deformable_detr": ("https://github.com/fundamentalvision/Deformable-DETR", "arXiv 2010.04159"),
-    "h_detr": ("https://github.com/HDETR/H-Deformable-DETR", "arXiv 2207.13080"),
-}
-_LICENCES = {"h_detr": "MIT"}
 
 
 def convert_file(
@@ -54,10 +46,9 @@ def model_card(
     c: DetectorConfig, checkpoint: Checkpoint, ap: float | None = None, file_sha256: str | None = None
 ) -> str:
     """What the weights are, where they come from, and how to use them."""
-    lite = not c.encoder_schedule.is_full
-    title = ("Lite-" if lite else "") + _TITLES[c.family]
-    home, paper = _SOURCES["lite_dino" if lite and c.is_dino else c.family]
-    licence = _LICENCES.get(c.family, "Apache-2.0")
+    lite, family = not c.encoder_schedule.is_full, family_of(c)
+    authors = family.implementation(c)
+    home, paper, licence = authors.home, authors.paper, authors.licence
     more = f"| AP on COCO val2017, as published | {ap} |\n" if ap else ""
     more += f"| SHA-256 of the published file | {file_sha256} |\n" if file_sha256 else ""
     return f"""---
@@ -65,14 +56,14 @@ license: {licence.lower()}
 library_name: litedetr
 pipeline_tag: object-detection
 ---
-# {title}, {c.backbone}, {c.schedule if lite else "full encoder"}
+# {"Lite-" if lite else ""}{family.title}, {c.backbone}, {c.schedule if lite else "full encoder"}
 
 Converted from `{checkpoint.origin}`, a checkpoint of the published implementation ({home}, {paper}), licence {licence}.
 The weights are the same numbers under other names; nothing was trained or changed.
 
 | | |
 | --- | --- |
-| family | {_TITLES[c.family]} |
+| family | {family.title} |
 | backbone | {c.backbone} |
 | encoder | {c.schedule}, {"key-aware" if c.key_aware else "plain"} deformable attention |
 | decoder | {c.decoder_layers} layers, {c.queries} queries |

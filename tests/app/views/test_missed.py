@@ -73,7 +73,7 @@ def test_proposals_are_the_nearest_tokens_with_their_ranks(kind, box):
         assert numbers["cut"] is None
         return
     shares = [0.0 if (row == 1).all() else common(clipped(run, row), in_pixels(run, box)) for row in trace.proposal_boxes]
-    strength = trace.proposal_logits.amax(1) if run.config.is_dino else trace.proposal_logits[:, 0]
+    strength = trace.proposal_logits.amax(1) if run.config.family == "dino" else trace.proposal_logits[:, 0]
     best = sorted(shares, reverse=True)[:6]
     listed = [proposal["overlap"] for proposal in numbers["proposals"]]
     assert len(listed) == min(6, sum(share > 0 for share in shares))
@@ -110,7 +110,7 @@ def test_queries_are_followed_layer_by_layer(kind, box, classes):
             assert life["scores"][stage] == pytest.approx(float(scores[query].max()))
             assert life["labels"][stage] == counting[int(scores[query].argmax())]
             assert life["ranks"][stage] == int((scores.amax(1) > scores[query].max()).sum()) + 1
-        if run.config.is_dino:
+        if run.config.family == "dino":
             start = torch.sigmoid(trace.proposal_logits[trace.selected_tokens[query], counting])
             assert life["scores"][0] == pytest.approx(float(start.max()))
         else:

@@ -62,7 +62,7 @@ def test_skins_are_the_traces_boxes_and_scores(kind, query):
             shift = (trace.boxes[index, query, :2] - trace.boxes[index - 1, query, :2]).numpy() * [run.size[1], run.size[0]]
             assert skin["moved"] == pytest.approx(float(np.hypot(*shift)), abs=1e-3)
     first = stages[0]
-    if run.config.is_dino:
+    if run.config.family == "dino":
         token = int(trace.selected_tokens[query])
         assert first["score"] == pytest.approx(float(torch.sigmoid(trace.proposal_logits[token, label])))
         height, width = run.size
