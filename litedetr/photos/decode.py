@@ -248,7 +248,11 @@ def _check_size(width: int, height: int) -> None:
 def _decode(image: Image.Image, upright: bool) -> np.ndarray:
     # JPEG decodes at 1/2, 1/4 or 1/8 for free; detectors never need more than about 2,000 pixels of a side, but the
     # coordinates that go out are the original's, so the full size is kept.
+    if image.format == "TIFF":
+        image.filename, name = "", image.filename  # else Pillow maps files into memory where it can, and forgets to turn them
     image.load()
+    if image.format == "TIFF":
+        image.filename = name
     turn = _TURNS.get(_orientation(image)) if upright else None
     if turn is not None:
         image = image.transpose(turn)

@@ -119,6 +119,9 @@ def test_after_a_restart_and_a_reload_the_own_photo_is_sent_again(own):
     reloaded(own)
     wait(own, gone)
     assert own.evaluate("[liteDetr.state.view, liteDetr.state.step, liteDetr.info.name]") == ["points", "B2 high", "mine.png"]
+    gone = gone_with_the_server(own)
+    own.evaluate("liteDetr.analyse(liteDetr.last)")  # another model, say, for a photo that is no longer there
+    wait(own, gone)
     own.locator('[data-example="coffee"]').click()
     own.wait_for_function("liteDetr.info.name === 'coffee' && liteDetr.root.dataset.busy === 'no'")
     kept = "new Promise((done) => { indexedDB.open('lite-detr').onsuccess = ({ target: { result } }) => {"
