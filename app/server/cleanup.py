@@ -28,13 +28,8 @@ UPLOADS_BYTES = int(number("UPLOADS_MB", 1024) * 1024**2)
 
 def trim_uploads(uploads: set[str], limit: int = UPLOADS_BYTES) -> None:
     """Delete files until the rest holds at most `limit` bytes, the oldest of who has most first; what is gone leaves the set."""
-    files: dict[str, Stored] = {}
-    for name in list(uploads):
-        try:
-            about = os.stat(name)
-            files[name] = Stored(name, about.st_ino, max(about.st_size, LEAST), about.st_ctime)
-        except OSError:
-            uploads.discard(name)
+    files = _stored(uploads)
+    uploads &= files.keys()
     while files and sum(file.size for file in files.values()) > limit:
         name = owners.first_to_go(files.values()).name
         with suppress(OSError):
@@ -43,6 +38,16 @@ def trim_uploads(uploads: set[str], limit: int = UPLOADS_BYTES) -> None:
             Path(name).parent.rmdir()  # Gradio makes a folder for each
         uploads.discard(name)
         del files[name]
+
+
+def _stored(names: set[str]) -> dict[str, Stored]:
+    """Those that are there, by name."""
+    files = {}
+    for name in list(names):
+        with suppress(OSError):
+            about = os.stat(name)
+            files[name] = Stored(name, about.st_ino, max(about.st_size, LEAST), about.st_ctime)
+    return files
 
 
 def make_room(uploads: set[str] | None = None) -> None:
@@ -78,7 +83,7 @@ def clean_up(store: RunStore, files: list[set[str]]) -> None:
         sweep(UPLOADS, store.keep)
     for names in files:
         names -= {name for name in list(names) if not os.path.exists(name)}
-    owners.forget_all_but({os.stat(name).st_ino for name in _on_the_disk() if os.path.exists(name)})
+    owners.forget_all_but({file.inode for file in _stored(files[0] | _on_the_disk()).values()})
     store.expire()
 
 

@@ -150,7 +150,8 @@ def make_room(cache: Path, needed: int, limit: int, keep: str, begins: bool) -> 
         if free >= 0:
             break
         if folder != own:
-            shutil.rmtree(folder, ignore_errors=True)
+            for place in (folder, cache / ".locks" / folder.name):
+                shutil.rmtree(place, ignore_errors=True)
             free += sizes[folder]
     return free >= 0
 

@@ -167,22 +167,6 @@ def test_fine_tuned_with_any_classes(published, classes, book, caplog):
         assert said == [f"denoising label book: {rows} of {classes + 1} rows are taken (training alone uses it)"]
 
 
-@pytest.mark.parametrize("name", ["deformable_detr_r50", "deformable_detr_r50_refine_twostage", "h_detr_r50"])
-def test_other_families_with_any_classes(name):
-    """Nobody's heads are copied: the checkpoints are random, of full size but for their classes."""
-    state, args, _ = full_size(name)
-    for classes in (1, 3, 80, 91, 365):
-        heads: dict[tuple[int, ...], torch.Tensor] = {}
-        fewer = {
-            key: heads.setdefault((id(value), classes), torch.rand(classes, *value.shape[1:])) if "class_embed" in key else value
-            for key, value in state.items()
-        }
-        config, converted = from_checkpoint(Checkpoint(fewer, args, f"{name}.pth", name))
-        assert config.num_classes == len(config.names) == classes
-        last = max(key for key in converted if key.startswith("heads.classes.") and key.endswith(".weight"))
-        assert converted[last].shape == (classes, config.width)
-
-
 @pytest.mark.parametrize("tool", ["doubles", "criterion", "lightning", "compiled", "ema alone"])
 def test_what_only_training_uses_stops_nothing(published, tool, tmp_path, caplog):
     entry, _, parameters = published

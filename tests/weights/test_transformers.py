@@ -1,5 +1,6 @@
 """transformers' DeformableDetr, an independent implementation: the same random weights give the same detections."""
 
+import argparse
 import json
 import re
 
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from litedetr import Detector
 from litedetr.weights import WeightsError, convert, read_config
+from litedetr.weights.conversion.transformers import arguments, published_state
 from tests.weights.of_transformers import build, name_of_2022
 
 VARIANTS = {"plain": (False, False), "box refine": (False, True), "two-stage": (True, True), "one scale": (False, False, 1),
@@ -92,8 +94,27 @@ def test_other_kinds_are_refused(saved, tmp_path):
 
 
 @pytest.mark.parametrize("classes", [1, 3, 80, 91, 365])
-def test_any_classes(classes, tmp_path):
-    build(two_stage=False, box_refine=False, classes=classes).save_pretrained(tmp_path)
-    detector = Detector.from_pretrained(tmp_path)
-    assert detector.config.num_classes == len(detector.config.names) == classes
-    assert detector.config.names[-1] == f"thing {classes - 1}"
+@pytest.mark.parametrize("family", ["transformers", "deformable_detr", "h_detr"])
+def test_other_families_with_any_classes(family, classes, tmp_path, caplog):
+    """Saved by transformers, and under the names of the published implementations; an H-DETR with what its training had more."""
+    two_stage = family == "h_detr"
+    model = build(two_stage, box_refine=two_stage, classes=classes)
+    if family == "transformers":
+        model.save_pretrained(tmp_path / "saved")
+        convert(tmp_path / "saved", tmp_path / "made")
+    else:
+        state, args = published_state(model.state_dict()), arguments(model.config.to_dict())
+        if family == "h_detr":
+            state["query_embed.weight"] = torch.rand(11 + 7, 32)
+            state["class_embed_one2many.0.weight"] = torch.rand(classes, 32)
+            args |= {"num_queries_one2one": 11}
+        torch.save({"model": state, "args": argparse.Namespace(**args)}, tmp_path / "checkpoint.pth")
+        convert(tmp_path / "checkpoint.pth", tmp_path / "made")
+    detector = Detector.from_pretrained(tmp_path / "made")
+    config = detector.config
+    assert config.family == ("h_detr" if family == "h_detr" else "deformable_detr")
+    assert config.num_classes == len(config.names) == classes
+    assert config.names[-1] == f"thing {classes - 1}"
+    assert torch.equal(detector.heads.classes[0].weight, model.class_embed[0].weight)
+    assert any("that only training uses are left out" in record.getMessage() for record in caplog.records) == two_stage
+    assert len(detector.predict(torch.zeros(3, 96, 96), threshold=0.0)) <= min(config.top_k, 11 * classes)
