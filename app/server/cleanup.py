@@ -29,7 +29,7 @@ UPLOADS_BYTES = int(number("UPLOADS_MB", 1024) * 1024**2)
 def trim_uploads(uploads: set[str], limit: int = UPLOADS_BYTES) -> None:
     """Delete files until the rest holds at most `limit` bytes, the oldest of who has most first; what is gone leaves the set."""
     files = _stored(uploads)
-    uploads &= files.keys()
+    uploads.intersection_update(files)
     while files and sum(file.size for file in files.values()) > limit:
         name = owners.first_to_go(files.values()).name
         with suppress(OSError):
