@@ -49,7 +49,7 @@ def redraw(photo: photos.Photo, state: str | ViewState = "", model: str = "", en
     Args:
         photo: a path, encoded bytes, a PIL image or an RGB array; or the name of an example picture.
         state: as in the page's link: "view=points&q=3&step=B1+all".
-        model: a model's id on the Hub; "" for the page's own.
+        model: a model's id on the Hub, or a weights folder; "" for the page's own.
         engine: one that has its models in memory already.
 
     Raises:
@@ -66,6 +66,8 @@ def look(photo: photos.Photo, state: str | ViewState, model: str = "", engine: E
     state = state if isinstance(state, ViewState) else ViewState.from_query(state)
     if state.view not in VIEWS:
         raise FigureError(f"expected one of the views {', '.join(VIEWS)}, got {state.view!r}: choose one of them.")
+    if model and Path(model).is_dir():  # a link never names one, and the page loads none for a visitor
+        engine, model = Engine(model), ""
     engine = Engine(MODEL) if engine is None else engine
     if isinstance(photo, str) and photo in EXAMPLE_NAMES:
         photo = EXAMPLES / f"{photo}.jpg"
@@ -135,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("photo", help=f"a picture file, or an example: {', '.join(EXAMPLE_NAMES)}")
     parser.add_argument("--view", choices=VIEWS, help="what is drawn (default: the state's, or the detections)")
     parser.add_argument("--state", default="", help='what is selected, as in the page\'s link: "q=3&step=B1 all"')
-    parser.add_argument("--model", default="", help="a model's id on the Hub (default: the page's own)")
+    parser.add_argument("--model", default="", help="a model's id on the Hub, or a weights folder (default: the page's own)")
     parser.add_argument("--out", type=Path, required=True, help="figure.html, .json, .svg or .png")
     parser.add_argument("--width", type=int, default=1200, help="of an svg or png, in pixels")
     given = parser.parse_args(arguments)

@@ -1,5 +1,5 @@
 // Deformable attention, plain and key-aware, forward and backward: threads, memory and the choice of instruction set.
-// The arithmetic is in attention_kernel.h, compiled here once per instruction set.
+// The arithmetic is in attention_kernel.inc, compiled here once per instruction set.
 //
 // The work is cut by picture and head, because one head of a map fits a core's cache and because no two tasks write to
 // the same gradient then: no atomics, and the result does not depend on the number of threads.
@@ -104,7 +104,7 @@ int64_t scratch_bytes(const Problem& p, bool backward) {
          points * numbers_per_point * 4 + 32 * kAlignment;
 }
 
-// LITEDETR_ONLY builds one path alone (1, 2 or 3), which takes a fraction of the compiler's time.
+// LITEDETR_ONLY builds one path alone (the number of a LitedetrPath), which takes a fraction of the compiler's time.
 #if defined(LITEDETR_ONLY)
 #define BUILDS(path) (LITEDETR_ONLY == (path))
 #else
@@ -114,7 +114,7 @@ int64_t scratch_bytes(const Problem& p, bool backward) {
 #if BUILDS(1)
 namespace portable {
 #define LANES 4
-#include "attention_kernel.h"
+#include "attention_kernel.inc"
 #undef LANES
 }  // namespace portable
 #endif
@@ -131,7 +131,7 @@ namespace portable {
 #if BUILDS(2)
 namespace avx2 {
 #define LANES 8
-#include "attention_kernel.h"
+#include "attention_kernel.inc"
 #undef LANES
 }  // namespace avx2
 #endif
@@ -146,7 +146,7 @@ namespace avx2 {
 #if BUILDS(3)
 namespace avx512 {
 #define LANES 16
-#include "attention_kernel.h"
+#include "attention_kernel.inc"
 #undef LANES
 }  // namespace avx512
 #endif
@@ -170,9 +170,9 @@ int best_path() {
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  return has_avx2 ? (has_avx512 ? 3 : 2) : 1;
+  return has_avx2 ? (has_avx512 ? kAvx512 : kAvx2) : kPortable;
 #else
-  return 1;
+  return kPortable;
 #endif
 }
 
@@ -182,14 +182,14 @@ bool choose_path(int wanted, Path& path) {
   switch (wanted ? wanted : best) {
 #if defined(HAS_X86_PATHS)
 #if BUILDS(3)
-    case 3: path = {avx512::forward, avx512::backward, avx512::add_norm}; return true;
+    case kAvx512: path = {avx512::forward, avx512::backward, avx512::add_norm}; return true;
 #endif
 #if BUILDS(2)
-    case 2: path = {avx2::forward, avx2::backward, avx2::add_norm}; return true;
+    case kAvx2: path = {avx2::forward, avx2::backward, avx2::add_norm}; return true;
 #endif
 #endif
 #if BUILDS(1)
-    case 1: path = {portable::forward, portable::backward, portable::add_norm}; return true;
+    case kPortable: path = {portable::forward, portable::backward, portable::add_norm}; return true;
 #endif
     default: return false;
   }

@@ -12,13 +12,14 @@
 // Symbols: B batch, S tokens, M heads, D channels of a head, Q queries, L levels, P points per level.
 // A pointer to `void` is float, or bfloat16 if `bfloat16` is set; computing and adding up are in float either way.
 enum LitedetrMode { kPlain, kShared, kSeparate };  // plain; key-aware, the key is the value; key-aware with its own key
+enum LitedetrPath { kBestPath, kPortable, kAvx2, kAvx512 };  // instruction sets; the best that this machine has
 
 struct LitedetrAttention {
   int32_t mode;  // LitedetrMode
   int32_t batch, queries, heads, channels, levels, points;
   int32_t bfloat16;      // 0 or 1
   int32_t threads;       // at most so many
-  int32_t path;          // 0: the best this machine has; 1: portable; 2: AVX2; 3: AVX-512
+  int32_t path;          // LitedetrPath
   const int32_t* sizes;  // (L, 2): height, width of every level, finest first
 
   // What goes in: `weights` in plain attention, `query` in key-aware; `key` where it is separate.
@@ -56,7 +57,7 @@ LITEDETR_API int litedetr_attention_forward(const LitedetrAttention* call);
 LITEDETR_API int litedetr_attention_backward(const LitedetrAttention* call);
 LITEDETR_API int litedetr_add_norm(const LitedetrNorm* call);
 
-// The best path of this machine (1, 2 or 3), and the sizes of the structures above for the caller to compare with its own.
+// The best path of this machine, and the sizes of the structures above for the caller to compare with its own.
 LITEDETR_API int litedetr_attention_best_path();
 LITEDETR_API int litedetr_attention_struct_size();
 LITEDETR_API int litedetr_norm_struct_size();

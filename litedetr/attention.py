@@ -108,7 +108,7 @@ class DeformableAttention(nn.Module):
             value = value.masked_fill(padding_mask[..., None], 0.0)
         return value.view(B, S, self.heads, d // self.heads)
 
-    def sample(
+    def attend(
         self,
         query: Tensor,
         locations: Tensor,
@@ -148,7 +148,7 @@ class DeformableAttention(nn.Module):
             (B, Q, d), and a `Sampling` if asked for.
         """
         locations = self.locations(query, reference_points, spatial_shapes)
-        core, sampling = self.sample(query, locations, memory, spatial_shapes, padding_mask, return_sampling)
+        core, sampling = self.attend(query, locations, memory, spatial_shapes, padding_mask, return_sampling)
         output = self.output_proj(core)
         return (output, sampling) if return_sampling else output
 
@@ -169,7 +169,7 @@ class KeyAwareDeformableAttention(DeformableAttention):
         if self.proj_key:
             self.key_proj = nn.Linear(width, width)
 
-    def sample(
+    def attend(
         self,
         query: Tensor,
         locations: Tensor,

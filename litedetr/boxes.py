@@ -30,10 +30,7 @@ def iou_and_giou(first: Tensor, second: Tensor, eps: float = 0.0) -> tuple[Tenso
     """
     left1, top1, right1, bottom1 = first.unbind(-1)
     left2, top2, right2, bottom2 = second.unbind(-1)
-    width = (torch.minimum(right1, right2) - torch.maximum(left1, left2)).clamp(min=0)
-    height = (torch.minimum(bottom1, bottom2) - torch.maximum(top1, top2)).clamp(min=0)
-    intersection = width * height
-    union = (right1 - left1) * (bottom1 - top1) + (right2 - left2) * (bottom2 - top2) - intersection
+    intersection, union = _overlap(first, second)
     hull = (torch.maximum(right1, right2) - torch.minimum(left1, left2)) * (
         torch.maximum(bottom1, bottom2) - torch.minimum(top1, top2)
     )
@@ -43,20 +40,20 @@ def iou_and_giou(first: Tensor, second: Tensor, eps: float = 0.0) -> tuple[Tenso
 
 def iou(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
     """Intersection over union of ``xyxy`` boxes that broadcast."""
+    intersection, union = _overlap(first, second)
+    return intersection / (union + eps)
+
+
+def _overlap(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Areas of intersection and union."""
     left1, top1, right1, bottom1 = first.unbind(-1)
     left2, top2, right2, bottom2 = second.unbind(-1)
     width = (torch.minimum(right1, right2) - torch.maximum(left1, left2)).clamp(min=0)
     height = (torch.minimum(bottom1, bottom2) - torch.maximum(top1, top2)).clamp(min=0)
     intersection = width * height
-    union = (right1 - left1) * (bottom1 - top1) + (right2 - left2) * (bottom2 - top2) - intersection
-    return intersection / (union + eps)
+    return intersection, (right1 - left1) * (bottom1 - top1) + (right2 - left2) * (bottom2 - top2) - intersection
 
 
 def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
     """(..., N, 4), (..., M, 4) ``xyxy`` -> (..., N, M)."""
     return iou(first.unsqueeze(-2), second.unsqueeze(-3))
-
-
-def pairwise_giou(first: Tensor, second: Tensor) -> Tensor:
-    """(..., N, 4), (..., M, 4) ``xyxy`` -> (..., N, M)."""
-    return iou_and_giou(first.unsqueeze(-2), second.unsqueeze(-3))[1]

@@ -164,9 +164,14 @@ def top_k(
     best = best[np.lexsort((best, -values[best]))]
     queries, labels = np.divmod(best, logits.shape[1])
     scores = 0.5 + 0.5 * np.tanh(0.5 * values[best].astype(np.float64))  # the sigmoid, without overflow
-    centre, extent = np.split(boxes[queries].astype(np.float32, copy=False), 2, axis=1)
-    corners = np.concatenate((centre - extent / 2, centre + extent / 2), axis=1)
-    return scores.astype(np.float32), labels, corners * np.float32((*size[::-1], *size[::-1])), queries
+    found = corners(boxes[queries].astype(np.float32, copy=False)) * np.float32((*size[::-1], *size[::-1]))
+    return scores.astype(np.float32), labels, found, queries
+
+
+def corners(boxes: np.ndarray) -> np.ndarray:
+    """(..., 4) cxcywh -> xyxy: `litedetr.boxes.cxcywh_to_xyxy` where there is no PyTorch."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return np.concatenate((centre - half, centre + half), axis=-1)
 
 
 def class_nms(boxes: np.ndarray, labels: np.ndarray, nms_iou: float | None) -> np.ndarray:

@@ -129,7 +129,7 @@ class InterleavedEncoder(nn.Module):
         """Pyramid -> memory (B, S, d): the tokens after every step."""
         memory, padding = pyramid.tokens, pyramid.padding
         for step in self.steps:
-            first, low_tokens = step_queries(self.schedule, step, pyramid)
+            first, low_tokens = query_range(self.schedule, step, pyramid)
             with stage(trace, step.name):
                 recording = None if trace is None else (trace, step)
                 memory = self.layers[step.index](memory, first, low_tokens, pyramid, padding, recording)
@@ -144,16 +144,16 @@ class InterleavedEncoder(nn.Module):
     def update_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid) -> Tensor:
         """(S, d): the tokens after a step, from those (1, S, d) before it."""
         step = self.steps[index]
-        return self.layers[step.index](memory, *step_queries(self.schedule, step, pyramid), pyramid, pyramid.padding)[0]
+        return self.layers[step.index](memory, *query_range(self.schedule, step, pyramid), pyramid, pyramid.padding)[0]
 
     def attend_again(self, index: int, memory: Tensor, pyramid: FeaturePyramid, trace: Trace) -> None:
         """Record what a step's attention does with the tokens (1, S, d) before it."""
         step = self.steps[index]
-        first, _ = step_queries(self.schedule, step, pyramid)
+        first, _ = query_range(self.schedule, step, pyramid)
         self.layers[step.index].attend(memory, first, pyramid, pyramid.padding, (trace, step))
 
 
-def step_queries(schedule: EncoderSchedule, step: EncoderStep, pyramid: FeaturePyramid) -> tuple[int, int]:
+def query_range(schedule: EncoderSchedule, step: EncoderStep, pyramid: FeaturePyramid) -> tuple[int, int]:
     """Index of the first token that is a query in a step (all behind it are, too), and how many of these are low-level."""
     first = pyramid.first_token(step.query_levels[0])
     return first, max(pyramid.first_token(schedule.low) - first, 0)

@@ -13,7 +13,8 @@ from litedetr.encoder import InterleavedEncoder
 from litedetr.ops import reference
 from litedetr.output import LayerOutput
 from litedetr.pyramid import FeaturePyramid
-from litedetr.trace import AttentionStep, Trace
+from litedetr.steps import AttentionStep
+from litedetr.trace import Trace
 
 BATCH = 12
 """Variants that run together."""
@@ -37,7 +38,7 @@ def rerun(
     index: int,
     row: int,
     removed: Tensor,
-    tell: Callable[[float], None] = lambda share: None,
+    report: Callable[[float], None] = lambda share: None,
 ) -> LayerOutput:
     """The last layer's output if one query's attention had lacked something at one step; everything after it is computed again.
 
@@ -45,7 +46,7 @@ def rerun(
         detector: the one that made the trace (of one photo without padding), or its plain form where it was optimized.
         index, row: the step among all of the trace's, and the query's row in it.
         removed: (V, d) what each variant takes from the attention module's output for this query.
-        tell: told the share that is done, in [0, 1], before each batch.
+        report: told the share that is done, in [0, 1], before each batch.
 
     Returns:
         logits (V, Q, K) and boxes (V, Q, 4) cxcywh in [0, 1].
@@ -57,7 +58,7 @@ def rerun(
     again = _from_encoder if trace.steps[index].kind != "decoder" else _from_decoder
     parts = []
     for start in range(0, len(removed), BATCH):
-        tell(start / len(removed))
+        report(start / len(removed))
         parts.append(again(detector, trace, index, row, removed[start : start + BATCH], pyramid))
     return LayerOutput(*(torch.cat([getattr(part, name) for part in parts]).float() for name in ("logits", "boxes")))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -59,8 +58,11 @@ class Network(nn.Module):
 
     def with_encoder(self, encoder: nn.Module) -> Self:
         """The same detector around another encoder, sharing everything else."""
-        other = copy.copy(self)
-        other._modules = {**self._modules, "encoder": encoder}
+        other = type(self).__new__(type(self))
+        nn.Module.__init__(other)
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}  # the rest is PyTorch's
+        for name, value in {**own, **dict(self.named_children()), "encoder": encoder}.items():
+            setattr(other, name, value)
         return other
 
     @property

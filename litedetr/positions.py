@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -146,7 +147,7 @@ def box_proposals(
     size = torch.as_tensor(base_size, dtype=dtype, device=mask.device).expand(2)
     centres, sizes = [], []
     for level, (level_mask, (H, W)) in enumerate(zip(split_levels(mask, shapes), shapes, strict=True)):
-        ratio = valid_ratios(level_mask.view(B, H, W), size.dtype)
+        ratio = valid_ratios(level_mask, size.dtype)
         centres.append(token_centres([(H, W)], ratio[:, None]))
         side = size * 2.0**level if cells is None else (cells / (ratio * level_sides([(H, W)], ratio))).clamp(max=0.9)[:, None]
         sizes.append(side.expand(B, H * W, 2))
@@ -158,6 +159,13 @@ def box_proposals(
     return proposals, usable
 
 
+def level_slices(shapes: Shapes) -> list[slice]:
+    """Which of the S tokens each level has: they run from the finest level's on, row after row."""
+    starts = accumulate((H * W for H, W in shapes), initial=0)
+    return [slice(first, end) for first, end in pairwise(starts)]
+
+
 def split_levels(tokens: Tensor, shapes: Shapes) -> tuple[Tensor, ...]:
-    """(B, S, ...) tokens of all levels -> one (B, H * W, ...) per level."""
-    return tokens.split([H * W for H, W in shapes], dim=1)
+    """(B, S, ...) tokens of all levels -> one (B, H, W, ...) per level."""
+    parts = tokens.split([H * W for H, W in shapes], dim=1)
+    return tuple(part.view(part.shape[0], *shape, *part.shape[2:]) for part, shape in zip(parts, shapes, strict=True))

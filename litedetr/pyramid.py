@@ -127,12 +127,6 @@ class Layouts:
         return FeaturePyramid.layout(masks, self.level_embed, self.temperature, self.shift)
 
 
-def split_levels(padding: Tensor, shapes: Shapes) -> list[Tensor]:
-    """(B, S) of all tokens -> (B, h, w) of every level."""
-    parts = padding.split([height * width for height, width in shapes], dim=1)
-    return [part.unflatten(1, tuple(shape)) for part, shape in zip(parts, shapes, strict=True)]
-
-
 def level_mask(mask: Tensor | None, shape: tuple[int, int], batch: int, device: torch.device) -> Tensor:
     """The image's padding mask at a level's size by nearest neighbour: (B, h, w) bool; all valid where there is none."""
     if mask is None:

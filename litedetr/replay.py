@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.lru import ByteLRU
-from litedetr.pyramid import FeaturePyramid, Layouts, split_levels
-from litedetr.trace import AttentionStep, Trace, bytes_of
+from litedetr.positions import split_levels
+from litedetr.pyramid import FeaturePyramid, Layouts
+from litedetr.steps import AttentionStep, stored_bytes
+from litedetr.trace import Trace
 
 CACHE_BYTES = 64 * 1024**2
 """Of the steps that a trace made last, where no other cache is given."""
@@ -24,7 +26,7 @@ CACHE_BYTES = 64 * 1024**2
 
 def step_cache(limit: int = CACHE_BYTES, least: int = 1) -> ByteLRU:
     """For the steps that are looked at now, of one trace or of many; arguments as in `ByteLRU`."""
-    return ByteLRU(limit, lambda made: bytes_of(made.tensors() if isinstance(made, AttentionStep) else [made]), least)
+    return ByteLRU(limit, lambda made: stored_bytes(made.tensors() if isinstance(made, AttentionStep) else [made]), least)
 
 
 @dataclass(eq=False)

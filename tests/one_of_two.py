@@ -8,7 +8,7 @@ import sys
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 
-from litedetr.batch import detect as bulk
+from litedetr.batch import detect
 from litedetr.cli import main
 
 
@@ -30,15 +30,15 @@ def _run(rank: int, port: int, arguments: list[str], killed_after: int | None) -
 
 
 def _die(batches: int) -> None:
-    write = bulk._write
+    write = detect._write
     written = []
 
     def write_and_die(lines, done):
         written.append(done)
         if len(written) > batches:
-            lines.write(bulk.to_json(done[0])[:25])
+            lines.write(detect.to_json(done[0])[:25])
             lines.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         write(lines, done)
 
-    bulk._write = write_and_die
+    detect._write = write_and_die

@@ -7,8 +7,7 @@ from functools import cache
 import torch
 
 from litedetr import Detections, Detector
-from litedetr.backbones import backbone_of
-from litedetr.config import preset
+from litedetr.config import preset, presets
 from tests.pictures import scene
 
 
@@ -17,12 +16,18 @@ def small(name: str, **changes) -> Detector:
     config = preset(name)
     changes = {
         "width": 32, "heads": 4, "encoder_ffn": 24, "decoder_ffn": 24, "low_ffn": config.low_ffn and 16, "decoder_layers": 2,
-        "queries": 12, "one_to_many_queries": config.one_to_many_queries and 7, "backbone_width": backbone_of(config).width // 8,
+        "queries": 12, "one_to_many_queries": config.one_to_many_queries and 7,
+        "backbone_width": {"swin_tiny": 12}.get(config.backbone, 2),
         "short_side": 96, "long_side": 96, **changes,
     }  # fmt: skip
     torch.manual_seed(1)
     return Detector.from_preset(name, **changes)
 
+
+ONE_OF_EACH = sorted(
+    name for name in presets() if not name.endswith(("h2l2-2x3", "h3l1-6x1", "h3l1-3x2")) or name.startswith("lite-dino-r50")
+)
+"""The presets, those of them that differ in their schedule alone once."""
 
 _SMALL = {
     "short_side": 128,

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from litedetr.encoder import InterleavedEncoder, step_queries
+from litedetr.encoder import InterleavedEncoder, query_range
 from litedetr.positions import reference_points
 from litedetr.pyramid import FeaturePyramid
 from litedetr.schedule import EncoderSchedule
 from litedetr.trace import Trace
-from litedetr.weights.conversion.reference import encoder_layer_name
+from litedetr.weights.conversion.reference import reference_name
 from tests import golden_data as golden
 
 
@@ -33,7 +33,7 @@ def build(config: dict, parameters: dict) -> InterleavedEncoder:
     state = {}
     for name, value in parameters.items():
         _, index, rest = name.split(".", 2)
-        state[f"layers.{index}.{encoder_layer_name(rest)}"] = value
+        state[reference_name(f"transformer.encoder.layers.{index}.{rest}").removeprefix("encoder.")] = value
     own = encoder.state_dict()
     unused = [name for name in state if name not in own]
     # Plain attention has a query projection that takes no part; a full encoder has no low tokens for a second network.
@@ -63,7 +63,7 @@ def test_every_step(case):
     memory = pyramid.tokens
     with torch.no_grad():
         for step, layer in zip(encoder.steps, encoder.layers, strict=True):
-            first, low_tokens = step_queries(encoder.schedule, step, pyramid)
+            first, low_tokens = query_range(encoder.schedule, step, pyramid)
             before, memory = memory, layer(memory, first, low_tokens, pyramid, pyramid.padding)
             assert torch.equal(memory[:, :first], before[:, :first]), "tokens of scales that are not updated must stay"
             if step.kind == "high":

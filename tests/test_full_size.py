@@ -19,6 +19,6 @@ def test_one_photo_within_24_gb(name):
     if not name.startswith(("lite-dino-mobilenet", "lite-dino-nanodet")):
         assert detector.prepare(photo)[0].shape[2:] in ((800, 1066), (800, 1067))
     result = detector.predict(photo, threshold=0.0)
-    assert len(result) == preset(name).select
+    assert len(result) == preset(name).top_k
     assert np.isfinite(result.boxes).all()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20 < 24, "gigabytes"

@@ -13,7 +13,7 @@ import torch
 from litedetr import Detector, EncoderSchedule, Trace, ops
 from litedetr.image import PhotoGeometry
 from litedetr.replay import step_cache
-from litedetr.trace import AttentionStep, LightStep
+from litedetr.steps import AttentionStep, LightStep
 
 TENSORS = ("reference_points", "locations", "weights", "value", "output", "query", "key", "tokens", "output_weight")
 SMALL = {

@@ -41,22 +41,24 @@ def canvas(run: Run, traces: list[dict[str, Any]], veil: float = 0.0, **layout: 
     return {
         "data": traces,
         "layout": {
-            "template": "none",
+            **ground(),
             "images": [picture],
             "shapes": shapes + layout.pop("shapes", []),
             "xaxis": {**axis, "range": [-gutter, width + gutter]},
             "yaxis": {**axis, "range": [height + gutter, -gutter], "scaleanchor": "x", "scaleratio": 1},
             "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
-            "paper_bgcolor": NOTHING,
-            "plot_bgcolor": NOTHING,
-            "font": {"family": FONT, "size": 13, "color": NEUTRAL},
             "showlegend": False,
-            "hovermode": "closest",
             "hoverlabel": {"font": {"family": FONT, "size": 13}, "align": "left"},
             "uirevision": run.id,
             **layout,
         },
     }
+
+
+def ground(size: int = 13) -> dict[str, Any]:
+    """What the layout of every figure has: no background of its own, and the page's font."""
+    font = {"family": FONT, "size": size, "color": NEUTRAL}
+    return {"template": "none", "paper_bgcolor": NOTHING, "plot_bgcolor": NOTHING, "font": font, "hovermode": "closest"}
 
 
 def outline(box: tuple[float, float, float, float]) -> dict[str, list[float]]:

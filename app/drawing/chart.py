@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from app.drawing.canvas import Drawing
-from app.theme import FONT, GRID, LIT, NEUTRAL, NOTHING, ink_on, scale_colour
+from app.drawing.canvas import Drawing, ground
+from app.theme import GRID, LIT, NEUTRAL, ink_on, scale_colour
 
 ROW = 23
 """Pixels per row of bars."""
@@ -36,13 +36,9 @@ def small_chart(traces: list[dict[str, Any]], height: int, **layout: Any) -> Dra
     return {
         "data": traces,
         "layout": {
-            "template": "none",
+            **ground(12),
             "height": height,
             "margin": {"l": 44, "r": 8, "t": 28, "b": 28},
-            "paper_bgcolor": NOTHING,
-            "plot_bgcolor": NOTHING,
-            "font": {"family": FONT, "size": 12, "color": NEUTRAL},
-            "hovermode": "closest",
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 11}},
             **layout,
         },

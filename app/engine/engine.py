@@ -25,7 +25,7 @@ from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
 from app.engine.time_limit import LONGEST, Deadline, Pace, Watch
 from app.i18n import say
-from app.run.model_list import describe
+from app.run.model_list import describe, named
 from app.run.progress import report_stages
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
@@ -33,10 +33,11 @@ from app.views import view_of
 from litedetr import Detections, Detector
 from litedetr import image as photos
 from litedetr.cost import Cost, gmacs
-from litedetr.fast.memory import one_arena
+from litedetr.fast.allocator import one_arena
 from litedetr.guests.detector import GuestDetector
 from litedetr.image import resized_size
 from litedetr.ops import native
+from litedetr.photos import decode
 from litedetr.photos.process import PhotoProcess
 from litedetr.processors import granted
 from litedetr.replay import step_cache
@@ -112,7 +113,7 @@ class Engine:
             run = self._known(name, model)  # somebody before may have asked for the same
             if run is None:
                 photo = EXAMPLES / f"{name}.jpg"
-                made = self._make(detector, photo, photos.open_photo(photo), name, report, name, model)
+                made = self._make(detector, photo.read_bytes(), photos.open_photo(photo), name, report, name, model)
                 run = self.store.put(made, None if self.models.trusts(model) else client)
                 self._examples[model, name] = run.id
             return run
@@ -158,8 +159,8 @@ class Engine:
             Cancelled: `report` raised it.
         """
         detector, report = self._detector(model, report), report or _silent  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(client, _place(report), partial(self._decoded, photo), _alone(detector)) as pixels:
-            run = self._make(detector, photo, pixels, name, report, "", model)
+        with self.queue.turn(client, _place(report), partial(self._decoded, photo), _alone(detector)) as (lasting, pixels):
+            run = self._make(detector, lasting, pixels, name, report, "", model)
         return self.store.put(run, client) if keep else run
 
     def _detector(self, model: str, report: Report | None) -> Detector:
@@ -171,13 +172,18 @@ class Engine:
         """In one's turn: this thread's part of the processors, all of them where nobody waits."""
         torch.set_num_threads(max(1, self.processors // (self.queue.at_once if len(self.queue) > 1 else 1)))
 
-    def _decoded(self, photo: photos.Photo, poll: Callable[[], object]) -> np.ndarray:
-        """(H, W, 3) uint8 RGB; `poll` as in `PhotoProcess.open`."""
-        return self.photos.open(photo, poll) if isinstance(photo, str | Path | bytes) else photos.open_photo(photo)
+    def _decoded(self, photo: photos.Photo, poll: Callable[[], object]) -> tuple[bytes | np.ndarray, np.ndarray]:
+        """What gives the same pixels when the visitor's file is gone, the encoded picture or the pixels themselves; and these,
+        (H, W, 3) uint8 RGB. `poll` as in `PhotoProcess.open`."""
+        if isinstance(photo, str | Path):
+            photo = _content(photo)
+        pixels = self.photos.open(photo, poll) if isinstance(photo, bytes) else photos.open_photo(photo)
+        return photo if isinstance(photo, bytes) else pixels, pixels
 
     def _make(
-        self, detector: Detector, photo: photos.Photo, pixels: np.ndarray, name: str, report: Report, example: str, model: str
-    ) -> Run:
+        self, detector: Detector, lasting: bytes | np.ndarray, pixels: np.ndarray, name: str, report: Report, example: str,
+        model: str,
+    ) -> Run:  # fmt: skip
         """The run itself, in the caller's turn."""
         self._share_processors()
 
@@ -188,13 +194,13 @@ class Engine:
         return Run(
             id=secrets.token_urlsafe(18),
             name=name,
-            model=describe(detector.config),
+            model=named(model or self.models.own, detector.config),
             source=model,
             picture=shown_picture(pixels),
             detections=detections,
             config=detector.config,
             cost=_cost(detector, detections.trace.geometry.padded),
-            photo=_lasting(photo, pixels),
+            photo=lasting,
             example=example,
             spared=spared,
         )
@@ -293,7 +299,7 @@ class Engine:
     def detect(self, photo: photos.Photo, threshold: float | None = None, client: Client = NOBODY) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""
         detector = self._detector("", None)
-        with self.queue.turn(client, None, partial(self._decoded, photo), _alone(detector)) as pixels:
+        with self.queue.turn(client, None, partial(self._decoded, photo), _alone(detector)) as (_, pixels):
             self._share_processors()
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
 
@@ -315,11 +321,16 @@ def _cost(detector: Detector | GuestDetector, size: tuple[int, int]) -> Cost:
     return detector.cost(size) if isinstance(detector, GuestDetector) else gmacs(detector.config, size)
 
 
-def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:
-    """What gives the same pixels when the visitor's file is gone: the encoded picture, or the pixels themselves."""
-    if isinstance(photo, str | Path):
-        return Path(photo).read_bytes()
-    return photo if isinstance(photo, bytes) else pixels
+def _content(path: str | Path) -> bytes:
+    """A visitor's file.
+
+    Raises:
+        litedetr.image.PhotoError: it is not there, or may not be read.
+    """
+    try:
+        return decode.source(path).read_bytes()
+    except OSError as error:  # it went just now
+        raise photos.PhotoError(f"There is no picture called {Path(path).name} that may be read: check the path.") from error
 
 
 def shown_picture(pixels: np.ndarray) -> bytes:

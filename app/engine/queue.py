@@ -86,7 +86,7 @@ class Queue:
         """
         me = self._join(client, alone)
 
-        def tell(before: int) -> None:
+        def report(before: int) -> None:
             if me.lost:
                 raise QueueFull
             if waiting is not None:
@@ -95,10 +95,10 @@ class Queue:
         try:
             prepared = None
             if prepare is not None:
-                self._wait(me, tell, self._may_prepare, "prepares")
-                prepared = prepare(lambda: tell(self._before(me)))
+                self._wait(me, report, self._may_prepare, "prepares")
+                prepared = prepare(lambda: report(self._before(me)))
             me.ready = True
-            self._wait(me, tell, self._may_run, "runs")
+            self._wait(me, report, self._may_run, "runs")
             with self._moved:
                 self._turns.append((time.monotonic(), client))
             yield prepared
@@ -121,7 +121,7 @@ class Queue:
             self._moved.notify_all()
         return me
 
-    def _wait(self, me: _Place, tell: Callable[[int], None], may: Callable[[_Place], bool], what: str) -> None:
+    def _wait(self, me: _Place, report: Callable[[int], None], may: Callable[[_Place], bool], what: str) -> None:
         """Until `may` says so, which is asked whenever somebody moved; `what` of the place is true then."""
         while True:
             with self._moved:
@@ -130,7 +130,7 @@ class Queue:
                     self._moved.notify_all()
                     return
                 before = self._order().index(me)
-            tell(before)
+            report(before)
             with self._moved:
                 self._moved.wait_for(lambda before=before: me.lost or may(me) or self._order().index(me) != before, BEAT)
 

@@ -9,7 +9,7 @@ from collections import Counter, OrderedDict
 from app.engine.queue import Client
 from app.run.run import Run
 from app.settings import number
-from litedetr.fast.memory import give_back
+from litedetr.fast.allocator import give_back
 
 KEEP_SECONDS = 60 * number("KEEP_MINUTES", 60)
 """A run that nobody looked into for so long is dropped, and a photo that was uploaded so long ago."""

@@ -10,8 +10,9 @@ import numpy as np
 from app.i18n import say
 from app.run.run import Run
 from app.run.state import AUTO, ViewState
-from app.run.token_place import level_slices, token_place
+from app.run.token_place import token_place
 from litedetr import AttentionStep
+from litedetr.positions import level_slices
 from litedetr.schedule import scale_name
 
 

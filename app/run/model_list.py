@@ -97,6 +97,13 @@ def describe(config: DetectorConfig | GuestConfig) -> str:
     return " · ".join([family, backbone_of(config).title, *([config.schedule] if lite else [])])
 
 
+def named(source: str, config: DetectorConfig | GuestConfig) -> str:
+    """How the page calls the model of a source: a folder's by the heading of its card, where it has one."""
+    file = Path(source) / "README.md"
+    found = re.search(r"^# (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else None
+    return f"{found[1].strip()} · {describe(config)}" if found else describe(config)
+
+
 def other_models(run: Run, state: ViewState) -> list[list[str]]:
     """[value of `ViewState.other`, name] of each model that a view offers beside the one that made the run: the page's own where
     another made the run, those of the list, and the one that a link names."""

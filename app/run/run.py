@@ -11,10 +11,11 @@ from torch import Tensor
 
 from litedetr import Detections, DetectorConfig, Trace
 from litedetr.cost import Cost
+from litedetr.detections import corners
 from litedetr.families import Family, family_of
 from litedetr.guests.detector import GuestConfig
 from litedetr.lru import ByteLRU
-from litedetr.trace import LightStep
+from litedetr.steps import LightStep
 
 EXTRAS_BYTES = 192 * 1024**2
 
@@ -133,6 +134,11 @@ class Run:
         if classes:
             kept = kept & np.isin(self.detections.labels, classes)
         return np.flatnonzero(kept)
+
+    def on_photo(self, boxes: Tensor) -> np.ndarray:
+        """(..., 4) cxcywh in [0, 1] of the photo -> xyxy in its pixels, float64."""
+        height, width = self.size
+        return corners(boxes.double().numpy()) * [width, height, width, height]
 
     def to_photo(self, points: np.ndarray) -> np.ndarray:
         """(..., 2) in [0, 1] of the padded image -> the photo's pixels; points outside stay outside."""

@@ -13,7 +13,7 @@ from litedetr import AttentionStep
 
 
 @dataclass(frozen=True)
-class Askers:
+class StepQueries:
     """All Q queries of a step, by their rows.
 
     Attributes:
@@ -50,9 +50,9 @@ class Askers:
         """How a table calls it."""
         if self.levels is None:
             name, score = self.run.config.names[int(self.guesses[row])], float(self.scores[row])
-            return say(lang, "asker.object", query=row, name=name, score=f"{score:.2f}")
+            return say(lang, "step_query.object", query=row, name=name, score=f"{score:.2f}")
         column, line = (int(value) for value in self.cells[row])
-        return say(lang, "asker.token", scale=self.scale(row), column=column, row=line)
+        return say(lang, "step_query.token", scale=self.scale(row), column=column, row=line)
 
     def link(self, row: int) -> dict[str, str]:
         """State parameters that select it."""
@@ -68,7 +68,7 @@ class Askers:
         return (x1 <= x) & (x <= x2) & (y1 <= y) & (y <= y2)
 
 
-def askers(run: Run, step: AttentionStep) -> Askers:
+def queries_of(run: Run, step: AttentionStep) -> StepQueries:
     """The queries of a step of the run's trace."""
     return _objects(run, step) if step.kind == "decoder" else _tokens(run, step)
 
@@ -80,7 +80,7 @@ def level_grid(run: Run, shape: tuple[int, int]) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def _tokens(run: Run, step: AttentionStep) -> Askers:
+def _tokens(run: Run, step: AttentionStep) -> StepQueries:
     boxes, levels, cells = [], [], []
     for level in step.query_levels:
         height, width = step.spatial_shapes[level]
@@ -90,13 +90,10 @@ def _tokens(run: Run, step: AttentionStep) -> Askers:
         boxes.append(np.concatenate((place * size, (place + 1) * size), axis=1))
         levels.append(np.full(height * width, level))
         cells.append(place)
-    return Askers(run, step, np.concatenate(boxes), levels=np.concatenate(levels), cells=np.concatenate(cells))
+    return StepQueries(run, step, np.concatenate(boxes), levels=np.concatenate(levels), cells=np.concatenate(cells))
 
 
-def _objects(run: Run, step: AttentionStep) -> Askers:
+def _objects(run: Run, step: AttentionStep) -> StepQueries:
     layer = run.trace.decoder_steps.index(step)
-    height, width = run.size
-    boxes = run.trace.boxes[layer].double().numpy() * (width, height, width, height)
-    corners = np.concatenate((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), axis=1)
     scores, guesses = run.trace.logits[layer].float().sigmoid().max(dim=1)
-    return Askers(run, step, corners, guesses=guesses.numpy(), scores=scores.numpy())
+    return StepQueries(run, step, run.on_photo(run.trace.boxes[layer]), guesses=guesses.numpy(), scores=scores.numpy())

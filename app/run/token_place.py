@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from app.run.run import Run
+from litedetr.positions import level_slices
 from litedetr.schedule import scale_name
 
 
@@ -20,12 +19,6 @@ class TokenPlace:
     column: int
     row: int
     centre: tuple[float, float]
-
-
-def level_slices(shapes: Sequence[tuple[int, int]]) -> list[slice]:
-    """Which tokens each level (height, width) has."""
-    ends = np.cumsum([0, *(height * width for height, width in shapes)]).tolist()
-    return [slice(first, end) for first, end in pairwise(ends)]
 
 
 def token_place(run: Run, token: int) -> TokenPlace:

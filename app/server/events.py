@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def run_events(
                 refused["refused"] = str(error)
                 return run("", report)
         except (PhotoError, WeightsError) as error:
-            return {"error": str(error)} | refused
+            if not file or os.path.exists(file):
+                return {"error": str(error)} | refused
+            return {"error": say(lang, "error.gone"), "expired": True}  # it went while it waited
         except PhotoGone:
             return {"error": say(lang, "error.gone"), "expired": True}
         except NoMemory:

@@ -29,9 +29,9 @@ from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
 from app.run.step_queries import level_grid
-from app.run.token_place import level_slices
 from app.theme import BEST, LIT_ROW, RIM_OF_SMALL, WHITE, scale_colour, scale_symbol
 from app.views.view import View
+from litedetr.positions import level_slices
 
 VEIL = 0.6
 SMALLEST, LARGEST = 6.0, 16.0

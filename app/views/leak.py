@@ -24,11 +24,11 @@ from app.run import bilinear
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import AUTO, ViewState
-from app.run.step_queries import Askers, askers, level_grid
-from app.run.token_place import level_slices
+from app.run.step_queries import StepQueries, level_grid, queries_of
 from app.theme import CHOSEN, LIGHT_HALF, NOTHING, NUMBERS, WHITE, scale_colour
 from app.views.view import View
 from litedetr import AttentionStep
+from litedetr.positions import level_slices
 
 WORST = 6
 """Queries that are drawn and listed."""
@@ -63,10 +63,10 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     """The photo with the leak of every token of a scale (or of every object), the worst queries and their points outside."""
     shown = _Shown(run, state)
     traces = [_token_heat(shown)] if shown.level is not None else []
-    traces += [_asker(shown, int(row)) for row in shown.worst[::-1]]
+    traces += [_leaking(shown, int(row)) for row in shown.worst[::-1]]
     traces += _points_outside(shown)
     if shown.chosen is not None:
-        box = outline(tuple(shown.askers.boxes[shown.chosen.row]))
+        box = outline(tuple(shown.queries.boxes[shown.chosen.row]))
         traces.append({"type": "scatter", "mode": "lines", **box, "line": {"color": WHITE, "width": 2.5}, "hoverinfo": "skip"})
     plot = canvas(run, traces, veil=VEIL)
     plot["layout"]["xaxis"]["range"], plot["layout"]["yaxis"]["range"] = _ranges(run, traces)
@@ -148,8 +148,8 @@ class _Shown:
         self.leak = leak_of(run, self.step)
 
     @cached_property
-    def askers(self) -> Askers:
-        return askers(self.run, self.step)
+    def queries(self) -> StepQueries:
+        return queries_of(self.run, self.step)
 
     @cached_property
     def lost(self) -> np.ndarray:
@@ -226,7 +226,7 @@ def _notes(shown: _Shown, padding: np.ndarray) -> list[str]:
 
 
 def _row(shown: _Shown, row: int, lost: float) -> dict[str, Any]:
-    who = shown.askers
+    who = shown.queries
     level = int(_of_head(shown.leak.lost, shown.head)[row].argmax())
     return {"cells": [who.name(row, shown.state.lang), f"{lost:.1%}", shown.step.scales[level]], "set": who.link(row)}
 
@@ -252,8 +252,8 @@ def _token_heat(shown: _Shown) -> dict[str, Any]:
     )
 
 
-def _asker(shown: _Shown, row: int) -> dict[str, Any]:
-    who = shown.askers
+def _leaking(shown: _Shown, row: int) -> dict[str, Any]:
+    who = shown.queries
     colour = who.colour(row)
     text = f"<b>{escape(who.name(row, shown.state.lang))}</b><br>{shown.lost[row]:.1%}"
     return {

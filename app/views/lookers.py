@@ -24,7 +24,7 @@ from app.i18n import say
 from app.run import bilinear, choice
 from app.run.run import Run
 from app.run.state import ViewState
-from app.run.step_queries import Askers, askers, level_grid
+from app.run.step_queries import StepQueries, level_grid, queries_of
 from app.theme import RIM, WHITE, clear, scale_colour
 from app.views.view import View
 from litedetr import AttentionStep
@@ -39,9 +39,9 @@ LISTED, NUMBERED = 12, 5
 def drawing(run: Run, state: ViewState) -> Drawing:
     """The point, its cell on every level, and its readers: cells or boxes as opaque as they read, the best with their rank."""
     shown = _Shown(run, state)
-    readers = shown.readers()[: DRAWN if shown.askers.levels is not None else DRAWN_BOXES]
+    readers = shown.readers()[: DRAWN if shown.queries.levels is not None else DRAWN_BOXES]
     traces = [_reader(shown, int(row)) for row in readers[::-1]]
-    if state.query is not None and shown.askers.levels is None and state.query in shown.readers() and state.query not in readers:
+    if state.query is not None and shown.queries.levels is None and state.query in shown.readers() and state.query not in readers:
         traces.append(_reader(shown, state.query))
     traces += [_cell(shown, level) for level in range(len(shown.step.scales)) if level in shown.levels]
     traces += _mark(shown)
@@ -147,7 +147,7 @@ class _Shown:
         self.levels = kept or list(range(len(self.step.scales)))
         key = f"lookers {self.step.name} {self.cells} {self.levels}"
         self.readings = run.extras.memo(key, self._read)
-        self.askers: Askers = askers(run, self.step)
+        self.queries: StepQueries = queries_of(run, self.step)
 
     def _read(self) -> np.ndarray:
         return readings_of(self.step, {level: self.cells[level] for level in self.levels})
@@ -215,20 +215,20 @@ def _pixels(shown: _Shown, level: int) -> tuple[str, str]:
 def _table_row(shown: _Shown, row: int) -> dict[str, Any]:
     reading = shown.readings[row]  # (M, L)
     head, level = int(reading.sum(axis=1).argmax()), int(reading.sum(axis=0).argmax())
-    cells = [shown.askers.name(row, shown.state.lang), f"{reading.sum():.1%}", shown.step.scales[level], str(head + 1)]
+    cells = [shown.queries.name(row, shown.state.lang), f"{reading.sum():.1%}", shown.step.scales[level], str(head + 1)]
     return {"cells": cells, "set": _link(shown, row)}
 
 
 def _link(shown: _Shown, row: int) -> dict[str, str]:
     """An object is chosen and the point stays; with a token one goes on to the token's place."""
-    if shown.askers.levels is not None:
-        return shown.askers.link(row)
+    if shown.queries.levels is not None:
+        return shown.queries.link(row)
     height, width = shown.run.size
     return {"q": str(row), "at": f"{shown.place[0] / width:.4f},{shown.place[1] / height:.4f}"}
 
 
 def _reader(shown: _Shown, row: int) -> dict[str, Any]:
-    who = shown.askers
+    who = shown.queries
     reading, share = float(shown.totals[row]), float(shown.totals[row] / shown.totals.max())
     colour = who.colour(row)
     chosen = who.levels is None and row == shown.state.query
@@ -252,7 +252,7 @@ def _reader(shown: _Shown, row: int) -> dict[str, Any]:
 
 def _rank(shown: _Shown, number: int, row: int) -> dict[str, Any]:
     """The reader's rank, from 1, in the corner of its cell or box."""
-    colour, box = shown.askers.colour(row), shown.askers.boxes[row]
+    colour, box = shown.queries.colour(row), shown.queries.boxes[row]
     place = {"x": float(box[0]), "y": float(box[1]), "xanchor": "left", "yanchor": "top"}
     return tag(str(number + 1), colour, weight=700, **place)
 

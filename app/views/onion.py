@@ -125,9 +125,8 @@ def stage_of(run: Run, state: ViewState) -> int:
 def skins(run: Run, query: int) -> list[Skin]:
     """Every stage of a query, its token first."""
     trace, label = run.trace, label_of(run, query)
-    height, width = run.size
-    boxes = trace.boxes[:, query].double().numpy() * [width, height, width, height]
-    corners = np.concatenate((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), axis=1)
+    corners = run.on_photo(trace.boxes[:, query])
+    middles = (corners[:, :2] + corners[:, 2:]) / 2
     overlaps = iou(torch.from_numpy(corners), torch.from_numpy(corners[-1]), eps=1e-9).tolist()
     logits: list[torch.Tensor | None] = [None, *trace.logits[:, query].float()]
     if run.tokens_tell_classes:
@@ -135,7 +134,7 @@ def skins(run: Run, query: int) -> list[Skin]:
     names = ["", *[step.name for step in trace.decoder_steps]]
     found = []
     for index, (name, box, overlap) in enumerate(zip(names, corners.tolist(), overlaps, strict=True)):
-        moved = float(np.linalg.norm(boxes[index, :2] - boxes[index - 1, :2])) if index else None
+        moved = float(np.linalg.norm(middles[index] - middles[index - 1])) if index else None
         found.append(Skin(name, tuple(box), *_class_scores(logits[index], label), moved, overlap))
     return found
 

@@ -111,7 +111,7 @@ def _photo(run: Run, state: ViewState) -> Drawing:
 
 
 def _sentence(run: Run, state: ViewState) -> dict[str, Any]:
-    return {"caption": _why(run, state), "notes": [_why(run, state)]}
+    return {"caption": say(state.lang, "needs.nothing", model=run.model), "notes": [_why(run, state)]}
 
 
 _SILENT = {"controls": _nothing, "charts": _nothing, "pick": choice.pick, "move": choice.move, "job": _none, "work": _no_work}

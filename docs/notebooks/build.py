@@ -22,7 +22,7 @@ from app.lessons import lesson
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent
 REPOSITORY = "OWNER/lite-detr-live"
-"""On GitHub, for the badge and for pip."""
+"""On GitHub, for the badge and for pip; the README says how to put another in its place."""
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{repository}/blob/main/docs"

@@ -24,7 +24,8 @@ class Backbone:
         build: config -> a module with random weights: normalised pixels (B, 3, H, W) -> maps of stride 8, 16 and 32, finest
             first. It has ``channels``, one entry per map, and ``freeze_stem()``.
         width: ``config.backbone_width`` in full size.
-        load: reads a file of trained weights into the module; None where no such file is known.
+        load: reads a file of trained weights into the module; None: weights of an ImageNet classifier, as libraries save them
+            (`litedetr.training.imagenet`).
         products: multiply-adds of one of its modules, given its output, beside convolutions, linear layers and norms.
     """
 

@@ -33,7 +33,7 @@ Line = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class BulkReport:
+class BatchReport:
     """What a run over many photos came to.
 
     Attributes:
@@ -110,7 +110,7 @@ def detect_many(
     restart: bool = False,
     processes: Processes = ALONE,
     report: Callable[[str], None] | None = None,
-) -> BulkReport:
+) -> BatchReport:
     """Detect in all ``files`` and write a line for each to ``out``, in no order; files that have a line are left out, unless it
     says that they could not be used: those are tried again, and their line is replaced.
 
@@ -135,7 +135,7 @@ def detect_many(
 def _detect_many(
     detector: Network | Exported, files: Sequence[Path], out: Path, about: dict[str, Any], threshold: float | None, batch: int,
     restart: bool, processes: Processes, report: Callable[[str], None],
-) -> BulkReport:  # fmt: skip
+) -> BatchReport:  # fmt: skip
     known = processes.from_first(lambda: _begin(out, about, restart, files))
     own = _part(out, processes.rank)
     _together(out, processes)
@@ -160,7 +160,7 @@ def _detect_many(
     processes.gather(None)  # all have written
     everything = processes.from_first(lambda: _absorb(out))
     refused = {str(file): everything[str(file)] for file in files if everything.get(str(file))}
-    return BulkReport(len(files), len(files) - len(rest), seconds, refused)
+    return BatchReport(len(files), len(files) - len(rest), seconds, refused)
 
 
 def _say(text: str) -> None:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from litedetr.backbones import backbone_of
-from litedetr.bench.timing import Ratio, take_turns
 from litedetr.config import BACKBONES, DetectorConfig
 from litedetr.fast.backbone import fast_backbone
+from litedetr.timing import Ratio, take_turns
 
 
 @dataclass(frozen=True)

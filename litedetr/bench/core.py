@@ -12,7 +12,6 @@ counts, with more it is the clock on the wall.
 
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,9 +21,9 @@ from torch import Tensor
 
 from litedetr import ops
 from litedetr.ops import native
+from litedetr.timing import Contestant, Ratio, take_turns
 
 Shapes = tuple[tuple[int, int], ...]
-Run = Callable[[], object]
 
 STRIDES = (8, 16, 32, 64)
 POINTS = 4
@@ -141,13 +140,14 @@ def _rows(
                     slow = _runner(PEERS[kind][peer], kind, shapes, tensors, gradients)
                     rounded = {n: t.to(dtype) if n in ("query", "value") else t for n, t in tensors.items()}
                     fast = {name: _on_path(name, _runner(KERNELS[kind], kind, shapes, rounded, gradients)) for name in names}
-                    for name, times in _take_turns(slow, fast, rounds, threads).items():
-                        ratios = [own / other for own, other in times]
+                    times = take_turns({"peer": slow, **fast}, rounds)
+                    for name in names:
+                        ratio = Ratio.of(times[name], times["peer"], threads)
                         yield CoreRow(
                             kind, size, which, peer, name, str(dtype).removeprefix("torch."), locations, gradients, threads,
-                            milliseconds=statistics.median(own for own, _ in times),
-                            peer_milliseconds=statistics.median(other for _, other in times),
-                            ratio=statistics.median(ratios), lowest=min(ratios), highest=max(ratios),
+                            milliseconds=statistics.median(times[name].by(threads)),
+                            peer_milliseconds=statistics.median(times["peer"].by(threads)),
+                            ratio=ratio.value, lowest=ratio.lowest, highest=ratio.highest,
                             limit=None if gradients or dtype != torch.float32 else LIMITS.get((kind, peer, name)),
                         )  # fmt: skip
     finally:
@@ -263,7 +263,9 @@ PEERS = {
 # ------------------------------------------------------------------------------------------------- timing
 
 
-def _runner(function: Callable[..., Tensor], kind: str, shapes: Shapes, tensors: dict[str, Tensor], gradients: bool) -> Run:
+def _runner(
+    function: Callable[..., Tensor], kind: str, shapes: Shapes, tensors: dict[str, Tensor], gradients: bool
+) -> Contestant:
     query, value, locations, weights = (t.detach().requires_grad_() for t in tensors.values())
     if not gradients:
 
@@ -277,7 +279,7 @@ def _runner(function: Callable[..., Tensor], kind: str, shapes: Shapes, tensors:
     return lambda: torch.autograd.grad(function(query, value, shapes, locations, weights), used, cotangent)
 
 
-def _on_path(name: str, run: Run) -> Run:
+def _on_path(name: str, run: Contestant) -> Contestant:
     def on_path() -> None:
         with native.use_instructions(name):
             run()
@@ -285,29 +287,9 @@ def _on_path(name: str, run: Run) -> Run:
     return on_path
 
 
-def _take_turns(slow: Run, fast: dict[str, Run], rounds: int, threads: int) -> dict[str, list[tuple[float, float]]]:
-    """For each of `fast`, a pair a round: its milliseconds (median of several runs) and those of `slow`."""
-    clock = time.process_time if threads == 1 else time.perf_counter
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in fast}
-    for run in fast.values():
-        run()  # builds, and touches memory for the first time
-    slow()
-    for _ in range(rounds):
-        other = _milliseconds(slow, clock)
-        for name, run in fast.items():
-            times[name].append((statistics.median(_milliseconds(run, clock) for _ in range(7)), other))
-    return times
-
-
-def _milliseconds(run: Run, clock: Callable[[], float]) -> float:
-    start = clock()
-    run()
-    return max(1e3 * (clock() - start), 1e-6)
-
-
 def main() -> None:
     """Writes all rows as a table."""
-    paths = native.INSTRUCTIONS[native.INSTRUCTIONS.index(native.instructions()) : 0 : -1]
+    paths = native.instructions().all[::-1]
     sys.stdout.write("| photo | queries | attention | locations | path | kernel ms | against | ms | times faster | asked |\n")
     for size in ((640, 640), (800, 1066)):
         rows = core_ratios(size, instructions=paths)

@@ -17,8 +17,8 @@ from torch import Tensor
 from litedetr import ops
 from litedetr.bench.core import PEERS, POINTS, inputs, levels
 from litedetr.ops import cuda, cuda_build
-from litedetr.ops.cuda_build import Variant
-from litedetr.ops.cuda_launch import Call, Gpu
+from litedetr.ops.cuda_build import KernelVariant
+from litedetr.ops.cuda_launch import Gpu, Launch
 
 CALLS = 20
 """In one graph; the maps fit the GPU's cache and stay there, as they do between a model's layers."""
@@ -144,7 +144,7 @@ def _calls(kind: str, shapes, tensors: dict[str, Tensor]) -> Iterator[tuple[str,
     mode = "plain" if kind == "plain" else "shared"
     given = {"weights": weights} if kind == "plain" else {"query": query}
     for lanes, vectors, tile_heads in ((4, 1, 1), (2, 2, 0), (2, 2, 1)):
-        variant = Variant(mode, cuda.DTYPES[value.dtype], lanes, vectors, True)
+        variant = KernelVariant(mode, cuda.DTYPES[value.dtype], lanes, vectors, True)
         gpu.load(variant)
         yield (
             f"forward with {lanes} lanes a pair and {2**tile_heads} heads a block",
@@ -166,7 +166,7 @@ def usual_plain(gpu: Gpu, value: Tensor, shapes: Sequence[tuple[int, int]], loca
     B, Q, M, L, P, _ = locations.shape
     S, D = value.shape[1], value.shape[3]
     out = value.new_empty(B, Q, M * D)
-    call = Call(
+    call = Launch(
         queries=Q, heads=M, channels=D, levels=L, points=P, tokens=S, query_level=B,
         value=value.data_ptr(), locations=locations.data_ptr(), weights=weights.data_ptr(), out=out.data_ptr(),
     )  # fmt: skip

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from litedetr.bench import peers
 from litedetr.bench.peers import build, need
-from litedetr.bench.timing import Run
 from litedetr.guests.accelerate import accelerate
+from litedetr.timing import Contestant
 
 
-def eager_and_accelerated(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Run, Run]:
+def eager_and_accelerated(model: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[Contestant, Contestant]:
     """The whole model as it is, and the same one on the kernels."""
 
     def eager() -> None:

@@ -10,10 +10,10 @@ from torch import Tensor
 from litedetr import ops
 from litedetr.attention import KeyAwareDeformableAttention, Sampling
 from litedetr.bench.core import key_aware_as_published
-from litedetr.bench.timing import Run
 from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
 from litedetr.encoder import InterleavedEncoder
+from litedetr.timing import Contestant
 
 
 def plain(config: DetectorConfig) -> Detector:
@@ -30,7 +30,7 @@ def optimised(config: DetectorConfig, dtype: torch.dtype) -> tuple[Detector, int
     return detector.optimize(dtype), size
 
 
-def whole(detector: Detector, pixels: Tensor, backend: str = "auto") -> Run:
+def whole(detector: Detector, pixels: Tensor, backend: str = "auto") -> Contestant:
     """Pixels to logits and boxes."""
 
     def run() -> object:
@@ -40,7 +40,7 @@ def whole(detector: Detector, pixels: Tensor, backend: str = "auto") -> Run:
     return run
 
 
-def encoder(config: DetectorConfig, pixels: Tensor, dtype: torch.dtype | None, backend: str = "auto") -> Run:
+def encoder(config: DetectorConfig, pixels: Tensor, dtype: torch.dtype | None, backend: str = "auto") -> Contestant:
     """The encoder alone, on a pyramid made from the pixels; `dtype` None is the plain form, whose attention may be "published".
 
     The backbone before it is a small one, because only the shapes that it gives matter here.

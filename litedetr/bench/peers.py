@@ -17,8 +17,8 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from litedetr.bench.timing import Run
 from litedetr.ops.library import cache_folder
+from litedetr.timing import Contestant
 
 INSTALL = "pip install -r requirements-bench.txt"
 
@@ -78,7 +78,7 @@ def build(kind: Callable[..., nn.Module], config) -> nn.Module:
         return kind(config).eval()
 
 
-def in_pytorch(model: nn.Module, pixels: Tensor) -> Run:
+def in_pytorch(model: nn.Module, pixels: Tensor) -> Contestant:
     """Eager PyTorch; a run gives (logits, boxes)."""
     outputs = _Outputs(model)
 
@@ -89,7 +89,7 @@ def in_pytorch(model: nn.Module, pixels: Tensor) -> Run:
     return run
 
 
-def in_onnxruntime(model: nn.Module, pixels: Tensor, threads: int) -> Run:
+def in_onnxruntime(model: nn.Module, pixels: Tensor, threads: int) -> Contestant:
     """ONNX Runtime in float32 with its default optimisations; a run gives [logits, boxes] as arrays."""
     onnxruntime = need("onnxruntime")
     options = onnxruntime.SessionOptions()
@@ -99,7 +99,7 @@ def in_onnxruntime(model: nn.Module, pixels: Tensor, threads: int) -> Run:
     return lambda: session.run(None, feed)
 
 
-def in_openvino(model: nn.Module, pixels: Tensor, threads: int, precision: str) -> Run:
+def in_openvino(model: nn.Module, pixels: Tensor, threads: int, precision: str) -> Contestant:
     """OpenVINO, tuned for latency, in precision "f32" or "bf16"; a run gives [logits, boxes] as arrays."""
     openvino = need("openvino")
     core = openvino.Core()

@@ -7,9 +7,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-UNITS = ("fraction", "ratio", "GB", "µs")
-"""A fraction is a ratio that is written 1/50."""
-
 
 @dataclass(frozen=True)
 class Row:
@@ -19,11 +16,13 @@ class Row:
         group: which part of the benchmark it belongs to, a name of `litedetr.bench.GROUPS`.
         figure: what is measured against what.
         size: "640x640", height first.
-        unit: one of `UNITS`. Ratios are ours over theirs.
+        unit: "ratio", ours over theirs; "fraction", a ratio that is written 1/50; "GB", "µs".
         limit: the most it should be, None where it is for information.
         value: as measured, None where it was not.
         lowest, highest: of the rounds.
         ours, theirs: milliseconds that the ratio compares (medians); ours_wall, theirs_wall: the same by the clock.
+        ours_agrees, theirs_agrees: of reduced precision and of exports, with the same detector in float32: the mean IoU of the
+            100 best detections with their likest counterparts of the same class, and the share of the same classes.
         note: why there is no value, or what else to know.
     """
 
@@ -39,6 +38,8 @@ class Row:
     theirs: float | None = None
     ours_wall: float | None = None
     theirs_wall: float | None = None
+    ours_agrees: tuple[float, float] | None = None
+    theirs_agrees: tuple[float, float] | None = None
     note: str = ""
 
     @property
@@ -78,7 +79,10 @@ class Report:
     def from_dict(cls, data: dict[str, Any]) -> Report:
         """What `to_dict` gave."""
         known = {field.name for field in fields(Row)}
-        rows = tuple(Row(**{key: value for key, value in row.items() if key in known}) for row in data["rows"])
+        rows = tuple(
+            Row(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key in known})
+            for row in data["rows"]
+        )
         return cls(**(data | {"rows": rows}))
 
     def save(self, file: Path) -> None:

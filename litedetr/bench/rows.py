@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
+from litedetr.bench import exported as forms
 from litedetr.bench import guests as others
-from litedetr.bench import memory, ours, peers
+from litedetr.bench import ours, peak_memory, peers
 from litedetr.bench.core import LIMITS, CoreRow, core_ratios
 from litedetr.bench.machine import machine, software
 from litedetr.bench.peers import Unavailable
 from litedetr.bench.report import Report, Row
-from litedetr.bench.timing import Ratio, Run, take_turns
 from litedetr.config import DetectorConfig, preset
 from litedetr.cost import full_encoder
+from litedetr.detector import Detector
+from litedetr.export.graph import SAMPLING
+from litedetr.timing import Contestant, Ratio, take_turns
 
 Size = tuple[int, int]
-Contestants = dict[str, Run | Unavailable]
+Contestants = dict[str, Contestant | Unavailable]
+NONE: Mapping[str, str] = MappingProxyType({})
+RUNTIMES = ((".onnx", "ONNX Runtime", "f32"), (".xml", "OpenVINO", "f32"), (".xml", "OpenVINO", "bf16"))
+"""Ending of an export, its runtime, the precision that it computes in."""
+EXPORTED: dict[str, Callable[[], Detector]] = {
+    "embedded model": lambda: Detector.from_pretrained("embedded"),
+    "Lite-DINO-R50": lambda: ours.plain(preset("lite-dino-r50-h3l1-2x3")),
+}
 
 
 @dataclass(frozen=True)
@@ -33,10 +48,11 @@ class Plan:
         sizes: (height, width) for attention and encoder; photo: for whole detectors; large_photo: for the peak of memory.
         lite, embedded: the detectors; rt_detr, d_fine: what they are compared with.
         guests: models of other code bases, by name, and the sides of their photos.
+        exported: detectors whose exports are measured, by name.
         rounds: how often each contestant's turn comes; threads: of every contestant.
     """
 
-    groups: tuple[str, ...] = ("core", "encoder", "detector", "embedded", "memory", "cuda")
+    groups: tuple[str, ...] = ("core", "encoder", "detector", "embedded", "exported", "memory", "cuda")
     sizes: tuple[Size, ...] = ((640, 640), (800, 1066))
     photo: Size = (640, 640)
     large_photo: Size = (800, 1066)
@@ -45,6 +61,7 @@ class Plan:
     rt_detr: Callable[[], nn.Module] = peers.rt_detr_r50
     d_fine: Callable[[], nn.Module] = peers.d_fine_n
     guests: dict[str, tuple[Callable[[], nn.Module], int]] = field(default_factory=lambda: dict(others.MODELS))
+    exported: dict[str, Callable[[], Detector]] = field(default_factory=lambda: dict(EXPORTED))
     rounds: int = 5
     threads: int = 1
 
@@ -98,7 +115,7 @@ def _core_rows(plan: Plan, size: Size, path: str, queries: Sequence[str], pairs:
                 rounds=plan.rounds, width=plan.lite.width, heads=plan.lite.heads,
             )  # fmt: skip
             found |= {_core_row(size, row.queries, row.kind, row.against, path): row for row in measured}
-    except RuntimeError as error:  # no compiler, or a processor without these instructions
+    except (RuntimeError, ValueError) as error:  # no compiler, or a processor without these instructions
         yield from (row.missing(f"not measured: {error}") for row in expected)
     else:
         yield from (_with_core(row, found[row]) for row in expected)
@@ -188,7 +205,8 @@ def detector(plan: Plan) -> Iterator[Row]:
         "lite bf16": ours.whole(ours.optimised(plan.lite, torch.bfloat16)[0], pixels),
         **_peer("rt-detr", plan.rt_detr, pixels, plan.threads),
     }
-    yield from compare("detector", plan.photo, DETECTORS, contestants, plan)
+    exact = {"lite bf16": "lite", "rt-detr openvino bf16": "rt-detr openvino f32"}
+    yield from compare("detector", plan.photo, DETECTORS, contestants, plan, exact)
 
 
 def embedded(plan: Plan) -> Iterator[Row]:
@@ -199,7 +217,28 @@ def embedded(plan: Plan) -> Iterator[Row]:
         "embedded bf16": ours.whole(ours.optimised(plan.embedded, torch.bfloat16)[0], pixels),
         **_peer("d-fine", plan.d_fine, pixels, plan.threads),
     }
-    yield from compare("embedded", plan.photo, EMBEDDED, contestants, plan)
+    exact = {"embedded bf16": "embedded", "d-fine openvino bf16": "d-fine openvino f32"}
+    yield from compare("embedded", plan.photo, EMBEDDED, contestants, plan, exact)
+
+
+def exported(plan: Plan) -> Iterator[Row]:
+    """Detectors on this project's own fast path against their exports, in every runtime that is installed."""
+    for name, make in plan.exported.items():
+        detector = make()
+        pixels = forms.example(detector)
+        contestants: Contestants = {
+            "f32": ours.whole(detector.optimize("float32"), pixels),
+            "bf16": ours.whole(detector.optimize("bfloat16"), pixels),
+        }
+        pairs = []
+        with tempfile.TemporaryDirectory() as folder:
+            for sampling, (suffix, runtime, precision) in itertools.product(SAMPLING, RUNTIMES):
+                form = f"{runtime}, {precision}, {sampling}"
+                arguments = (detector, pixels, Path(folder), sampling, suffix, plan.threads, precision)
+                contestants[form] = _attempt(partial(forms.in_runtime, *arguments))
+                pairs.append(Pair(f"{name}, {precision} / its export, {form}", precision, form))
+            exact = dict.fromkeys(contestants, "f32")
+            yield from compare("exported", tuple(pixels.shape[2:]), pairs, contestants, plan, exact)
 
 
 def guests(plan: Plan) -> Iterator[Row]:
@@ -218,10 +257,17 @@ def _both(make: Callable[[], nn.Module], pixels: Tensor) -> Contestants:
     return {"accelerated": _attempt(lambda: accelerated), "eager": _attempt(lambda: eager)}
 
 
-def compare(group: str, size: Size, pairs: Sequence[Pair], contestants: Contestants, plan: Plan) -> Iterator[Row]:
-    """Times all contestants in turns; one row a pair."""
+def compare(
+    group: str, size: Size, pairs: Sequence[Pair], contestants: Contestants, plan: Plan, exact: Mapping[str, str] = NONE
+) -> Iterator[Row]:
+    """Times all contestants in turns; one row a pair. `exact`: contestant -> whose detections it should have, in float32."""
     missing = {name: str(run) for name, run in contestants.items() if isinstance(run, Unavailable)}
-    times = take_turns({name: run for name, run in contestants.items() if name not in missing}, plan.rounds)
+    runs = {name: run for name, run in contestants.items() if not isinstance(run, Unavailable)}
+    agrees = {
+        name: forms.agree(runs[oracle](), runs[name](), size)
+        for name, oracle in exact.items() if name != oracle and name in runs and oracle in runs
+    }  # fmt: skip
+    times = take_turns(runs, plan.rounds)
     for pair in pairs:
         row = Row(group, pair.figure, _text(size), "ratio", pair.limit)
         why = missing.get(pair.ours) or missing.get(pair.theirs)
@@ -234,6 +280,7 @@ def compare(group: str, size: Size, pairs: Sequence[Pair], contestants: Contesta
             row, value=ratio.value, lowest=ratio.lowest, highest=ratio.highest,
             ours=statistics.median(own.processor), theirs=statistics.median(other.processor),
             ours_wall=statistics.median(own.wall), theirs_wall=statistics.median(other.wall),
+            ours_agrees=agrees.get(pair.ours), theirs_agrees=agrees.get(pair.theirs),
         )  # fmt: skip
 
 
@@ -247,8 +294,8 @@ def _peer(name: str, make: Callable[[], nn.Module], pixels: Tensor, threads: int
     }
 
 
-def _attempt(make: Callable[[], Run]) -> Run | Unavailable:
-    """A contestant and its first run, or why there is none: what others' packages raise must not cost the other rows."""
+def _attempt(make: Callable[[], Contestant]) -> Contestant | Unavailable:
+    """A contestant after its first run, or why there is none: what others' packages raise must not cost the other rows."""
     try:
         run = make()
         run()
@@ -262,14 +309,14 @@ def _attempt(make: Callable[[], Run]) -> Run | Unavailable:
 # ------------------------------------------------------------------------------------------- memory, GPU
 
 
-def peak_memory(plan: Plan) -> Iterator[Row]:
+def memory(plan: Plan) -> Iterator[Row]:
     """What a whole run of Lite-DINO-R50 takes on top of its weights."""
     row = Row("memory", "Lite-DINO-R50, f32, peak of a whole process above the weights' size", _text(plan.large_photo), "GB", 1.2)
     during = Row("memory", "of it, by the run itself (peak of the run above what was resident before)", row.size, "GB")
-    if not memory.STATUS.is_file():
+    if not peak_memory.STATUS.is_file():
         yield from (each.missing("not measured: needs /proc, which Linux has") for each in (row, during))
         return
-    found = memory.measure(plan.lite, plan.large_photo, torch.float32, plan.threads)
+    found = peak_memory.measure(plan.lite, plan.large_photo, torch.float32, plan.threads)
     yield replace(row, value=found.above_model / 1e9)
     yield replace(during, value=(found.run - found.ready) / 1e9)
 
@@ -306,7 +353,8 @@ GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "encoder": encoder,
     "detector": detector,
     "embedded": embedded,
-    "memory": peak_memory,
+    "exported": exported,
+    "memory": memory,
     "cuda": cuda,
     "guests": guests,
 }

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from litedetr.config import FAMILIES, DetectorConfig, presets
 from litedetr.cost import paper
 from litedetr.cost.macs import gmacs, parameters
 from litedetr.families import family_of
-from litedetr.weights import published
 
 
-def _weights(preset: str) -> str:
-    """Where a preset's weights are, as Markdown; nothing where they were never published."""
-    if preset == "lite-dino-nanodet-g":
-        return "embedded"
-    entry = next((entry for entry in published.catalogue().values() if entry.preset == preset), None)
-    return f"[{entry.authors}]({entry.source})" if entry else ""
+def markdown(weights: Mapping[str, str]) -> str:
+    """One row per preset, grouped by family, the full encoder first.
 
-
-def markdown() -> str:
-    """One row per preset, grouped by family, the full encoder first."""
+    Args:
+        weights: where a preset's weights are, as Markdown; presets without are left out.
+    """
     ap = {row.model: f"{row.ap:.1f}" for row in paper.ROWS}
     lines = [
         "| model | family | encoder | GMACs | encoder's GMACs | parameters | AP (paper) | weights |",
@@ -28,7 +25,7 @@ def markdown() -> str:
         cost = gmacs(config, _input(config))
         lines.append(
             f"| `{name}` | {family_of(config).title} | {_encoder(config)} | {cost.total:.1f} | {cost.encoder:.1f} "
-            f"| {parameters(config) / 1e6:.1f} M | {ap.get(name, '')} | {_weights(name)} |"
+            f"| {parameters(config) / 1e6:.1f} M | {ap.get(name, '')} | {weights.get(name, '')} |"
         )
     return "\n".join(lines)
 

@@ -12,7 +12,7 @@ SIZE = (800, 1066)
 
 
 @dataclass(frozen=True)
-class Row:
+class PaperRow:
     """One row: a preset, the paper's GFLOPs (total, encoder; None where it gives none) and AP on COCO val2017.
 
     `size` is the input; `changes` are those to the counting rule of the published code with which the paper's total is met.
@@ -36,25 +36,25 @@ class Row:
 _CHOSEN = (("every_token_box", False),)
 
 ROWS = (
-    Row("dino-swin-t", 243, 137, 54.1),
-    Row("lite-dino-swin-t-h2l2-2x3", 138, 30, 53.1),
-    Row("lite-dino-swin-t-h3l1-6x1", 149, 41, 53.3),
-    Row("lite-dino-swin-t-h3l1-2x3", 159, 53, 53.9),
-    Row("h-detr-swin-t", 234, None, 53.2),
-    Row("lite-h-detr-swin-t-h2l2-2x3", 131, None, 52.3),
-    Row("lite-h-detr-swin-t-h3l1-6x1", 142, None, 52.7),
-    Row("lite-h-detr-swin-t-h3l1-2x3", 152, None, 53.0),
-    Row("dino-r50", 235, 137, 50.7),
-    Row("lite-dino-r50-h2l2-2x3", 130, 30, 49.9),
-    Row("lite-dino-r50-h3l1-6x1", 141, 41, 50.2),
-    Row("lite-dino-r50-h3l1-2x3", 151, 53, 50.4),
-    Row("h-detr-r50", 226, None, 50.0),
-    Row("lite-h-detr-r50-h3l1-2x3", 142, None, 49.5, changes=_CHOSEN),
-    Row("deformable-detr-r50-two-stage", 177, 90, 46.8, size=(850, 1040), changes=(("plain_sampling", True),)),
-    Row("lite-deformable-detr-r50-h2l2-2x3", 108, 23, 45.8, changes=_CHOSEN),
-    Row("lite-deformable-detr-r50-h3l1-6x1", 115, 30, 45.9, changes=_CHOSEN),
-    Row("lite-deformable-detr-r50-h3l1-3x2", 119, 35, 46.2, changes=_CHOSEN),
-    Row("lite-deformable-detr-r50-h3l1-2x3", 123, 39, 46.7, changes=_CHOSEN),
+    PaperRow("dino-swin-t", 243, 137, 54.1),
+    PaperRow("lite-dino-swin-t-h2l2-2x3", 138, 30, 53.1),
+    PaperRow("lite-dino-swin-t-h3l1-6x1", 149, 41, 53.3),
+    PaperRow("lite-dino-swin-t-h3l1-2x3", 159, 53, 53.9),
+    PaperRow("h-detr-swin-t", 234, None, 53.2),
+    PaperRow("lite-h-detr-swin-t-h2l2-2x3", 131, None, 52.3),
+    PaperRow("lite-h-detr-swin-t-h3l1-6x1", 142, None, 52.7),
+    PaperRow("lite-h-detr-swin-t-h3l1-2x3", 152, None, 53.0),
+    PaperRow("dino-r50", 235, 137, 50.7),
+    PaperRow("lite-dino-r50-h2l2-2x3", 130, 30, 49.9),
+    PaperRow("lite-dino-r50-h3l1-6x1", 141, 41, 50.2),
+    PaperRow("lite-dino-r50-h3l1-2x3", 151, 53, 50.4),
+    PaperRow("h-detr-r50", 226, None, 50.0),
+    PaperRow("lite-h-detr-r50-h3l1-2x3", 142, None, 49.5, changes=_CHOSEN),
+    PaperRow("deformable-detr-r50-two-stage", 177, 90, 46.8, size=(850, 1040), changes=(("plain_sampling", True),)),
+    PaperRow("lite-deformable-detr-r50-h2l2-2x3", 108, 23, 45.8, changes=_CHOSEN),
+    PaperRow("lite-deformable-detr-r50-h3l1-6x1", 115, 30, 45.9, changes=_CHOSEN),
+    PaperRow("lite-deformable-detr-r50-h3l1-3x2", 119, 35, 46.2, changes=_CHOSEN),
+    PaperRow("lite-deformable-detr-r50-h3l1-2x3", 123, 39, 46.7, changes=_CHOSEN),
 )
 
 

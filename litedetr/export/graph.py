@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from litedetr import ops
 from litedetr.attention import DeformableAttention, Sampling
 from litedetr.detector import Detector
+from litedetr.families.selection import Selection
 from litedetr.fast import FastDetector
 from litedetr.image import resized_size
+from litedetr.pyramid import FeaturePyramid
 
 OPSET = 17
 """The first one with layer norm as an operator; grid sampling came with 16."""
@@ -30,8 +32,9 @@ def to_onnx(detector: Detector, file: Path, sampling: str, size: Size | None, po
     """Trace the detector. Arguments are those of `litedetr.export.export`.
 
     The graph takes ``pixels`` (B, 3, H, W), normalised and without padding, and gives ``logits`` (B, Q, K), ``boxes`` (B, Q, 4)
-    cxcywh in [0, 1], and for every step of `points` its locations (B, Q, M, L, P, 2) and weights (B, Q, M, L, P), as
-    ``<step>.locations`` and ``<step>.weights``. Batch, height and width are variables, the latter two only where `size` is None.
+    cxcywh in [0, 1], where queries are chosen among tokens these tokens' indices as ``tokens`` (B, Q), and for every step of
+    `points` its locations (B, Q, M, L, P, 2) and weights (B, Q, M, L, P), as ``<step>.locations`` and ``<step>.weights``. Batch,
+    height and width are variables, the latter two only where `size` is None.
     """
     if sampling not in SAMPLING:
         raise ValueError(f"expected the sampling {' or '.join(SAMPLING)}, got {sampling!r}")
@@ -42,7 +45,7 @@ def to_onnx(detector: Detector, file: Path, sampling: str, size: Size | None, po
     graph = Graph(detector, points)
     sizes = {0: "batch"} if size else {0: "batch", 2: "height", 3: "width"}
     # ONNX Runtime shares memory between sizes of one name, so that steps with other queries need names of their own.
-    queries = {"logits": "queries", "boxes": "queries"}
+    queries = dict.fromkeys(("logits", "boxes", *(("tokens",) if graph.selection else ())), "queries")
     queries |= {f"{step}.{part}": f"queries of {step}" for step in points for part in ("locations", "weights")}
     with torch.no_grad(), ops.use(SAMPLING[sampling]), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the tracer takes as a constant is one; that sizes are none, the verdict says
@@ -78,12 +81,30 @@ class Graph(nn.Module):
         for name in points:
             layers[name].attention = Watched(layers[name].attention)
         self.watched = [layers[name].attention for name in points]
+        self.selection = None
+        if detector.config.two_stage:
+            self.selection = self.detector.selection = WatchedSelection(self.detector.selection)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> logits, boxes, and of each watched step its locations and weights."""
+        """(B, 3, H, W) -> logits, boxes, the chosen tokens if any are, and of each watched step its locations and weights."""
         output = self.detector(pixels)
+        tokens = (self.selection.tokens,) if self.selection else ()
         samplings = [attention.sampling for attention in self.watched]
-        return output.logits, output.boxes, *(part for found in samplings for part in (found.locations, found.weights))
+        return output.logits, output.boxes, *tokens, *(part for found in samplings for part in (found.locations, found.weights))
+
+
+class WatchedSelection(nn.Module):
+    """A two-stage selection that remembers which tokens it chose last."""
+
+    def __init__(self, selection: nn.Module):
+        super().__init__()
+        self.selection = selection
+        self.tokens: Tensor | None = None
+
+    def forward(self, memory: Tensor, pyramid: FeaturePyramid) -> Selection:
+        selected = self.selection(memory, pyramid)
+        self.tokens = selected.tokens
+        return selected
 
 
 class Watched(nn.Module):

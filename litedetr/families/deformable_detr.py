@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from litedetr.config import DetectorConfig
 from litedetr.families.family import Family, Implementation, Rule
-from litedetr.families.selection import Selection, TokenHeads, gather
+from litedetr.families.selection import Selection, TokenHeads, best_tokens, gather
 from litedetr.output import LayerOutput
 from litedetr.positions import coordinate_sine
 from litedetr.pyramid import FeaturePyramid
@@ -50,17 +50,17 @@ class ProposalSelection(TokenHeads):
         self.content = nn.Embedding(queries, width) if learned_content else None
         nn.init.xavier_uniform_(self.position.weight)
 
-    def forward(self, memory: Tensor, pyramid: FeaturePyramid) -> Selection:
-        """(B, S, d) memory -> `Selection` of at most as many queries as there are tokens."""
-        return self.select(memory, pyramid, self.queries)
+    def forward(self, memory: Tensor, pyramid: FeaturePyramid, chosen: Tensor | None = None) -> Selection:
+        """(B, S, d) memory -> `Selection` of at most as many queries as there are tokens; `chosen` (B, Q): of these instead."""
+        return self.select(memory, pyramid, self.queries, chosen)
 
-    def select(self, memory: Tensor, pyramid: FeaturePyramid, queries: int) -> Selection:
-        """The best `queries` tokens."""
-        B, S, d = memory.shape
+    def select(self, memory: Tensor, pyramid: FeaturePyramid, queries: int, chosen: Tensor | None = None) -> Selection:
+        """The best `queries` tokens, or those that are `chosen`."""
+        d = memory.shape[-1]
         tokens, logits, proposals = self.candidates(memory, pyramid)
         scores = first_class(logits)
-        Q = min(queries, S)
-        chosen = scores.topk(Q, dim=1).indices  # (B, Q)
+        chosen = best_tokens(scores, queries) if chosen is None else chosen
+        B, Q = chosen.shape
         anchors = gather(proposals, chosen)
         boxes = self.box_head(gather(tokens, chosen)).to(anchors.dtype) + anchors
         references = boxes.detach()

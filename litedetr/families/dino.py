@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from litedetr.families.family import Family, Implementation, Rule
-from litedetr.families.selection import Selection, TokenHeads, gather
+from litedetr.families.selection import Selection, TokenHeads, best_tokens, gather
 from litedetr.output import LayerOutput
 from litedetr.pyramid import FeaturePyramid
 
@@ -29,13 +29,12 @@ class QuerySelection(TokenHeads):
         self.queries = queries
         self.content = nn.Embedding(queries, width) if learned_content else None
 
-    def forward(self, memory: Tensor, pyramid: FeaturePyramid) -> Selection:
-        """(B, S, d) memory -> `Selection` of at most as many queries as there are tokens."""
-        B, S, _ = memory.shape
+    def forward(self, memory: Tensor, pyramid: FeaturePyramid, chosen: Tensor | None = None) -> Selection:
+        """(B, S, d) memory -> `Selection` of at most as many queries as there are tokens; `chosen` (B, Q): of these instead."""
         tokens, logits, proposals = self.candidates(memory, pyramid)
         scores = best_class(logits)
-        Q = min(self.queries, S)
-        chosen = scores.topk(Q, dim=1).indices  # (B, Q)
+        chosen = best_tokens(scores, self.queries) if chosen is None else chosen
+        B, Q = chosen.shape
         anchors = gather(proposals, chosen)
         references = self.boxes(gather(tokens, chosen), anchors)
         content = gather(tokens, chosen).detach() if self.content is None else self.content.weight[None, :Q].expand(B, -1, -1)

@@ -26,10 +26,13 @@ class HybridSelection(ProposalSelection):
         super().__init__(width, queries + one_to_many, classes, learned_content)
         self.one_to_one = queries
 
-    def forward(self, memory: Tensor, pyramid: FeaturePyramid, one_to_many: bool = False) -> Selection:
-        """(B, S, d) memory -> `Selection` of the one-to-one queries, or of both sets with the mask between them."""
+    def forward(
+        self, memory: Tensor, pyramid: FeaturePyramid, one_to_many: bool = False, chosen: Tensor | None = None
+    ) -> Selection:
+        """(B, S, d) memory -> `Selection` of the one-to-one queries, made from the `chosen` tokens (B, Q) where these are given;
+        or of both sets with the mask between them."""
         if not one_to_many:
-            return self.select(memory, pyramid, self.one_to_one)
+            return self.select(memory, pyramid, self.one_to_one, chosen)
         selection = self.select(memory, pyramid, self.queries)
         Q = selection.content.shape[1]
         first = torch.arange(Q, device=memory.device) < self.one_to_one

@@ -76,6 +76,11 @@ class TokenHeads(nn.Module):
         return delta + proposals if self.anchor_cells is None else move_anchors(proposals, delta)
 
 
+def best_tokens(scores: Tensor, queries: int) -> Tensor:
+    """(B, S) -> (B, Q) indices of the tokens with the highest scores, best first; at most as many as there are."""
+    return scores.topk(min(queries, scores.shape[1]), dim=1).indices
+
+
 def gather(tokens: Tensor, index: Tensor) -> Tensor:
     """(B, S, c) rows at (B, Q) indices -> (B, Q, c)."""
     return torch.gather(tokens, 1, index[..., None].expand(-1, -1, tokens.shape[-1]))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from litedetr.fast.allocator import keep_freed_memory
 from litedetr.fast.backbone import fast_backbone
 from litedetr.fast.decoder import FastDecoder
 from litedetr.fast.encoder import FastEncoder
-from litedetr.fast.memory import keep_freed_memory
 from litedetr.fast.neck import fast_neck
 from litedetr.fast.parts import fast_heads
 from litedetr.fast.selection import fast_selection
@@ -19,6 +18,7 @@ from litedetr.lru import ByteLRU
 from litedetr.network import Network
 from litedetr.output import DenoisingQueries, DetectorOutput
 from litedetr.replay import Replay
+from litedetr.timing import take_turns
 from litedetr.trace import Trace
 
 __all__ = ["FastDetector", "optimize"]
@@ -106,7 +106,7 @@ class FastDetector(Network):
 
 
 def optimize(detector: Network, dtype: Literal["auto", "float32", "bfloat16"] | torch.dtype = "auto") -> FastDetector:
-    """See `Detector.optimize`. On the CPU, the process keeps freed memory from then on, see `litedetr.fast.memory`."""
+    """See `Detector.optimize`. On the CPU, the process keeps freed memory from then on, see `litedetr.fast.allocator`."""
     if detector.device.type == "cpu":
         keep_freed_memory()
     names = {str(known).removeprefix("torch."): known for known in DTYPES}
@@ -119,7 +119,10 @@ def optimize(detector: Network, dtype: Literal["auto", "float32", "bfloat16"] | 
     if detector.device.type != "cpu" or not bfloat16_is_native():
         return exact
     short = FastDetector(detector, torch.bfloat16)
-    return short if _seconds(short) < 0.9 * _seconds(exact) else exact
+    side = min(detector.config.short_side, TRIAL_SIDE)
+    pixels = torch.zeros(1, 3, side, side)
+    times = take_turns({"short": lambda: short(pixels), "exact": lambda: exact(pixels)}, TRIALS, shortest=0)
+    return short if min(times["short"].processor) < 0.9 * min(times["exact"].processor) else exact
 
 
 def bfloat16_is_native() -> bool:
@@ -130,15 +133,5 @@ def bfloat16_is_native() -> bool:
 
 TRIAL_SIDE = 320
 """Side of the picture on which "auto" compares dtypes, where the model is not made for a smaller one: large enough to tell."""
-
-
-def _seconds(detector: Network) -> float:
-    """Processor time of an empty picture, better of two after a first one."""
-    side = min(detector.config.short_side, TRIAL_SIDE)
-    pixels = torch.zeros(1, 3, side, side)
-    times = []
-    for _ in range(3):
-        start = time.process_time()
-        detector(pixels)
-        times.append(time.process_time() - start)
-    return min(times[1:])
+TRIALS = 2
+"""Of each dtype, the better one of which counts."""

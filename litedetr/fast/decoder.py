@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from litedetr.decoder import DecoderLayer, DeformableDecoder
 from litedetr.fast.attention import FastAttention, Places
 from litedetr.fast.dense import AddNorm, DenseFeedForward, DenseMLP, DenseSelfAttention, frozen_norm
-from litedetr.positions import box_sine, move_boxes
+from litedetr.positions import move_boxes
 from litedetr.pyramid import FeaturePyramid
 from litedetr.trace import Trace, stage
 
@@ -20,6 +20,7 @@ class FastDecoderLayer(nn.Module):
 
     def __init__(self, layer: DecoderLayer, dtype: torch.dtype):
         super().__init__()
+        self.dtype = dtype
         self.self_attention = DenseSelfAttention(layer.self_attention, dtype)
         self.self_norm = AddNorm(layer.self_norm)
         self.attention = FastAttention(layer.attention, dtype)
@@ -30,31 +31,33 @@ class FastDecoderLayer(nn.Module):
         self,
         content: Tensor,
         positions: Tensor,
-        level_boxes: Tensor,
+        reference_points: Tensor,
         memory: Tensor,
         pyramid: FeaturePyramid,
         padding: Tensor | None,
+        attention_mask: None = None,
         trace: tuple[Trace, int] | None = None,
     ) -> Tensor:
-        """(Q, d) content and positions, (Q, L, 2 or 4) reference points -> (Q, d)."""
+        """(1, Q, d) content and positions, (1, Q, L, 2 or 4) reference points -> (1, Q, d)."""
+        content, positions = content[0].to(self.dtype), positions[0].to(self.dtype)
         asking = torch.empty_like(content)
         content = self.self_norm(self.self_attention(content + positions, content), content, None, positions, asking)
-        places = Places.of(level_boxes, pyramid.shapes, self.attention.points)
+        places = Places.of(reference_points[0], pyramid.shapes, self.attention.points)
         attended, sampling = self.attention(
             asking,
             places,
-            memory,
+            memory[0],
             pyramid.shapes,
-            padding,
+            None if padding is None else padding[0],
             return_sampling=trace is not None and trace[0].samples,
         )
         if trace is not None:
             record, index = trace
-            record.add_decoder_layer(index, level_boxes[None], sampling, attended[None], self.attention)
-        return self.ffn(self.norm(attended, content))
+            record.add_decoder_layer(index, reference_points, sampling, attended[None], self.attention)
+        return self.ffn(self.norm(attended, content))[None]
 
 
-class FastDecoder(nn.Module):
+class FastDecoder(DeformableDecoder):
     """`DeformableDecoder` for inference, made from one, with which it shares nothing.
 
     Args:
@@ -63,8 +66,8 @@ class FastDecoder(nn.Module):
     """
 
     def __init__(self, decoder: DeformableDecoder, dtype: torch.dtype):
-        super().__init__()
-        self.width, self.eps, self.dtype = decoder.width, decoder.eps, dtype
+        nn.Module.__init__(self)
+        self.width, self.eps = decoder.width, decoder.eps
         self.layers = nn.ModuleList(FastDecoderLayer(layer, dtype) for layer in decoder.layers)
         self.norm = frozen_norm(decoder.norm, dtype) if isinstance(decoder.norm, nn.LayerNorm) else nn.Identity()
         head = decoder.reference_head
@@ -91,7 +94,7 @@ class FastDecoder(nn.Module):
         boxes, padding = references.sigmoid().float(), pyramid.padding
         photos = [
             self._one_photo(
-                content[photo].to(self.dtype),
+                content[photo],
                 boxes[photo],
                 memory[photo],
                 pyramid,
@@ -99,12 +102,12 @@ class FastDecoder(nn.Module):
                 None if padding is None else padding[photo],
                 box_heads,
                 trace,
-                None if positions is None else positions[photo].to(self.dtype),
+                None if positions is None else positions[photo],
             )
-            for photo in range(len(memory))
+            for photo in (slice(index, index + 1) for index in range(len(memory)))
         ]
         states, starts = (zip(*results, strict=True) for results in zip(*photos, strict=True))
-        return torch.stack([torch.stack(layer) for layer in states]), [torch.stack(layer) for layer in starts]
+        return torch.stack([torch.cat(layer) for layer in states]), [torch.cat(layer) for layer in starts]
 
     def _one_photo(
         self,
@@ -118,42 +121,22 @@ class FastDecoder(nn.Module):
         trace: Trace | None,
         positions: Tensor | None,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """The states (Q, d) and the boxes before each layer, or of the last one, from (Q, d) and (Q, 2 or 4); `ratios` (L, 4)."""
+        """The states (1, Q, d) and the boxes before each layer, or of the last one, from (1, Q, d) and (1, Q, 2 or 4); `ratios`
+        (1, L, 4)."""
         states, starts = [], []
         last = len(self.layers) - 1
         for index, (layer, box_head) in enumerate(zip(self.layers, box_heads, strict=True)):
-            level_boxes = boxes[:, None] * ratios[:, : boxes.shape[-1]]  # (Q, L, 2 or 4)
+            level_boxes = boxes[:, :, None] * ratios[:, None, :, : boxes.shape[-1]]  # (1, Q, L, 2 or 4)
             if self.reference_head is not None:
                 positions = self._positions(level_boxes)
             recording = None if trace is None else (trace, index)
             with stage(trace, f"decoder {index + 1}"):
-                content = layer(content, positions, level_boxes, memory, pyramid, padding, recording)
+                content = layer(content, positions, level_boxes, memory, pyramid, padding, None, recording)
             if trace is not None:
-                trace.end_step(content[None])
+                trace.end_step(content)
             if trace is not None or index == last:
                 states.append(self.norm(content))
                 starts.append(boxes)
             if box_head is not None and index < last:
                 boxes = move_boxes(boxes, box_head(content), self.eps)
         return states, starts
-
-    def _positions(self, level_boxes: Tensor) -> Tensor:
-        """(Q, L, 4) the boxes on every level -> (Q, d)."""
-        return self.reference_head(box_sine(level_boxes[:, 0], self.width // 2))
-
-    @torch.inference_mode()
-    def attend_again(
-        self,
-        index: int,
-        content: Tensor,
-        positions: Tensor | None,
-        level_boxes: Tensor,
-        memory: Tensor,
-        pyramid: FeaturePyramid,
-        trace: Trace,
-    ) -> None:
-        """As `DeformableDecoder.attend_again`."""
-        padding = None if pyramid.padding is None else pyramid.padding[0]
-        positions = positions[0].to(self.dtype) if self.reference_head is None else self._positions(level_boxes[0])
-        content = content[0].to(self.dtype)
-        self.layers[index](content, positions, level_boxes[0], memory[0], pyramid, padding, (trace, index))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from litedetr.encoder import EncoderLayer, InterleavedEncoder, step_queries
+from litedetr.encoder import EncoderLayer, InterleavedEncoder, query_range
 from litedetr.fast.attention import FastAttention, Places
 from litedetr.fast.dense import AddNorm, DenseFeedForward, pieces
 from litedetr.pyramid import FeaturePyramid
@@ -87,7 +87,7 @@ class FastEncoder(nn.Module):
     def _update(self, index: int, walk: _Walk, trace: Trace | None = None) -> None:
         """One step: the tokens of its scales are written anew."""
         step = self.steps[index]
-        first, low_tokens = step_queries(self.schedule, step, walk.pyramid)
+        first, low_tokens = query_range(self.schedule, step, walk.pyramid)
         attended = self._attend(index, first, walk, trace)
         queries, rows = walk.memory[first:], slice(first, None)
         done = index == len(self.steps) - 1

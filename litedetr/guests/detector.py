@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -31,8 +32,13 @@ TITLES = {
     "deimv2": "DEIMv2",
     "rf_detr": "RF-DETR",
     "lw_detr": "LW-DETR",
+    "pp_doclayout_v2": "PP-DocLayoutV2",
+    "pp_doclayout_v3": "PP-DocLayoutV3",
 }
-"""The types of `transformers` that find objects of fixed classes in a photo; a Deformable DETR becomes a `Detector` instead."""
+"""The types of `transformers` that find objects of fixed classes in a photo, as boxes; a Deformable DETR becomes a `Detector`
+instead. PP-DocLayoutV4 gives quadrilaterals, Mask2Former and OneFormer give masks."""
+CUBIC = ("pp_doclayout_v2", "pp_doclayout_v3")
+"""Those whose photos are resized as OpenCV does it, with cubic interpolation."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +142,13 @@ class GuestDetector:
 
     def prepare(self, photo: np.ndarray) -> tuple[Tensor, Tensor, image.PhotoGeometry]:
         """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w) bool with True = padding, and the geometry, as the model's
-        own image processor has it: resized to one size, bilinear, and normalised."""
+        own image processor has it: resized to one size, and normalised."""
         height, width = self.config.size
-        small = Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
+        if self.config.model_type in CUBIC:
+            small = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
+        else:
+            small = np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
+        pixels = torch.from_numpy(small).permute(2, 0, 1)[None] / 255
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.config.mean, self.config.std))
         geometry = image.PhotoGeometry(tuple(photo.shape[:2]), self.config.size, self.config.size)
         return (pixels - mean) / std, torch.zeros(1, height, width, dtype=torch.bool), geometry

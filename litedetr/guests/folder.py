@@ -15,7 +15,7 @@ import torch
 from litedetr import weights
 from litedetr.detector import Detector
 from litedetr.guests import calls
-from litedetr.guests.detector import TITLES, GuestConfig, GuestDetector
+from litedetr.guests.detector import CUBIC, TITLES, GuestConfig, GuestDetector
 from litedetr.weights import hub
 from litedetr.weights.errors import ANOTHER, OtherTypeError, WeightsError
 from litedetr.weights.folder import CONFIG_BYTES, KINDS, headers, understand
@@ -89,7 +89,7 @@ def read(folder: Path, kind: str, name: str, limits: Limits | None = None) -> Gu
     model = _model(folder, kind, settings, name, limits)
     names = tuple(str(model.config.id2label[index]) for index in range(len(model.config.id2label)))
     heads = calls.find(model)[0].module.n_heads
-    size, mean, std = _preparation(photo, name)
+    size, mean, std = _preparation(photo, name, kind)
     config = GuestConfig(kind, names, heads, model.config.decoder_layers, size, mean, std, _top_k(model.config))
     detector = GuestDetector(model, config)
     _try(detector, name, limits)
@@ -195,7 +195,7 @@ def _layers(settings: Any, counted: bool = False) -> list[int]:
     return [settings] if counted and isinstance(settings, int) and not isinstance(settings, bool) else []
 
 
-def _preparation(values: dict[str, Any], name: str) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]:
+def _preparation(values: dict[str, Any], name: str, kind: str) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]:
     """(height, width), mean and std from preprocessor_config.json."""
     size = values.get("size")
     sides = (size.get("height"), size.get("width")) if isinstance(size, dict) else (None, None)
@@ -207,7 +207,8 @@ def _preparation(values: dict[str, Any], name: str) -> tuple[tuple[int, int], tu
         )
     if not values.get("do_normalize", True):
         return sides, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    mean, std = values.get("image_mean", [0.485, 0.456, 0.406]), values.get("image_std", [0.229, 0.224, 0.225])
+    usual = ([0.0] * 3, [1.0] * 3) if kind in CUBIC else ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    mean, std = values.get("image_mean", usual[0]), values.get("image_std", usual[1])
     if not all(isinstance(part, list) and len(part) == 3 and all(map(_is_number, part)) for part in (mean, std)) or min(std) <= 0:
         raise WeightsError(f"expected three numbers as image_mean and as image_std in {FILES[0]} of {name}. {ANOTHER}")
     return sides, tuple(map(float, mean)), tuple(map(float, std))

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from litedetr.guests.calls import Attention, Call, Site, UnknownModelError, find
-from litedetr.trace import AttentionStep, Trace
+from litedetr.steps import AttentionStep
+from litedetr.trace import Trace
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def add_norm(
     out = torch.empty_like(x) if out is None else out
     tensors = (x, skip, out) if shift is None else (x, skip, out, shift, shifted)
     if _backend in ("auto", "native") and not in_preparation() and norm.supports(*tensors) and _available("native"):
-        norm.by_kernel(native.library(), native.path(), x, skip, weight, bias, eps, out, shift, shifted)
+        norm.by_kernel(native.kernel(), x, skip, weight, bias, eps, out, shift, shifted)
     else:
         norm.by_torch(x, skip, weight, bias, eps, out, shift, shifted)
     return out

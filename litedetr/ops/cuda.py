@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from litedetr.ops import cuda_launch, reference
-from litedetr.ops.cuda_build import LARGEST_CHANNELS, Variant
+from litedetr.ops.cuda_build import LARGEST_CHANNELS, KernelVariant
 from litedetr.ops.cuda_launch import Driver, Gpu
 from litedetr.ops.library import BuildError
 from litedetr.ops.native import deformable_attention, key_aware_deformable_attention
@@ -38,7 +38,7 @@ class _State:
 
     lock: threading.Lock
     gpus: dict[torch.device, Gpu]
-    reasons: dict[tuple[torch.device, Variant], str | None]  # for each variant that was tried: None, or why it cannot be used
+    reasons: dict[tuple[torch.device, KernelVariant], str | None]  # for each that was tried: None, or why it cannot be used
 
 
 def _forget() -> None:
@@ -85,7 +85,7 @@ def reason_unavailable(index: int | None = None, mode: str = "shared", channels:
 
 
 def _reason(device: torch.device, mode: str, dtype: torch.dtype, channels: int) -> str | None:
-    wanted = device, Variant.of(mode, DTYPES[dtype], channels)
+    wanted = device, KernelVariant.of(mode, DTYPES[dtype], channels)
     if wanted not in _State.reasons:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return "it is not loaded yet, and a CUDA graph is being captured; run the model once before that"
@@ -104,7 +104,7 @@ def gpu(device: torch.device) -> Gpu:
     return _State.gpus[device]
 
 
-def _prepare(device: torch.device, variant: Variant, dtype: torch.dtype, channels: int) -> None:
+def _prepare(device: torch.device, variant: KernelVariant, dtype: torch.dtype, channels: int) -> None:
     reason = None
     try:
         if torch.version.hip is not None:
@@ -130,7 +130,7 @@ def _find(device: torch.device) -> Gpu:
     return Gpu(Driver(ctypes.CDLL(name)), device, (properties.major, properties.minor), properties.multi_processor_count)
 
 
-def _check_against_reference(device: torch.device, variant: Variant, dtype: torch.dtype, channels: int) -> None:
+def _check_against_reference(device: torch.device, variant: KernelVariant, dtype: torch.dtype, channels: int) -> None:
     """One small forward and backward; raises `BuildError` if the kernels are wrong on this machine."""
     random = torch.Generator().manual_seed(0)
     shapes = ((5, 7), (3, 4), (1, 1))
@@ -176,7 +176,7 @@ def _check_against_reference(device: torch.device, variant: Variant, dtype: torc
 def _run(direction: str, mode: str, sizes: Sequence[int], value: Tensor, locations: Tensor, **tensors: Tensor | None) -> None:
     if value.shape[0] == 0 or locations.shape[1] == 0:
         return
-    variant = Variant.of(mode, DTYPES[value.dtype], value.shape[-1])
+    variant = KernelVariant.of(mode, DTYPES[value.dtype], value.shape[-1])
     gpu = _State.gpus.get(value.device)
     if gpu is None or not gpu.has(variant.kernel("forward")):
         reason = _reason(value.device, mode, value.dtype, value.shape[-1])

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Variant:
+class KernelVariant:
     """One pair of kernels, forward and backward, as compiled: `lanes` threads a query and head, 8 * `vectors` channels each."""
 
     mode: str
@@ -47,7 +47,7 @@ class Variant:
     whole: bool
 
     @classmethod
-    def of(cls, mode: str, type: str, channels: int) -> "Variant":
+    def of(cls, mode: str, type: str, channels: int) -> "KernelVariant":
         """The variant for heads of so many channels, at most `LARGEST_CHANNELS`."""
         eights = -(-channels // 8)
         lanes = 1
@@ -145,12 +145,12 @@ def _nvrtc_names() -> list[str]:
     return [*names, f"/usr/local/cuda/lib64/libnvrtc.so.{major}", "libnvrtc.so"]
 
 
-def options(variant: Variant, architecture: str) -> list[str]:
+def options(variant: KernelVariant, architecture: str) -> list[str]:
     """What NVRTC is told."""
     return [f"--gpu-architecture={architecture}", "--std=c++17", "-DTHREADS=256", *variant.options()]
 
 
-def compiled(variant: Variant, capability: tuple[int, int]) -> tuple[bytes, Path]:
+def compiled(variant: KernelVariant, capability: tuple[int, int]) -> tuple[bytes, Path]:
     """The code of a variant for a GPU, and the file that keeps it; compiles in seconds unless that has been done.
 
     Raises:
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if told.ptx:
             prepare_ptx(told.ptx)
             sys.stdout.write(f"{told.ptx}: written\n")
-        variants = {Variant.of(mode, type, n) for mode in told.modes for type in told.types for n in told.channels}
+        variants = {KernelVariant.of(mode, type, n) for mode in told.modes for type in told.types for n in told.channels}
         for capability in told.capability:
             for variant in sorted(variants, key=astuple):
                 _, file = compiled(variant, divmod(int(capability), 10))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from litedetr.ops import cuda_build
-from litedetr.ops.cuda_build import Variant
+from litedetr.ops.cuda_build import KernelVariant
 
 LARGEST_LEVELS = 16
 LARGEST_BLOCK = 256  # threads
@@ -26,7 +26,7 @@ class _Level(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int32) for name in ("height", "width", "start")]
 
 
-class Call(ctypes.Structure):
+class Launch(ctypes.Structure):
     """`Attention` of ext/attention.cu, field by field."""
 
     _fields_ = [
@@ -151,7 +151,7 @@ class Gpu:
         self._context = driver.context(device.index or 0)
         self._functions: dict[str, ctypes.c_void_p] = {}
 
-    def load(self, variant: Variant) -> Path:
+    def load(self, variant: KernelVariant) -> Path:
         """Compiles a variant unless that has been done, and loads it; returns the file that keeps it."""
         image, file = cuda_build.compiled(variant, self.capability)
         self.load_image(image, [variant.kernel(direction) for direction in ("forward", "backward")])
@@ -166,7 +166,7 @@ class Gpu:
         """Whether a kernel of this name has been loaded."""
         return name in self._functions
 
-    def drop(self, variant: Variant) -> None:
+    def drop(self, variant: KernelVariant) -> None:
         """Never runs a variant again."""
         self._functions.pop(variant.kernel("forward"), None)
 
@@ -175,7 +175,12 @@ class Gpu:
         return torch.cuda.current_stream(self.device).cuda_stream
 
     def run(
-        self, direction: str, variant: Variant, shapes: Sequence[tuple[int, int]], tile_heads: int = 0, **tensors: Tensor | None
+        self,
+        direction: str,
+        variant: KernelVariant,
+        shapes: Sequence[tuple[int, int]],
+        tile_heads: int = 0,
+        **tensors: Tensor | None,
     ) -> None:
         """Starts one kernel; every tensor is contiguous, on this GPU, and begins at a multiple of 16 bytes."""
         value, locations = tensors["value"], tensors["locations"]
@@ -186,7 +191,7 @@ class Gpu:
         for level, (height, width) in zip(levels, shapes, strict=False):
             level.height, level.width, level.start = height, width, start
             start += height * width
-        call = Call(
+        call = Launch(
             queries=Q, heads=M, channels=D, levels=L, points=P, tokens=S, scale=D**-0.5, level=levels,
             tile_x=work.tile_x, tile_y=work.tile_y, tile_heads=work.tile_heads, query_level=work.query_level,
             **{name: tensor.data_ptr() for name, tensor in tensors.items() if tensor is not None},

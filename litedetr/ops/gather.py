@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from litedetr.ops import reference
+from litedetr.positions import level_slices
 
 
 def sample(maps: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor) -> Tensor:
@@ -33,9 +34,7 @@ def sample(maps: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: T
 
 def _layout(spatial_shapes: Sequence[tuple[int, int]], like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each level's width, height and first token, (L, 1) each; sizes that are traced stay variables."""
-    starts = [0]
-    for height, width in spatial_shapes[:-1]:
-        starts.append(starts[-1] + height * width)
+    starts = [tokens.start for tokens in level_slices(spatial_shapes)]
     columns = [width for _, width in spatial_shapes], [height for height, _ in spatial_shapes], starts
     return tuple(torch.stack([like.new_full((1,), value) for value in column]) for column in columns)
 

@@ -72,7 +72,7 @@ def compiler() -> str:
 def library_path(command: str, path: int) -> Path:
     """The file that a build with this compiler makes, of one of the kernel's paths."""
     digest = hashlib.sha256()
-    for file in sorted(file for kind in ("*.h", "*.cpp") for file in source_folder().glob(kind)):
+    for file in sorted(file for kind in ("*.h", "*.inc", "*.cpp") for file in source_folder().glob(kind)):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     _, version = _run([command, "--version"], PATIENCE)
     digest.update("\0".join((*FLAGS, *THREADING, _only(path), command, version, sys.platform)).encode())
@@ -80,7 +80,7 @@ def library_path(command: str, path: int) -> Path:
 
 
 def build(path: int) -> Path:
-    """Compiles one of the kernel's paths (1: portable, 2: AVX2, 3: AVX-512) unless that has been done, and returns the library's
+    """Compiles one of the kernel's paths (`litedetr.ops.instructions`) unless that has been done, and returns the library's
     file. Takes seconds: all paths in one library would take three times as many.
 
     Several processes may do this at once: each compiles into a file of its own and renames it when it is whole. A library that is

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from litedetr.ops.kernel import Kernel
+
 LANES, LARGEST = 16, 2048
 """The kernel takes a multiple of so many channels, up to so many."""
 
@@ -32,8 +34,7 @@ def supports(x: Tensor, *others: Tensor) -> bool:
 
 
 def by_kernel(
-    library: ctypes.CDLL,
-    path: int,
+    kernel: Kernel,
     x: Tensor,
     skip: Tensor,
     weight: Tensor,
@@ -45,11 +46,11 @@ def by_kernel(
 ) -> None:
     """See `litedetr.ops.add_norm`."""
     call = _Call(
-        *(len(x), x.shape[1], x.dtype == torch.bfloat16, torch.get_num_threads(), path, eps),
+        *(len(x), x.shape[1], x.dtype == torch.bfloat16, torch.get_num_threads(), kernel.instructions.path, eps),
         *(tensor.data_ptr() for tensor in (x, skip, weight, bias)),
         *(None if tensor is None else tensor.data_ptr() for tensor in (shift, out, shifted)),
     )
-    status = library.litedetr_add_norm(ctypes.byref(call))
+    status = kernel.library.litedetr_add_norm(ctypes.byref(call))
     if status != 0:
         raise RuntimeError(f"the native kernel of skip and norm failed with {status}, for rows of {x.shape[1]} channels")
 

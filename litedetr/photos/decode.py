@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,8 +24,8 @@ from litedetr.photos import parts
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused by their header, before anything is decoded."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
-"""Of all that Pillow knows, what photos come in: others start programs (EPS) or are hardly looked after."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()))
+"""Of all that Pillow knows (AVIF since 11.3), what photos come in: others start programs (EPS) or are hardly looked after."""
 NOT_ALLOWED = "This picture may not be read: change the permissions of the file."
 HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 

@@ -33,6 +33,7 @@ class Annotations:
             the file calls it, for messages.
         left_out: reason -> names of the annotations that cannot be used.
         notes: what was understood otherwise than it stands there, a sentence each.
+        licences: names of those that the pictures are said to have.
     """
 
     path: Path
@@ -41,6 +42,7 @@ class Annotations:
     boxes: list[Entry]
     left_out: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    licences: list[str] = field(default_factory=list)
 
 
 def read_annotations(path: Path | str) -> Annotations:
@@ -85,7 +87,7 @@ def sound(content: Any, path: Path) -> Annotations:
         notes.append(f"{drawn} annotations have a polygon and no box: the box around it is taken")
     categories = _without_doubles(categories, boxes, path, notes)
     _check_scale(boxes, path)
-    return Annotations(path, images, categories, boxes, left_out, notes)
+    return Annotations(path, images, categories, boxes, left_out, notes, _licences(content))
 
 
 def few(names: list[str]) -> str:
@@ -192,6 +194,15 @@ def _without_doubles(categories: list[Entry], boxes: list[Entry], path: Path, no
         why = "is a root, or has another one's name"
         notes.append(f"categories left out, since each {why} and no box is of it: {few(dropped)}")
     return [category for category in categories if category in kept.values()]
+
+
+def _licences(content: Entry) -> list[str]:
+    """Names of the licences that pictures point to."""
+    listed = content.get("licenses")
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    known = {_key(entry.get("id")): entry.get("name") for entry in entries}
+    used = {_key(image.get("license")) for image in content["images"]}
+    return sorted({str(name) for number, name in known.items() if number in used and name})
 
 
 def _check_scale(boxes: list[Entry], path: Path) -> None:

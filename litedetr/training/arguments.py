@@ -39,6 +39,7 @@ def recipe_of(
     patience: int | None = None,
     bf16: bool = False,
     threads: int | None = None,
+    workers: int | None = None,
     teacher: str | None = None,
 ) -> Recipe:
     """The recipe that is meant; ``data`` tells how many pictures an epoch has.
@@ -62,8 +63,9 @@ def recipe_of(
         if scratch:
             raise ValueError('expected weights to start from, got --from scratch: leave out --recipe finetune, or name a start')
         names = [category["name"] for category in find(data)["train"].read().categories]
-        known = same_names(names, read_config(start or "embedded").names)
-        made = recipes.finetune(seconds or 1800, start or "embedded", new_classes=len(known) < len(names))
+        config = read_config(start or "embedded")
+        new, suppressed = len(same_names(names, config.names)) < len(names), config.two_stage and config.nms_iou is not None
+        made = recipes.finetune(seconds or 1800, start or "embedded", new, suppressed)
     elif recipe in recipes.NAMED:
         made = recipes.NAMED[recipe]()
     else:
@@ -90,6 +92,7 @@ def recipe_of(
         made = replace(made, optimiser=replace(before, rate=rate, backbone=before.backbone * rate / before.rate))
     given = {
         "backbone": backbone, "teacher": teacher, "evaluate_seconds": evaluate_every, "patience": patience, "threads": threads,
+        "workers": workers,
         "precision": "bf16" if bf16 else None,
     }  # fmt: skip
     made = replace(made, **{name: value for name, value in given.items() if value is not None})

@@ -68,8 +68,10 @@ class Calibration:
     error: expected calibration error, the bins' |mean score - share right| weighted by their counts, of detections with a score
     of at least 0.05 (below lie nearly all of the ones kept, and hardly anybody looks); doubled: share of the detections at or
     above the threshold that are near-duplicates of a better one; rescaling: what would make the scores mean more; rescaled: the
-    same figures after it; default: the threshold to show detections by, that of best F1 or a higher one, from which on precision
-    is at least `LEAST_PRECISION`.
+    same figures after it, of the half of the pictures that it was not fitted on (``held_out``; of all of them where a half has
+    nothing right), its default threshold chosen on all;
+    default: the threshold to show detections by, that of best F1 or a higher one, from which on precision is at least
+    `LEAST_PRECISION`.
     """
 
     threshold: float
@@ -82,6 +84,7 @@ class Calibration:
     rescaling: Rescaling = Rescaling()
     rescaled: Calibration | None = None
     default: Operating = Operating()
+    held_out: bool = False
 
     def table(self) -> str:
         """For reading: the threshold, then the bins."""
@@ -94,9 +97,13 @@ class Calibration:
         ]
         lines += [f"{b.low:.1f} to {b.high:.1f}   {b.count:10d}  {b.score:10.2f}  {b.right:11.2f}" for b in self.bins]
         if self.rescaled is not None:
+            halves = self.rescaled.held_out
+            where = "fitted on every second picture, on the others" if halves else "on the pictures it is fitted on"
+            at = self.rescaled.default
             lines.append(
-                f"with class logits times {self.rescaling.scale:.3f} {self.rescaling.shift:+.3f}: calibration error "
-                f"{self.rescaled.error:.3f}, best F1 at score {self.rescaled.threshold:.2f} (--calibrate does that)"
+                f"with class logits times {self.rescaling.scale:.3f} {self.rescaling.shift:+.3f} (--calibrate does that; "
+                f"{where}): calibration error {self.rescaled.error:.3f}, default threshold {at.threshold:.2f} (precision "
+                f"{at.precision:.2f}, recall {at.recall:.2f})"
             )
         return "\n".join(lines)
 
@@ -114,13 +121,33 @@ def calibrate(content: dict[str, Any], results: Sequence[dict[str, Any]], image_
             (crowds if entry.get("iscrowd") else truth)[entry["image_id"], entry["category_id"]].append(entry["bbox"])
     for entry in results:
         found[entry["image_id"], entry["category_id"]].append((entry["score"], entry["bbox"]))
-    parts = [_judge(items, truth.get(key, []), crowds.get(key, [])) for key, items in found.items()]
-    scores, right, doubled = (np.concatenate([part[i] for part in parts] or [np.zeros(0)]) for i in range(3))
-    right, doubled = right.astype(bool), doubled.astype(bool)
-    objects = sum(map(len, truth.values()))
-    rescaling = fit_rescaling(scores, right)
-    rescaled = _figures(rescaling(scores), right, doubled, objects)
-    return replace(_figures(scores, right, doubled, objects), rescaling=rescaling, rescaled=rescaled)
+    judged = {key: _judge(items, truth.get(key, []), crowds.get(key, [])) for key, items in found.items()}
+
+    def of(images: set[int]) -> _Judged:
+        parts = [part for (image, _), part in judged.items() if image in images]
+        scores, right, doubled = (np.concatenate([part[i] for part in parts] or [np.zeros(0)]) for i in range(3))
+        objects = sum(len(boxes) for (image, _), boxes in truth.items() if image in images)
+        return _Judged(scores, right.astype(bool), doubled.astype(bool), objects)
+
+    every, fitted, other = of(chosen), of(set(image_ids[::2])), of(set(image_ids[1::2]))
+    held_out = fitted.right.any() and other.right.any()
+    if not held_out:
+        fitted = other = every
+    rescaling = fit_rescaling(fitted.scores, fitted.right)
+    whole, other = (replace(part, scores=rescaling(part.scores)) for part in (every, other))
+    default = _operating(other, _figures(whole).default.threshold)  # of all: half of a small set has too few to choose by
+    rescaled = replace(_figures(other), default=default, held_out=held_out)
+    return replace(_figures(every), rescaling=rescaling, rescaled=rescaled)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """Detections: their scores, whether right, whether doubled (N,); objects: how many there were to find."""
+
+    scores: np.ndarray
+    right: np.ndarray
+    doubled: np.ndarray
+    objects: int
 
 
 def fit_rescaling(scores: np.ndarray, right: np.ndarray) -> Rescaling:
@@ -153,9 +180,9 @@ def _logits(scores: np.ndarray) -> np.ndarray:
     return np.log(scores / (1 - scores))
 
 
-def _figures(scores: np.ndarray, right: np.ndarray, doubled: np.ndarray, objects: int) -> Calibration:
-    """Of all detections: their scores, whether right, whether doubled (N,); ``objects``: how many there were to find."""
-    threshold, f1, precision, recall = _best_f1(scores, right, objects)
+def _figures(found: _Judged) -> Calibration:
+    scores, right = found.scores, found.right
+    threshold, f1, precision, recall = _best_f1(scores, right, found.objects)
     bins = _bins(scores, right)
     seen = _bins(scores[scores >= 0.05], right[scores >= 0.05])
     total = max(sum(b.count for b in seen), 1)
@@ -167,22 +194,29 @@ def _figures(scores: np.ndarray, right: np.ndarray, doubled: np.ndarray, objects
         recall=recall,
         bins=bins,
         error=sum(b.count * abs(b.score - b.right) for b in seen) / total,
-        doubled=float(doubled[shown].mean()) if shown.any() else 0.0,
-        default=_default(scores, right, objects, threshold),
+        doubled=float(found.doubled[shown].mean()) if shown.any() else 0.0,
+        default=_default(found, threshold),
     )
 
 
-def _default(scores: np.ndarray, right: np.ndarray, objects: int, lowest: float) -> Operating:
+def _default(found: _Judged, lowest: float) -> Operating:
     """The lowest threshold from `lowest` on whose precision is at least `LEAST_PRECISION`; `lowest` where there is none."""
-    order = np.argsort(-scores, kind="stable")
-    scores, hits = scores[order], np.cumsum(right[order])
+    order = np.argsort(-found.scores, kind="stable")
+    scores, hits = found.scores[order], np.cumsum(found.right[order])
     precision = hits / np.arange(1, len(hits) + 1)
     places = np.flatnonzero(np.append(scores[1:] < scores[:-1], True)[: len(scores)] & (scores >= lowest))
     good = places[precision[places] >= LEAST_PRECISION]
     if not len(places):
         return Operating()
     place = good[-1] if len(good) else places[-1]
-    return Operating(float(scores[place]), float(precision[place]), float(hits[place] / max(objects, 1)))
+    return Operating(float(scores[place]), float(precision[place]), float(hits[place] / max(found.objects, 1)))
+
+
+def _operating(found: _Judged, threshold: float) -> Operating:
+    """What a threshold that was chosen elsewhere gives here."""
+    shown = found.scores >= threshold
+    hits = int(found.right[shown].sum())
+    return Operating(threshold, hits / max(int(shown.sum()), 1), hits / max(found.objects, 1))
 
 
 def _judge(items: list[tuple[float, list[float]]], truth: list, crowds: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -49,6 +49,7 @@ class PhotoSet:
 
     Everything is checked here, before any training: what cannot be used is left out with a line in the log, or refused.
     ``skipped`` counts the annotations left out, by reason; crowd boxes are no training targets and stand there too.
+    ``licences`` are those that the file names of its pictures.
     ``content`` is what the figures are measured on: COCO's format, with crowds, and without what is left out.
 
     Args:
@@ -64,6 +65,7 @@ class PhotoSet:
         self.annotations, self.folder = found.path, Path(images)
         self.names = [category["name"] for category in found.categories]
         self.category_ids = [category["id"] for category in found.categories]
+        self.licences = found.licences
         files = _files(found, self.folder)
         of_image: dict[int | str, list[Entry]] = {image["id"]: [] for image in found.images}
         for box in found.boxes:
@@ -215,7 +217,7 @@ def canvas_for(size: int, landscape: bool) -> tuple[int, int]:
 
 
 class BatchStream:
-    """Endless training batches, made ahead of time in a background thread.
+    """Endless training batches, made ahead of time by `workers` background threads.
 
     Wide and tall pictures are batched apart, so that little is padded. Everything random follows from the seed and from
     how many pictures were drawn, hence ``position`` (JSON) is all it takes to go on exactly where a run was cut off.
@@ -231,6 +233,7 @@ class BatchStream:
         rare: float = 0.0,
         position: dict | None = None,
         processes: Processes = ALONE,
+        workers: int = 1,
     ) -> None:
         self.processes = processes
         self.photos, self.augmentation, self.seed = photos, augmentation, seed
@@ -240,7 +243,7 @@ class BatchStream:
         self._members = [_repeated(np.flatnonzero(tall == side), repeats, seed) for side in (False, True)]
         self._state = {"batches": 0, "drawn": [0, 0]} | (position or {})
         self._orders: dict[tuple[int, int], np.ndarray] = {}
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches")
+        self._pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="batches")
         self._ordered: list[Future[Batch]] = []
 
     @property
@@ -289,11 +292,12 @@ class BatchStream:
         members = self._members[side]
         epoch, place = divmod(turn, len(members))
         key = (side, epoch)
-        if key not in self._orders:
-            self._orders = {k: v for k, v in self._orders.items() if k[0] != side or k[1] == epoch - 1}
-            self._orders[key] = np.random.default_rng((self.seed, 2, side, epoch)).permutation(members)
+        order = self._orders.get(key)
+        if order is None:  # several threads may make it at once: it is the same
+            order = np.random.default_rng((self.seed, 2, side, epoch)).permutation(members)
+            self._orders = {k: v for k, v in self._orders.items() if k[0] != side or k[1] == epoch - 1} | {key: order}
         rng = np.random.default_rng((self.seed, 3, side, turn))
-        sample = self.photos.sample(int(self._orders[key][place]))
+        sample = self.photos.sample(int(order[place]))
         others = rng.integers(len(self.photos), size=4).tolist()
         return augment(
             sample, canvas, rng, settings,

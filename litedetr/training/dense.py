@@ -118,7 +118,6 @@ def assign_tokens(
 
 def centres_and_cell(shapes: Sequence[tuple[int, int]], mask: Tensor) -> tuple[Tensor, Tensor]:
     """(B, S, 2) centres (x, y), relative to each picture without padding, and (B, 2) the finest level's cell."""
-    levels = zip(split_levels(mask, shapes), shapes, strict=True)
-    ratios = torch.stack([valid_ratios(level.view(-1, *shape)) for level, shape in levels], dim=1)  # (B, L, 2)
+    ratios = torch.stack([valid_ratios(level) for level in split_levels(mask, shapes)], dim=1)  # (B, L, 2)
     H, W = shapes[0]
     return token_centres(shapes, ratios), 1 / (ratios[:, 0] * ratios.new_tensor([W, H]))

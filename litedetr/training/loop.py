@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from litedetr.backbones.nanodet import CLASSES
 from litedetr.batch.processes import ALONE, Processes, choose_device
 from litedetr.families import family_of
 from litedetr.positions import box_proposals
+from litedetr.training.board import board
+from litedetr.training.card import Training, card
 from litedetr.training.charts import curve_svg
 from litedetr.training.checkpoint import load_checkpoint, save_checkpoint
 from litedetr.training.classes import CLASS_PARTS, category_ids
@@ -28,31 +29,22 @@ from litedetr.training.denoising import Denoising, make_denoising
 from litedetr.training.distillation import taught_losses
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.layouts import find
+from litedetr.training.log import Meter, cut_log, read_log
 from litedetr.training.losses import LossSettings, detection_losses, total_loss
 from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
 from litedetr.training.precision import autocast, normalise
 from litedetr.training.recipes import Recipe
+from litedetr.training.resume import check_classes, check_recipe
 from litedetr.training.start import build_detector
 from litedetr.training.survey import sheet, survey
 from litedetr.training.targets import Targets
-from litedetr.training.teacher import Teacher
+from litedetr.training.teacher import teacher_of
 
 log = logging.getLogger(__name__)
 AHEAD = 3
-"""Batches made ahead of time."""
+"""Batches made ahead of time by one worker; each further one has one more."""
 BAD_STEPS = 20
 """Steps in a row without a finite loss after which training gives up."""
-LENGTH_FIELDS = {
-    "patience",
-    "steps",
-    "seconds",
-    "checkpoint_seconds",
-    "log_steps",
-    "evaluate_seconds",
-    "evaluate_pictures",
-    "threads",
-}
-"""Parts of a recipe that may change when a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -103,44 +95,21 @@ def train(
     if validation is not None:
         for note in category_ids(detector.config, validation)[1]:
             log.warning(note)
-    run = _Run(recipe, detector, photos, validation, out, processes)
+    run = _Run(recipe, detector, photos, validation, data, out, processes)
     checkpoint = load_checkpoint(out) if resume else None
     if checkpoint is not None:
-        _check_recipe(Recipe.from_json(checkpoint["recipe"]), recipe, allow_changes)
+        check_classes(checkpoint.get("classes"), photos.names, out)
+        check_recipe(Recipe.from_json(checkpoint["recipe"]), recipe, allow_changes)
         run.load(checkpoint)
     if processes.first:
         out.mkdir(parents=True, exist_ok=True)
-        _cut_log(out / "log.jsonl", run.step)
+        cut_log(out / "log.jsonl", run.step)
         (out / "recipe.json").write_text(recipe.to_json() + "\n", encoding="utf-8")
         if checkpoint is None:
             layouts = {name: split.layout for name, split in find(data).items()}
             log.info(survey({"train": photos, **({} if validation is None else {"val": validation})}, layouts))
             sheet(photos, out / "sheet.png", recipe.augmentation)
     return run.go(progress and processes.first, on_step)
-
-
-def _check_recipe(before: Recipe, now: Recipe, allow_changes: bool) -> None:
-    """Refuse to go on with another recipe by accident."""
-    old, new = asdict(before), asdict(now)
-    changed = sorted(name for name in new if new[name] != old[name] and name not in LENGTH_FIELDS)
-    if changed and not allow_changes:
-        raise ValueError(
-            f"expected the recipe that this run was started with, got other values of {changed}; use the old recipe, "
-            "another folder, or allow changes"
-        )
-    if changed:
-        log.warning("going on with other values of %s", changed)
-
-
-def _teacher(recipe: Recipe, detector: nn.Module) -> Teacher:
-    """The recipe's teacher, for a detector that knows its classes and looks at its maps."""
-    config = detector.config
-    if config.backbone != "nanodet_g" or config.num_classes != CLASSES:
-        raise ValueError(
-            f"expected a detector on nanodet_g with COCO's {CLASSES} classes for this teacher, got {config.backbone} with "
-            f"{config.num_classes} classes: leave the teacher out"
-        )
-    return Teacher.from_file(recipe.teacher)
 
 
 class _Run:
@@ -152,14 +121,15 @@ class _Run:
         detector: nn.Module,
         photos: PhotoSet,
         validation: PhotoSet | None,
+        data: Path,
         out: Path,
         processes: Processes = ALONE,
     ) -> None:
-        self.recipe, self.out, self.photos, self.validation = recipe, out, photos, validation
+        self.recipe, self.data, self.out, self.photos, self.validation = recipe, data, out, photos, validation
         self.processes = processes
         self.device = choose_device(recipe.device)
         self.detector = detector.to(self.device)
-        self.teacher = _teacher(recipe, detector).to(self.device) if recipe.teacher else None
+        self.teacher = teacher_of(recipe, detector).to(self.device) if recipe.teacher else None
         processes.same(list(self.detector.state_dict().values()))
         groups = parameter_groups(self.detector, recipe.optimiser)
         self.parameters = [parameter for group in groups for parameter in group["params"]]
@@ -168,9 +138,11 @@ class _Run:
         self.step, self.elapsed, self.bad = 0, 0.0, 0
         self.position: dict[str, Any] | None = None
         self.measured_at = 0.0
-        self.meter = _Meter()
+        self.meter = Meter()
         self.at_start: float | None = None  # AP before the first step
+        self.last: float | None = None  # AP of the last measurement, in this process
         self.best, self.since_best = -1.0, 0  # AP of the best measurement, and how many came after it
+        self.board: Callable[[dict[str, Any]], None] | None = None  # made with the first line: then the step is known
         self.others = [p for name, p in self.detector.named_parameters() if p.requires_grad and not name.startswith(CLASS_PARTS)]
 
     # --- state -----------------------------------------------------------------------------------------------------
@@ -178,6 +150,7 @@ class _Run:
     def state(self) -> dict[str, Any]:
         return {
             "recipe": self.recipe.to_json(),
+            "classes": self.photos.names,
             "model": self.detector.state_dict(),
             "ema": self.ema.state,
             "optimiser": self.optimiser.state_dict(),
@@ -201,7 +174,7 @@ class _Run:
         torch.set_rng_state(state["rng"])
         self.position, self.step, self.elapsed = state["position"], state["step"], state["elapsed"]
         self.measured_at = state["measured_at"]
-        self.meter = _Meter(**state["meter"])
+        self.meter = Meter(**state["meter"])
         self.at_start, self.best, self.since_best = state.get("best", [None, -1.0, 0])
         log.info("going on at step %d, %.0f s", self.step, self.elapsed)
 
@@ -216,7 +189,9 @@ class _Run:
 
     def go(self, progress: bool, on_step: Callable[[int], None] | None) -> TrainingResult:
         recipe = self.recipe
-        stream = BatchStream(self.photos, recipe.augmentation, recipe.seed, recipe.rare, self.position, self.processes)
+        stream = BatchStream(
+            self.photos, recipe.augmentation, recipe.seed, recipe.rare, self.position, self.processes, recipe.workers
+        )
         bar = tqdm(total=100.0, initial=round(100 * self.done(), 2), unit="%", desc="training", disable=not progress,
                    bar_format="{l_bar}{bar}| {n:.1f} % [{elapsed}<{remaining}{postfix}]")  # fmt: skip
         saved = time.monotonic()
@@ -226,7 +201,7 @@ class _Run:
         try:
             while self.done() < 1 and not 0 < recipe.patience <= self.since_best:
                 started = time.monotonic()
-                while len(stream) < AHEAD:
+                while len(stream) < AHEAD + recipe.workers - 1:
                     done = self.done(self.step + len(stream))
                     stage = recipe.stage(done)
                     stream.request(stage.size, stage.batch, mild=done >= recipe.mild_from)
@@ -350,6 +325,8 @@ class _Run:
         line = {"step": self.step, "seconds": round(self.elapsed, 2), "progress": round(self.done(), 5), **line}
         with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+        self.board = self.board or board(self.out, self.step)
+        self.board(line)
 
     def _measure(self, pictures: int, progress: bool) -> Evaluation | None:
         """Write the averaged weights, and measure them on val at the size trained at; the other processes wait."""
@@ -358,7 +335,7 @@ class _Run:
             return None
         precision = result.figures["AP"]
         self.at_start = precision if self.step == 0 else self.at_start
-        better = precision > self.best
+        self.last, better = precision, precision > self.best
         self.best, self.since_best = (precision, 0) if better else (self.best, self.since_best + 1)
         if not self.processes.first:
             return result
@@ -370,9 +347,9 @@ class _Run:
         return result
 
     def _ap(self) -> str:
-        """The best AP so far, for the bar."""
+        """The last AP, the best so far and the start's, for the bar."""
         start = "" if self.at_start is None else f", at the start {100 * self.at_start:.1f}"
-        return "" if self.best < 0 else f", best AP {100 * self.best:.1f}{start}"
+        return "" if self.last is None else f", AP {100 * self.last:.1f}, best {100 * self.best:.1f}{start}"
 
     def _measure_alone(self, pictures: int, progress: bool) -> Evaluation | None:
         kept = {name: value.clone() for name, value in self.detector.state_dict().items()}
@@ -380,6 +357,7 @@ class _Run:
         try:
             self.detector.save_pretrained(self.out / "weights", dtype=torch.float16)
             if self.validation is None:
+                self._write_card(None)
                 return None
             result = evaluate(
                 self.detector,
@@ -398,49 +376,16 @@ class _Run:
         figures = {name: round(value, 5) for name, value in result.figures.items()}
         self._log({"val": figures, "person_ap50": result.person_ap50, "pictures": result.images})
         (self.out / "curve.svg").write_text(curve_svg(read_log(self.out / "log.jsonl")), encoding="utf-8")
+        shutil.copy(self.out / "curve.svg", self.out / "weights")
+        self._write_card(result)
         return result
 
-
-class _Meter:
-    """Means since the last line of the log."""
-
-    def __init__(self, sums: dict[str, float] | None = None, steps: int = 0, photos: int = 0, seconds: float = 0.0) -> None:
-        self.sums, self.steps, self.photos, self.seconds = dict(sums or {}), steps, photos, seconds
-        self.canvas, self.rate, self.text = (0, 0), 0.0, ""
-
-    def state(self) -> dict[str, Any]:
-        return {"sums": self.sums, "steps": self.steps, "photos": self.photos, "seconds": self.seconds}
-
-    def reset(self) -> None:
-        self.sums, self.steps, self.photos, self.seconds = {}, 0, 0, 0.0
-
-    def add(self, values: dict[str, float], photos: int, seconds: float, canvas: tuple[int, int], rate: float) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.steps += 1 if values else 0
-        self.photos, self.seconds = self.photos + photos, self.seconds + seconds
-        self.canvas, self.rate = (int(canvas[0]), int(canvas[1])), rate
-
-    def line(self) -> dict[str, Any]:
-        means = {name: round(total / self.steps, 5) for name, total in self.sums.items()} if self.steps else {}
-        speed = self.photos / max(self.seconds, 1e-9)
-        self.text = f", loss {means.get('loss', math.nan):.2f}, {speed:.1f} photos/s at {max(self.canvas)}"
-        return {"photos_per_second": round(speed, 3), "canvas": self.canvas, "rate": self.rate, **means}
-
-
-def _cut_log(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint, so that a resumed run's log has each step once."""
-    if path.is_file():
-        lines = [line for line in read_log(path) if line["step"] <= step]
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-
-
-def read_log(path: Path | str) -> list[dict[str, Any]]:
-    """The lines of a log.jsonl; a last line cut off by a kill is left out."""
-    lines = []
-    for text in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
+    def _write_card(self, result: Evaluation | None) -> None:
+        """README.md of weights/."""
+        boxes = sum(len(photo.boxes) for photo in self.photos.photos)
+        start = result.figures["AP"] if result is not None and self.step == 0 else self.at_start
+        told = Training(
+            self.out.resolve().name, self.data.resolve().name, len(self.photos), boxes, self.photos.licences, self.recipe.start,
+            self.step, self.elapsed, self.recipe.stage(self.done()).size, start,
+        )  # fmt: skip
+        (self.out / "weights" / "README.md").write_text(card(self.detector.config, told, result), encoding="utf-8")

@@ -33,6 +33,7 @@ class LossSettings:
 
     class_loss: ``focal`` (target 1; DINO), ``varifocal`` (target and weight are the box's IoU; Zhang et al. 2021, as in
     RT-DETR) or ``matchability`` (target IoU^gamma, full weight; DEIM, Huang et al. 2025).
+    many: queries that stand for an object; more than one suits a detector whose doubles are dropped (``nms_iou``).
     dense: weight of the one-to-many loss on all encoder tokens, by the auxiliary head or, without one, by the first stage's own
     heads; soft: weight of a teacher's answers for all encoder tokens; taught: for the queries of every
     decoder layer; matched: of the one-to-one matching that a DETR is trained with, denoising included. 0 turns them off.
@@ -50,6 +51,7 @@ class LossSettings:
     alpha: float = 0.25
     gamma: float = 2.0
     class_loss: str = "focal"
+    many: int = 1
     cost: MatchCost = field(default_factory=MatchCost)
     dense_settings: DenseSettings = field(default_factory=DenseSettings)
     distillation: DistillationSettings = field(default_factory=DistillationSettings)
@@ -87,8 +89,8 @@ def detection_losses(
         layers.append(output.proposals)
         suffixes.append("_interm")
     logits, boxes = _stack(layers)
-    pairs = match(logits.detach(), boxes.detach(), targets, settings.cost)
-    losses = _named(_layer_losses(logits, boxes, targets, pairs, count, settings), suffixes)
+    pairs = match(logits.detach(), boxes.detach(), targets, settings.cost, settings.many)
+    losses = _named(_layer_losses(logits, boxes, targets, pairs, count * settings.many, settings), suffixes)
     if diagnostics:
         losses |= _named({"cardinality_error": _cardinality_error(logits, targets)}, suffixes)
         losses["class_error"] = _class_error(logits, targets, pairs)

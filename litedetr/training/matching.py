@@ -1,4 +1,4 @@
-"""One-to-one matching of queries and objects (DETR, Carion et al. 2020; costs of Deformable DETR, Zhu et al. 2021)."""
+"""Matching of queries and objects (DETR, Carion et al. 2020; costs of Deformable DETR, Zhu et al. 2021)."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def match_costs(logits: Tensor, boxes: Tensor, targets: Targets, cost: MatchCost
 
 
 @torch.no_grad()
-def match(logits: Tensor, boxes: Tensor, targets: Targets, cost: MatchCost = MatchCost()) -> Assignment:
-    """The cheapest one-to-one matching of every layer and picture.
+def match(logits: Tensor, boxes: Tensor, targets: Targets, cost: MatchCost = MatchCost(), many: int = 1) -> Assignment:
+    """The cheapest matching of every layer and picture: one query an object, or `many` (H-DETR, Jia et al. 2023, section 3.2).
 
     Costs of all layers are computed at once and leave the device once; only the objects' own rows are compared.
     Where a picture has more objects than queries, the dearest objects stay without a query.
@@ -68,10 +68,10 @@ def match(logits: Tensor, boxes: Tensor, targets: Targets, cost: MatchCost = Mat
     start = 0
     for count in targets.counts:
         for layer in range(len(table) if count else 0):
-            rows, columns = linear_sum_assignment(table[layer, start : start + count])
+            rows, columns = linear_sum_assignment(np.tile(table[layer, start : start + count], (many, 1)))
             layers.append(np.full(len(rows), layer))
             queries.append(columns)
-            objects.append(rows + start)
+            objects.append(rows % count + start)
         start += count
     layer, query, target = (
         torch.from_numpy(np.concatenate(part) if part else np.zeros(0)).long().to(logits.device)

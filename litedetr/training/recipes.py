@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 from litedetr.training.augment import AugmentSettings
 from litedetr.training.denoising import DenoisingSettings
+from litedetr.training.distillation import DistillationSettings
 from litedetr.training.losses import LossSettings
 
 
@@ -55,6 +56,10 @@ class EmaSettings:
     share: float = 0.1
 
 
+START = "start"
+"""As ``Recipe.teacher``: the detector as it is before the training."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to train: the detector, for how long, on what, with which losses.
@@ -63,7 +68,8 @@ class Recipe:
     start: a trained detector to start from instead ("embedded", a weights folder or a Hub id), "" for none; its config
     gets the ``changes`` too, and its parts named in ``fresh`` ("encoder") random weights, or the backbone that of ``backbone``;
     closed: the encoder's layers add nothing at first (`start.close_branches`);
-    teacher: a file with NanoDet-g's weights, whose answers are taught with weight ``losses.soft``, "" for none;
+    teacher: a file with NanoDet-g's weights, or "start" for the detector as it is before the training, whose answers are taught
+    with the weights ``losses.soft`` and ``losses.taught``; "" for none;
     freeze_stem: leave the backbone's first stages as they are; freeze: leave these parts ("backbone") as they are;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     mild_from: from that share of the training on, pictures without mosaic, mixup and pasted objects;
@@ -71,6 +77,7 @@ class Recipe:
     go on where a resumed run had been); rare: share of pictures below which a class' pictures are repeated;
     precision: "auto", "f32" or "bf16"; checkpoint_seconds: between two checkpoints; log_steps: between two lines of the
     log; evaluate_seconds: between two measurements on val, 0 = only at the end; threads: of PyTorch, 0 = as it is;
+    workers: threads that make batches ahead of time;
     measure_start: measure before the first step, too; keep_best: the weights of the best measurement stay, in best/;
     patience: end after so many measurements without a better one, 0 = never; heads_first: steps at first in which only what has
     a row per class is trained.
@@ -105,6 +112,7 @@ class Recipe:
     evaluate_seconds: float = 0.0
     evaluate_pictures: int = 0
     threads: int = 0
+    workers: int = 1
     measure_start: bool = False
     keep_best: bool = False
     patience: int = 0
@@ -209,16 +217,25 @@ NAMED = {"embedded": embedded, "mobilenet": mobilenet}
 """Recipes by the name that the command line knows them by."""
 
 
-def finetune(seconds: float = 1800, start: str = "embedded", new_classes: bool = True, threads: int = 0) -> Recipe:
-    """From trained weights to one's own classes: the final size throughout, low rates, mild pictures, the backbone nearly as it
-    is. Where there are classes that the start does not know, what has a row per class learns faster, and alone at first."""
-    rates = OptimiserSettings(rate=2e-5, backbone=2e-6, warm_up=50, constant_until=0.4, decay=0.05)
-    return Recipe(
+def finetune(
+    seconds: float = 1800, start: str = "embedded", new_classes: bool = True, suppressed: bool = True, threads: int = 0
+) -> Recipe:
+    """From trained weights to one's own classes: the final size throughout, low rates, mild pictures.
+
+    Matching every object to one query alone would unlearn in minutes what a start with non-maximum suppression knows
+    (``suppressed``: `DetectorConfig.nms_iou`): it is its own teacher, on its own backbone, and all queries that see an object
+    learn it. Other starts are trained as DETRs are, the backbone nearly as it is. Where there are classes that the start does not
+    know, what has a row per class learns faster, and alone at first.
+    """
+    gentle = Recipe(
         start=start,
         freeze_stem=True,
         seconds=seconds,
         stages=(Stage(1.0, 448, 8),),
-        optimiser=replace(rates, rate=5e-5, backbone=5e-6, classes=4.0) if new_classes else rates,
+        optimiser=OptimiserSettings(
+            rate=5e-5 if new_classes else 2e-5, backbone=2e-6, classes=20.0 if new_classes else 1.0, warm_up=20,
+            constant_until=0.4, decay=0.05,
+        ),
         losses=LossSettings(label=2.5),
         denoising=DenoisingSettings(number=100, label_noise=0.25, box_noise=0.6),
         augmentation=AugmentSettings(mosaic=0.0, crop=0.5, crop_min=0.5, colour=0.4),
@@ -228,4 +245,18 @@ def finetune(seconds: float = 1800, start: str = "embedded", new_classes: bool =
         heads_first=30 if new_classes else 0,
         evaluate_seconds=max(120.0, seconds / 8),
         threads=threads,
+    )  # fmt: skip
+    if not suppressed:
+        return gentle
+    faster = 3.0 if new_classes else 1.0
+    rates = OptimiserSettings(rate=1e-4, classes=faster, warm_up=20, constant_until=0.4, decay=0.05, clip=5.0)
+    objects = {"matched": 0.5, "many": 5, "class_loss": "varifocal"} if new_classes else {"matched": 0.0}
+    return replace(
+        gentle,
+        teacher=START,
+        freeze=("backbone",),
+        optimiser=rates,
+        losses=LossSettings(soft=1.0, taught=1.0, distillation=DistillationSettings(labels=0.5), **objects),
+        denoising=DenoisingSettings(number=0),
+        ema=EmaSettings(fastest=0.98),
     )

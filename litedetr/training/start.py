@@ -16,6 +16,8 @@ from litedetr.encoder import InterleavedEncoder
 from litedetr.training.annotations import few
 from litedetr.training.classes import CLASS_PARTS, same_names
 from litedetr.training.data import PhotoSet
+from litedetr.training.imagenet import load_imagenet_backbone
+from litedetr.training.likeness import mixtures
 from litedetr.training.recipes import Recipe
 
 log = logging.getLogger(__name__)
@@ -54,14 +56,9 @@ def load_backbone(detector: Detector, path: str) -> None:
     """Trained weights of the kind that the detector's backbone has.
 
     Raises:
-        ValueError: no such file is known for it, or this one does not fit.
+        ValueError: this file does not fit.
     """
-    load = backbone_of(detector.config).load
-    if load is None:
-        raise ValueError(
-            f"expected a detector on mobilenetv2 or nanodet_g to load {path} into, got {detector.config.backbone}: "
-            "leave the backbone out"
-        )
+    load = backbone_of(detector.config).load or load_imagenet_backbone
     load(detector.backbone, path)
 
 
@@ -82,7 +79,8 @@ def close_branches(encoder: InterleavedEncoder) -> None:
 def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | None = None, fresh: Sequence[str] = ()) -> Detector:
     """A trained detector made one for the classes of ``photos``.
 
-    Where the classes differ, the class heads are made anew; a class that both know by the same name keeps its weights.
+    Where the classes differ, the class heads are made anew; a class that both know by the same name keeps its weights, another
+    one begins as a mixture of what the detector calls its objects (`litedetr.training.likeness`).
 
     Args:
         source: "embedded", a weights folder or a Hub id.
@@ -101,6 +99,9 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
     anew = ("dense_head.", *(f"{name}." for name in fresh))
     common = same_names(now, before)
     known = [now[place] for place in common]
+    strange = [place for place in range(len(now)) if place not in common]
+    shares = mixtures(trained, photos, strange) if strange else torch.zeros(0, len(before))
+    seen = [row for row in range(len(strange)) if shares[row].any()]
     if unused := [key for key in weights if key not in state and not key.startswith(anew)]:
         raise ValueError(
             f"expected a detector that takes every weight of {source}, got one without {unused[0]} ({len(unused)} in all); "
@@ -112,6 +113,8 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
         if before != now and key.startswith(CLASS_PARTS):
             if known:
                 value[list(common)] = weights[key][list(common.values())]
+            if seen:
+                value[[strange[row] for row in seen]] = torch.tensordot(shares[seen], weights[key][: len(before)].float(), 1)
         elif key in weights and weights[key].shape == value.shape:
             value.copy_(weights[key])
         else:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from litedetr.bench.timing import take_turns
 from litedetr.config import DetectorConfig
 from litedetr.cost import gmacs
 from litedetr.detector import Detector
 from litedetr.schedule import EncoderSchedule
+from litedetr.timing import take_turns
 from litedetr.training.bootstrap import class_records, resampled
 from litedetr.training.data import PhotoSet
 from litedetr.training.denoising import DenoisingSettings

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from litedetr.detections import corners
 from litedetr.draw import COLOURS, INKS, draw_boxes
 from litedetr.lettering import written
 from litedetr.training.annotations import few
@@ -94,8 +95,7 @@ def sheet(photos: PhotoSet, file: Path, settings: AugmentSettings, size: int = 3
             for row, image in enumerate(batch.images.numpy()):
                 part = slice(starts[row], starts[row + 1])
                 height, width = image.shape[:2]  # which the picture fills
-                centre, sides = batch.targets.boxes[part, :2].numpy(), batch.targets.boxes[part, 2:].numpy()
-                boxes = np.concatenate((centre - sides / 2, centre + sides / 2), axis=1) * [width, height, width, height]
+                boxes = corners(batch.targets.boxes[part].numpy()) * [width, height, width, height]
                 tiles.append(_tile(Sample(image, boxes, batch.targets.labels[part].numpy()), photos.names, size))
     finally:
         stream.close()

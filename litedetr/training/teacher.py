@@ -1,7 +1,8 @@
-"""The teacher of the embedded model: NanoDet-g's own head, on the maps that its backbone gives the student anyway."""
+"""Teachers, on the maps that the student's backbone gives anyway: NanoDet-g's own head, and what a training starts from."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from litedetr.backbones.nanodet import BINS, CLASSES, WIDTH, read_nanodet
 from litedetr.boxes import xyxy_to_cxcywh
+from litedetr.network import Network
 from litedetr.output import LayerOutput
 from litedetr.positions import token_centres
+from litedetr.training.recipes import START, Recipe
 
 
 class Teacher(nn.Module):
@@ -40,6 +43,48 @@ class Teacher(nn.Module):
             logits.append(raw[..., :CLASSES])
             boxes.append(_boxes(raw[..., CLASSES:].view(B, H * W, 4, BINS), (H, W)))
         return LayerOutput(torch.cat(logits, 1), torch.cat(boxes, 1))
+
+
+class Start(nn.Module):
+    """A detector as it is before its training, which keeps it from unlearning what it knows of more pictures than these.
+
+    Args:
+        detector: of two stages; a copy of what comes after its backbone is kept.
+    """
+
+    def __init__(self, detector: Network):
+        super().__init__()
+        self.neck, self.encoder, self.selection = map(copy.deepcopy, (detector.neck, detector.encoder, detector.selection))
+        self.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def forward(self, maps: Sequence[Tensor]) -> LayerOutput:
+        """Maps for pictures without padding, finest first -> logits (B, S, K) and boxes (B, S, 4) of all S tokens."""
+        pyramid = self.neck(maps)
+        found = self.selection.every_token(self.encoder(pyramid), pyramid)
+        return LayerOutput(found.logits.float(), found.boxes.float())
+
+
+def teacher_of(recipe: Recipe, detector: Network) -> Teacher | Start:
+    """The recipe's teacher, for a detector that knows its classes and looks at its maps.
+
+    Raises:
+        ValueError: it is another detector.
+    """
+    config = detector.config
+    if recipe.teacher == START:
+        if "backbone" not in recipe.freeze or not config.two_stage:
+            raise ValueError(
+                f'expected a detector of two stages whose backbone is frozen for the teacher "{START}", got a {config.family} '
+                f"with freeze={list(recipe.freeze)}: leave the teacher out"
+            )
+        return Start(detector)
+    if config.backbone != "nanodet_g" or config.num_classes != CLASSES:
+        raise ValueError(
+            f"expected a detector on nanodet_g with COCO's {CLASSES} classes for this teacher, got {config.backbone} with "
+            f"{config.num_classes} classes: leave the teacher out"
+        )
+    return Teacher.from_file(recipe.teacher)
 
 
 def _boxes(distances: Tensor, shape: tuple[int, int]) -> Tensor:

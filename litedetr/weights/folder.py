@@ -17,11 +17,14 @@ from torch import Tensor
 
 from litedetr.config import DetectorConfig
 from litedetr.network import Network
+from litedetr.weights.conversion.card import model_card
 from litedetr.weights.conversion.checkpoint import read_checkpoint
 from litedetr.weights.conversion.reference import from_checkpoint
 from litedetr.weights.errors import AGAIN, ANOTHER, OtherTypeError, WeightsError, check_state, short, why
 from litedetr.weights.limits import Limits, check_size, check_work
 
+PLACE = "OWNER/NAME"
+"""Stands in the cards of trainings for the name that a model gets when it is pushed."""
 CONFIG_BYTES = 2_000_000
 """A larger config.json is nobody's."""
 _TRAINING_ONLY = ("dense_head.",)
@@ -57,6 +60,35 @@ def write(config: DetectorConfig, state: Mapping[str, Tensor], folder: str | Pat
         Path(whole, "config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         for name in ("model.safetensors", "config.json"):
             os.replace(Path(whole, name), folder / name)
+
+
+def convert_file(
+    path: Path,
+    folder: Path,
+    schedule: str | None = None,
+    heads: int | None = None,
+    origin: str | None = None,
+    ap: float | None = None,
+    file_sha256: str | None = None,
+) -> DetectorConfig:
+    """A published checkpoint as a folder in this project's format: config.json, model.safetensors and README.md.
+
+    Args:
+        path: a ``.pth`` file, or a folder in transformers' format.
+        schedule, heads: what the checkpoint does not tell.
+        origin, ap, file_sha256: for the card: where it is from, its AP in the authors' words, the file's fingerprint.
+
+    Raises:
+        WeightsError: the checkpoint cannot be read, something about it is unknown, or a key is unaccounted for, or it would
+            be overwritten; nothing is written then.
+    """
+    if path.resolve() in (folder.resolve(), (folder / "model.safetensors").resolve()):
+        raise WeightsError(f"expected another folder than the checkpoint's own to write to, got {str(folder)!r}: give a new one")
+    checkpoint = read_checkpoint(path, origin=origin)
+    config, state = from_checkpoint(checkpoint, schedule, heads)
+    write(config, state, folder)
+    (folder / "README.md").write_text(model_card(config, checkpoint, ap, file_sha256), encoding="utf-8")
+    return config
 
 
 def read(folder: Path, name: str, limits: Limits | None = None) -> tuple[DetectorConfig, dict[str, Tensor]]:

@@ -37,7 +37,7 @@ from litedetr.config import DetectorConfig
 from litedetr.cost import parameters
 from litedetr.network import Network
 from litedetr.weights.errors import WeightsError
-from litedetr.weights.folder import CONFIG_BYTES, read, understand, write
+from litedetr.weights.folder import CONFIG_BYTES, PLACE, read, understand, write
 from litedetr.weights.limits import Limits, Progress, check_size, make_room
 
 PATIENCE = 10.0
@@ -87,7 +87,7 @@ def download(
 
 
 def push(source: Network | str | Path, repo: str, private: bool | None = None, token: str | bool | None = None) -> str:
-    """Upload config.json, model.safetensors and README.md; the repository is made where there is none.
+    """Upload config.json, model.safetensors, README.md and the pictures (.svg) beside it; a repository is made where none is.
 
     Args:
         source: a detector, or a weights folder in this project's format.
@@ -264,12 +264,13 @@ def _bar(progress: Progress | None, size: int | None) -> type[tqdm]:
 def _upload(folder: Path, config: DetectorConfig, repo: str, private: bool | None, token: str | bool | None) -> str:
     card = folder / "README.md"
     files = [CommitOperationAdd(name, folder / name) for name in ("config.json", "model.safetensors")]
-    text = card.read_bytes() if card.is_file() else model_card(config, repo).encode()
+    text = card.read_text(encoding="utf-8").replace(PLACE, repo) if card.is_file() else model_card(config, repo)
+    files += [CommitOperationAdd(path.name, path) for path in sorted(folder.glob("*.svg"))]  # that the card shows
     api = HfApi(token=token)
     with may_write(repo):
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.create_commit(
-            repo, [*files, CommitOperationAdd("README.md", text)], commit_message=f"Upload {config.family} weights"
+            repo, [*files, CommitOperationAdd("README.md", text.encode())], commit_message=f"Upload {config.family} weights"
         )
     return str(address)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from litedetr.config import DetectorConfig
 from litedetr.cost import gmacs, level_shapes
-from litedetr.cost.memory import peak_bytes
+from litedetr.cost.peak_memory import peak_bytes
 from litedetr.weights.errors import ANOTHER, Shaped, WeightsError, why
 
 Progress = Callable[[int, int], None]
@@ -25,7 +25,7 @@ class Limits:
     Attributes:
         file_bytes: of the weights file, and of its numbers in float32.
         gmacs: of a photo of the largest size that the model takes; a sampled point counts as the time that it takes.
-        memory_bytes: for such a photo, beyond the weights, by `litedetr.cost.memory`.
+        memory_bytes: for such a photo, beyond the weights, by `litedetr.cost.peak_memory`.
         cache: folder of such models, apart from huggingface_hub's own; None for that.
         cache_bytes: of all that lies in `cache`; at least twice `file_bytes`. The longest unused go when another one comes.
         advice: what the host may do, for the end of a refusal, e.g. ", or raise LITEDETR_LARGEST_MB".

@@ -21,9 +21,9 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from litedetr.config import presets
-from litedetr.weights.conversion.convert import convert_file
 from litedetr.weights.download import LARGEST, download, sha256
 from litedetr.weights.errors import WeightsError
+from litedetr.weights.folder import convert_file
 from litedetr.weights.limits import Progress
 
 CATALOGUE = Path(__file__).with_suffix(".json")
@@ -79,6 +79,12 @@ class Published:
 def catalogue() -> dict[str, Published]:
     """What is published, by name."""
     return {entry["name"]: Published(**entry) for entry in json.loads(CATALOGUE.read_text(encoding="utf-8"))}
+
+
+def places() -> dict[str, str]:
+    """Where the weights of presets are, as Markdown."""
+    published = {entry.preset: f"[{entry.authors}]({entry.source})" for entry in reversed(catalogue().values()) if entry.preset}
+    return {**published, "lite-dino-nanodet-g": "embedded"}
 
 
 def write_catalogue(entries: Iterable[Published], file: Path = CATALOGUE) -> None:

@@ -10,9 +10,8 @@ from torch import Tensor
 from litedetr.config import DetectorConfig, presets
 from litedetr.shipped import shipped
 from litedetr.weights import published
-from litedetr.weights.conversion.convert import convert_file
 from litedetr.weights.errors import WeightsError
-from litedetr.weights.folder import read, understand
+from litedetr.weights.folder import convert_file, read, understand
 from litedetr.weights.limits import Limits, Progress
 
 EMBEDDED = shipped("assets/weights")

@@ -111,11 +111,10 @@ def test_pictures_need_a_browser_and_say_so(looked, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="needs Chromium")
 def test_a_picture_from_the_command(looked, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("app.figure.MODEL", str(live.model_folder()))
     scene(330, 210).save(tmp_path / "scene.png")
     out = tmp_path / "figure.svg"
     arguments = [str(tmp_path / "scene.png"), "--view", "points", "--state", "at=0.3,0.4&step=B1 all&t=0", "--out", str(out)]
-    assert main(arguments) == 0
+    assert main([*arguments, "--model", str(live.model_folder())]) == 0
     text = out.read_text(encoding="utf-8")
     assert text.startswith("<svg")
     assert photo_in(text).size == (330, 210)

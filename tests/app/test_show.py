@@ -49,7 +49,7 @@ def test_every_view_draws_a_guest_or_says_why_not(engine, run):
                 assert set(answer["needs"]) == OTHERS
                 go.Figure(json.loads(answer["figure"]))
                 if name in OTHERS:
-                    assert answer["summary"]["caption"] == answer["needs"][name]
+                    assert answer["summary"]["notes"] == [answer["needs"][name]]
                     assert opened["model"] in answer["needs"][name]
                     assert answer["job"] is None
         assert engine.compute(run, ViewState(view=name), lambda share, text: None) is None

@@ -10,6 +10,7 @@ from litedetr.bench import ours, rows
 from litedetr.bench.rows import GROUPS, Plan, measure
 from litedetr.ops import native
 from tests.bench import tiny
+from tests.bench.conftest import told
 
 # The limits as they were asked for, by group: every one stands in a row.
 ASKED = {
@@ -31,38 +32,66 @@ def test_every_limit_is_in_the_table():
 
 
 @pytest.mark.skipif(not native.available(), reason="no compiler")
+@pytest.mark.usefixtures("known_times")
 def test_core():
     found = list(rows.core(tiny.plan()))
     assert {row.limit for row in found} - {None} == ASKED["core"]
     assert all(row.size == "64x96" and row.group == "core" and row.unit == "fraction" for row in found)
     for row in found:
-        runs_here = native.INSTRUCTIONS.index("avx512" if "AVX-512" in row.figure else "avx2") <= native.INSTRUCTIONS.index(
-            native.instructions()
-        )
+        path = "avx512" if "AVX-512" in row.figure else "avx2"
+        runs_here = path in native.instructions().all
         assert (row.value is not None) == runs_here, row
+        if runs_here:
+            assert row.value == pytest.approx(told(path) / told("peer"))
 
 
-@pytest.mark.parametrize("group", ["encoder", "detector", "embedded"])
+PAIRS = {"encoder": rows.ENCODERS, "detector": rows.DETECTORS, "embedded": rows.EMBEDDED}
+
+
+@pytest.mark.usefixtures("known_times")
+@pytest.mark.parametrize("group", PAIRS)
 def test_every_row_has_a_figure_or_says_what_is_missing(group, tmp_path, monkeypatch):
     monkeypatch.setenv("LITEDETR_CACHE", str(tmp_path))
     for package in ("onnxruntime", "openvino"):
         monkeypatch.setitem(sys.modules, package, None)
     found = list(GROUPS[group](tiny.plan()))
     assert {row.limit for row in found} - {None} == ASKED[group]
-    for row in found:
+    for row, pair in zip(found, PAIRS[group], strict=True):
+        assert (row.figure, row.limit) == (pair.figure, pair.limit)
         if "ONNX Runtime" in row.figure or "OpenVINO" in row.figure:
             assert row.value is None
             assert row.note == "not measured: pip install -r requirements-bench.txt"
         else:
-            assert row.lowest <= row.value <= row.highest
-            assert min(row.ours, row.theirs, row.ours_wall, row.theirs_wall) > 0
+            own, other = told(pair.ours), told(pair.theirs)
+            assert (row.value, row.lowest, row.highest) == pytest.approx((own / other,) * 3)
+            assert (row.ours, row.theirs, row.ours_wall, row.theirs_wall) == (1.5 * own, 1.5 * other, 3 * own, 3 * other)
 
 
+@pytest.mark.usefixtures("known_times")
 def test_with_the_other_runtimes(tmp_path, monkeypatch):
     for package in ("transformers", "onnx", "onnxruntime", "openvino"):
         pytest.importorskip(package)
     monkeypatch.setenv("LITEDETR_CACHE", str(tmp_path))
-    assert all(row.value is not None for row in GROUPS["embedded"](tiny.plan()))
+    found = list(GROUPS["embedded"](tiny.plan()))
+    assert all(row.value is not None for row in found)
+    reduced = {row.figure: (row.ours_agrees, row.theirs_agrees) for row in found}
+    (both,) = (pair for figure, pair in reduced.items() if figure.endswith("OpenVINO, bf16"))
+    assert all(0 < share <= 1 for agrees in both for share in agrees), "how much of what float32 finds bf16 finds"
+    assert all(pair == (None, None) for figure, pair in reduced.items() if "bf16" not in figure)
+
+
+@pytest.mark.usefixtures("known_times")
+def test_exports_are_timed_and_compared():
+    pytest.importorskip("openvino")
+    found = list(rows.exported(tiny.plan()))
+    forms = [f"{runtime}, {sampling}" for sampling in ("grid_sample", "gather")
+             for runtime in ("ONNX Runtime, f32", "OpenVINO, f32", "OpenVINO, bf16")]  # fmt: skip
+    assert [row.figure.partition("its export, ")[2] for row in found] == forms
+    for row, form in zip(found, forms, strict=True):
+        assert row.value == pytest.approx(told("bf16" if ", bf16 / " in row.figure else "f32") / told(form))
+        if "OpenVINO, bf16" not in row.figure:
+            assert row.theirs_agrees == (pytest.approx(1, abs=1e-3), 1)
+    assert all(0 < row.ours_agrees[0] <= 1 for row in found if ", bf16 / " in row.figure)
 
 
 def test_without_transformers(monkeypatch):
@@ -71,6 +100,7 @@ def test_without_transformers(monkeypatch):
     assert all(row.value is None and row.met is None and "pip install" in row.note for row in found)
 
 
+@pytest.mark.usefixtures("known_times")
 def test_a_peer_that_breaks_costs_its_rows_alone():
     def broken():
         raise RuntimeError("out of luck\nand more")
@@ -80,7 +110,7 @@ def test_a_peer_that_breaks_costs_its_rows_alone():
 
 
 def test_memory_of_a_fresh_process():
-    above, during = rows.peak_memory(tiny.plan())
+    above, during = rows.memory(tiny.plan())
     if sys.platform == "linux":
         assert 0 < during.value < above.value < 5
     else:
@@ -131,10 +161,11 @@ def test_wrong_plans_are_refused(wrong):
         tiny.plan(**wrong)
 
 
+@pytest.mark.usefixtures("known_times")
 def test_guests_are_compared_with_themselves():
     (row,) = rows.guests(tiny.plan())
     assert row.figure == "RT-DETR, accelerated / as it is (eager PyTorch)"
-    assert row.lowest <= row.value <= row.highest
+    assert row.value == pytest.approx(told("accelerated") / told("eager"))
     assert row.size == "96x96"
 
 

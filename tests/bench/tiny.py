@@ -7,6 +7,7 @@ import pytest
 from litedetr.bench import peers
 from litedetr.bench.rows import Plan
 from litedetr.config import preset
+from tests import small_models
 
 
 def plan(**changes) -> Plan:
@@ -22,6 +23,7 @@ def plan(**changes) -> Plan:
         "rt_detr": rt_detr,
         "d_fine": d_fine,
         "guests": {"RT-DETR": (rt_detr, 96)},
+        "exported": {"tiny": lambda: small_models.small("lite-dino-mobilenet", schedule="H3L1-(2+1)x1", decoder_layers=1)},
         "rounds": 1,
     }
     return Plan(**(chosen | changes))

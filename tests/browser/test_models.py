@@ -1,5 +1,6 @@
 """The model picker, with a Hub on loopback."""
 
+import json
 import threading
 
 import pytest
@@ -7,7 +8,9 @@ from huggingface_hub import constants
 
 from app.views import VIEWS
 from tests.browser.conftest import PHONE
-from tests.browser.driver import assert_shown, open_page, settle
+from tests.browser.driver import assert_drawn, assert_shown, open_page, settle
+from tests.guests import zoo
+from tests.guests.conftest import guest
 from tests.hub.conftest import point_at, read
 from tests.hub.server import Hub
 from tests.small_models import small
@@ -19,6 +22,8 @@ OTHERS = {
     "owner/h2l2": {"schedule": "H2L2-(2+1)x3"},
     "owner/full": {"schedule": "H4L0-(1+1)x6", "key_aware": False, "low_ffn": None},
 }
+GUESTS = {"owner/rt-detr-v2": "rt_detr_v2", "owner/d-fine": "d_fine"}
+"""Models of transformers with random weights."""
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +36,12 @@ def hub(tmp_path_factory):
     for name, changes in OTHERS.items():
         folder = tmp_path_factory.mktemp("other")
         small("lite-dino-mobilenet", **changes).save_pretrained(folder)
+        hub.add(name, read(folder))
+    for name, kind in GUESTS.items():
+        folder = tmp_path_factory.mktemp(kind)
+        guest(kind).model.save_pretrained(folder)
+        size = {"size": {"height": zoo.SIDE, "width": zoo.SIDE}}
+        (folder / "preprocessor_config.json").write_text(json.dumps(size), encoding="utf-8")
         hub.add(name, read(folder))
     with pytest.MonkeyPatch.context() as monkeypatch:
         point_at(hub.url, tmp_path_factory.mktemp("cache"), monkeypatch)
@@ -111,6 +122,32 @@ def test_every_view_shows_another_encoder_in_numbers(page, url, hub, name):
         assert (run.source, state.view) == (name, view)
         assert run.config.schedule == OTHERS[name]["schedule"]
         assert page.locator('[data-part="error"]').is_hidden()
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_a_model_of_another_code_base(page, url, hub, name):
+    open_page(page, url, "example=cat&t=0&q=0")
+    choose(page, name)
+    page.wait_for_function("name => liteDetr.info.source === name", arg=name)
+    shown(page)
+    assert page.locator(".ld-stop[data-kind='decoder']").count() == 2
+    assert page.locator(".ld-stop[data-kind='all'], .ld-stop[data-kind='high']").count() == 0, "the rail is its trace's own steps"
+    for view in VIEWS:
+        page.locator(f'[role="tab"][data-view="{view}"]').click()
+        settle(page)
+        run, state, summary = assert_shown(page)
+        assert (run.source, state.view) == (name, view)
+        assert page.locator('[data-part="error"]').is_hidden()
+        says = page.locator(f'[role="tab"][data-view="{view}"]').get_attribute("title") or ""
+        if VIEWS[view].own:
+            assert "comes from transformers" in summary["notes"][0]
+            assert "comes from transformers" in says
+        else:
+            assert "comes from transformers" not in says
+    page.locator('[role="tab"][data-view="points"]').click()
+    page.evaluate("liteDetr.change({ q: '2', step: 'decoder 2' })")
+    settle(page)
+    assert_drawn(page)
 
 
 def test_the_authors_weights_one_click_away(page, url, host, path, checkpoint):  # noqa: F811

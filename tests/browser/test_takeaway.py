@@ -1,6 +1,7 @@
 """Figures leave the page as files, as links and as lines of Python, and are the same without it."""
 
 import base64
+import csv
 import io
 import json
 import os
@@ -50,6 +51,12 @@ def test_svg_and_png_hold_the_photo(dialog, tmp_path):
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", text)
     picture = Image.open(save(dialog, "png", tmp_path))
     assert max(picture.size) >= 1500
+    rows = list(csv.DictReader(save(dialog, "csv", tmp_path).open(encoding="utf-8")))
+    assert {(row["step"], row["query"]) for row in rows} == {("B3 all", "")}, "a place of the photo is no query"
+    shown = [row for row in rows if row["head"] == "2"]
+    drawn = [(x, y) for trace in points.VIEW.figure(run, state).data if re.match(r"S\d$", str(trace.meta))
+             for x, y in zip(trace.x, trace.y, strict=True)]  # fmt: skip
+    np.testing.assert_allclose(sorted((float(row["x"]), float(row["y"])) for row in shown), sorted(drawn), atol=0.01)
 
 
 def test_the_page_of_its_own_works_offline(dialog, context, tmp_path):

@@ -147,6 +147,21 @@ def test_a_file_that_differs_fails_the_command_and_says_so(tiny_folder, tmp_path
     assert judge(own, file).ok is False, "another model's file"
 
 
+@torch.inference_mode()
+def test_what_a_tie_leaves_open_is_no_difference(tmp_path, monkeypatch):
+    detector = tiny("lite-dino-r50-h3l1-2x3")
+    detector.selection.class_head.weight.zero_()  # every token has the same score, and every rank a content of its own
+    detector.selection.content.weight.normal_()
+    detector.heads.classes[0].weight.normal_()
+    file = tmp_path / "ties.onnx"
+    found = export(detector, file, size=(96, 128))
+    assert found.ok is True
+    assert found.ties == Exported(file).verdict["ties"] > 0
+    assert f"({found.ties} queries from other tokens of equal scores, in both)" in str(found)
+    monkeypatch.setattr(verdict, "TIE", -1.0)
+    assert judge(detector, file).ok is False, "PyTorch's own order gives other contents to the same tokens"
+
+
 def test_folders_with_a_file_and_pictures_that_it_cannot_see(tiny_folder, tmp_path, capsys, photo):
     file, folder = tmp_path / "model.onnx", tmp_path / "photos"
     folder.mkdir()

@@ -10,7 +10,6 @@ from litedetr.backbones.mobilenet import MobileNetV2
 from litedetr.backbones.nanodet import NanoDetG
 from litedetr.backbones.resnet import ResNet50
 from litedetr.backbones.swin import SwinTransformer
-from litedetr.bench.backbones import backbone_ratios
 from litedetr.fast import convolution, dense, strips
 from litedetr.fast.backbone import fast_backbone
 from litedetr.fast.convolution import FusedConvolution, SameConvolution, fusing_works
@@ -171,10 +170,3 @@ def test_neck(levels, dtype, way):
         assert_same_maps([found.tokens.to(dtype)], [expected.tokens], dtype)
         for name in ("positions", "mask", "valid_ratios", "reference_points"):
             assert torch.equal(getattr(found, name), getattr(expected, name)), name
-
-
-def test_benchmark_has_a_row_per_dtype():
-    rows = backbone_ratios("mobilenetv2", (32, 32), rounds=1)
-    assert [row.dtype for row in rows] == list(DTYPES)
-    for row in rows:
-        assert row.ratio.value == pytest.approx(row.fast / row.plain)

@@ -27,11 +27,13 @@ def test_a_detector_there_and_back(hub, detector):
 
 def test_a_folder_from_the_command_line(hub, detector, tmp_path, monkeypatch, capsys):
     detector.save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "README.md").write_text("# My card")
+    (tmp_path / "model" / "README.md").write_text("# My card of OWNER/NAME")
+    (tmp_path / "model" / "curve.svg").write_text("<svg/>")
     monkeypatch.setattr(hub_module, "HfApi", lambda token: real(token=TOKEN))
     assert main(["push", str(tmp_path / "model"), NAME]) == 0
     assert capsys.readouterr().out == f"{hub.url}/{NAME}\n"
-    assert hub.repos[NAME].files["README.md"] == b"# My card"
+    assert hub.repos[NAME].files["README.md"] == b"# My card of me/tiny", "it says its name there"
+    assert hub.repos[NAME].files["curve.svg"] == b"<svg/>", "the picture that the card shows"
     assert not hub.repos[NAME].private
     assert main(["push", str(tmp_path / "model"), NAME]) == 0  # a second time: a new commit in the same place
     assert same(Detector.from_pretrained(NAME), detector)

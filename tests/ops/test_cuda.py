@@ -239,7 +239,7 @@ def test_every_query_and_head_lies_in_one_block(queries, lanes, tile_heads, mult
 
 
 def test_the_structure_is_the_kernels():
-    assert driver_library().emulator_struct_size() == ctypes.sizeof(cuda_launch.Call)
+    assert driver_library().emulator_struct_size() == ctypes.sizeof(cuda_launch.Launch)
 
 
 # ------------------------------------------------------------------------------------------ what can go wrong

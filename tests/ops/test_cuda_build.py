@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from litedetr.ops import cuda_build, library
-from litedetr.ops.cuda_build import BuildError, Variant
+from litedetr.ops.cuda_build import BuildError, KernelVariant
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
@@ -40,13 +40,13 @@ def empty_cache(monkeypatch, tmp_path):
     ],
 )
 def test_variants_for_heads_of_all_sizes(channels, lanes, vectors, whole):
-    variant = Variant.of("shared", "f16", channels)
-    assert variant == Variant("shared", "f16", lanes, vectors, whole)
+    variant = KernelVariant.of("shared", "f16", channels)
+    assert variant == KernelVariant("shared", "f16", lanes, vectors, whole)
     assert lanes * vectors * 8 >= channels
 
 
 def test_names_and_options_of_a_variant():
-    variant = Variant("separate", "bf16", 8, 1, False)
+    variant = KernelVariant("separate", "bf16", 8, 1, False)
     assert variant.kernel("backward") == "attention_backward_separate_bf16_8_1_false"
     assert variant.options() == [
         "-DONE_MODE=separate", "-DONE_TYPE=bf16", "-DONE_LANES=8", "-DONE_VECTORS=1", "-DONE_WHOLE=false",
@@ -62,9 +62,9 @@ def test_the_source_needs_no_other_file():
 @pytest.mark.parametrize(
     ("variant", "architectures"),
     [
-        (Variant("shared", "f16", 4, 1, True), ARCHITECTURES),
-        (Variant("separate", "bf16", 8, 1, False), (75,)),
-        (Variant("plain", "f32", 2, 1, True), (90,)),
+        (KernelVariant("shared", "f16", 4, 1, True), ARCHITECTURES),
+        (KernelVariant("separate", "bf16", 8, 1, False), (75,)),
+        (KernelVariant("plain", "f32", 2, 1, True), (90,)),
     ],
 )
 def test_nvcc_compiles_without_a_word(tmp_path, variant, architectures):
@@ -86,7 +86,7 @@ def test_nvcc_compiles_without_a_word(tmp_path, variant, architectures):
 def test_nvrtc_compiles_once_and_keeps_the_result(empty_cache, monkeypatch):
     compiler = nvrtc_or_skip()
     newest = compiler.capabilities[-1]
-    variant = Variant.of("plain", "f16", 32)
+    variant = KernelVariant.of("plain", "f16", 32)
     code, file = cuda_build.compiled(variant, newest)
     assert (code[:4], file.suffix, file.parent) == (b"\x7fELF", ".cubin", empty_cache)
     monkeypatch.setattr(cuda_build.Nvrtc, "compile", lambda *a: pytest.fail("compiled twice"))
@@ -96,7 +96,7 @@ def test_nvrtc_compiles_once_and_keeps_the_result(empty_cache, monkeypatch):
 @pytest.mark.usefixtures("empty_cache")
 def test_a_gpu_that_nvrtc_does_not_know_gets_ptx():
     nvrtc_or_skip()
-    code, file = cuda_build.compiled(Variant.of("plain", "f16", 32), (99, 0))
+    code, file = cuda_build.compiled(KernelVariant.of("plain", "f16", 32), (99, 0))
     assert file.suffix == ".ptx"
     assert b".entry attention_forward_plain_f16_4_1_true" in code
 
@@ -104,7 +104,7 @@ def test_a_gpu_that_nvrtc_does_not_know_gets_ptx():
 @pytest.mark.usefixtures("empty_cache")
 def test_an_old_gpu():
     with pytest.raises(BuildError, match=r"^the kernels need compute capability 7\.5; this GPU has 6\.1$"):
-        cuda_build.compiled(Variant.of("plain", "f16", 32), (6, 1))
+        cuda_build.compiled(KernelVariant.of("plain", "f16", 32), (6, 1))
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -112,7 +112,7 @@ def test_nvrtc_quotes_its_complaint(monkeypatch):
     nvrtc_or_skip()
     monkeypatch.setattr(cuda_build, "source", lambda: "nonsense")
     with pytest.raises(BuildError, match=r"NVRTC could not compile attention.cu: .*error"):
-        cuda_build.compiled(Variant.of("plain", "f16", 32), (9, 0))
+        cuda_build.compiled(KernelVariant.of("plain", "f16", 32), (9, 0))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ MISSING = "NVRTC was not found; install a CUDA build of PyTorch, or pip install 
 
 def test_without_nvrtc_and_prepared_code(no_nvrtc, capsys):
     with pytest.raises(BuildError) as caught:
-        cuda_build.compiled(Variant.of("plain", "f16", 32), (9, 0))
+        cuda_build.compiled(KernelVariant.of("plain", "f16", 32), (9, 0))
     text = f"{MISSING}; {no_nvrtc / 'attention.ptx'} does not hold attention_forward_plain_f16_4_1_true either"
     assert str(caught.value) == text
     assert cuda_build.main(["90", "--types", "f16", "--modes", "plain"]) == 1
@@ -137,8 +137,8 @@ def test_without_nvrtc_and_prepared_code(no_nvrtc, capsys):
 def test_without_nvrtc_prepared_code_is_used(no_nvrtc):
     text = b"// PTX\n.visible .entry attention_forward_plain_f16_4_1_true(...)"
     (no_nvrtc / "attention.ptx").write_bytes(text)
-    code, file = cuda_build.compiled(Variant.of("plain", "f16", 32), (9, 0))
+    code, file = cuda_build.compiled(KernelVariant.of("plain", "f16", 32), (9, 0))
     assert code == text + b"\0"
     assert file.suffix == ".ptx"
     with pytest.raises(BuildError, match="does not hold attention_forward_plain_f32_4_1_true either"):
-        cuda_build.compiled(Variant.of("plain", "f32", 32), (9, 0))
+        cuda_build.compiled(KernelVariant.of("plain", "f32", 32), (9, 0))

@@ -146,7 +146,7 @@ def test_both_backends_agree():
 @pytest.fixture
 def unprepared(monkeypatch, tmp_path):
     """As in a fresh process with an empty cache."""
-    blank = {"prepared": False, "in_background": False, "library": None, "file": None, "reason": None, "path": 0, "loaded": {}}
+    blank = {"prepared": False, "in_background": False, "kernel": None, "reason": None, "loaded": {}}
     for name, value in blank.items():
         monkeypatch.setattr(native._State, name, value)
     monkeypatch.setattr(ops, "_warned", set())
@@ -311,7 +311,7 @@ def test_the_build_command(capsys):
 @needs_kernel
 def test_instructions_that_do_not_exist():
     with (
-        pytest.raises(ValueError, match="expected one of auto, portable, avx2, avx512; got 'mmx'"),
+        pytest.raises(ValueError, match=r"expected one of auto, portable.* on this machine, got 'mmx'"),
         native.use_instructions("mmx"),
     ):
         pass

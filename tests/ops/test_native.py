@@ -9,14 +9,14 @@ import torch
 
 from litedetr import ops
 from litedetr.ops import native, norm
+from litedetr.ops.kernel import Kernel
 from tests.ops.cases import CASES, MODES, Case, assert_agree, doubled, outputs, run, tensors_of
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"no kernel here: {native.reason_unavailable()}")
 
 
 def paths():
-    best = native.INSTRUCTIONS.index(native.instructions())
-    return native.INSTRUCTIONS[1 : best + 1]
+    return native.instructions().all
 
 
 @pytest.fixture
@@ -200,9 +200,9 @@ def test_only_some_inputs_need_a_gradient():
 @pytest.mark.parametrize("wrong", ["plain", "norm"])
 def test_the_self_check_finds_a_wrong_kernel(wrong, monkeypatch):
     if wrong == "plain":
-        right = native._run_plain
-        monkeypatch.setattr(native, "_run_plain", lambda *a: right(*a) + 0.01)
+        right = Kernel.plain
+        monkeypatch.setattr(Kernel, "plain", lambda *a: right(*a) + 0.01)
     else:
-        monkeypatch.setattr(norm, "by_kernel", lambda library, path, *a: [t.zero_() for t in a[5::2]])
+        monkeypatch.setattr(norm, "by_kernel", lambda kernel, *a: [t.zero_() for t in a[5::2]])
     with pytest.raises(RuntimeError, match="does not agree with the reference on this machine, so it is not used"):
-        native._check_against_reference(native.library())
+        native._check_against_reference(native.kernel())

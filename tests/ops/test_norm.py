@@ -6,15 +6,16 @@ from torch.nn import functional
 
 from litedetr import ops
 from litedetr.ops import native
+from litedetr.ops.instructions import Instructions
 
 PATHS = [
     pytest.param(
         name,
         marks=pytest.mark.skipif(
-            not native.available() or native.INSTRUCTIONS.index(name) > native.best_path(), reason=f"no {name} here"
+            not native.available() or name not in Instructions.best().all, reason=f"no {name} here"
         ),
     )
-    for name in native.INSTRUCTIONS[1:]
+    for name in Instructions
 ]
 
 

@@ -5,7 +5,7 @@ import pytest
 import litedetr
 from litedetr.cli import main
 from litedetr.training.arguments import recipe_of
-from litedetr.training.loop import read_log
+from litedetr.training.log import read_log
 from tests.training.conftest import tiny_detector
 
 

@@ -130,7 +130,23 @@ def test_a_calibration_tells_what_it_would_be_after_rescaling():
     assert got.rescaled.error < 0.03 < got.error
     assert (got.rescaled.f1, got.rescaled.recall) == (pytest.approx(got.f1), pytest.approx(got.recall))
     assert got.rescaled.threshold == pytest.approx(float(got.rescaling(np.array(got.threshold))))
-    assert f"times {got.rescaling.scale:.3f} {got.rescaling.shift:+.3f}: calibration error 0.0" in got.table()
+    times = f"times {got.rescaling.scale:.3f} {got.rescaling.shift:+.3f} (--calibrate does that; on the pictures it is fitted on)"
+    assert f"{times}: calibration error 0.0" in got.table()
+
+
+def test_what_is_fitted_on_half_of_the_pictures_is_reported_of_the_others():
+    scores, right = overconfident(4000)
+    right[1::2] = np.random.default_rng(5).random(2000) < scores[1::2]  # there the scores mean what they say
+    content = {"annotations": [wanted(image, 5, [0, 0, 10, 10]) for image in np.flatnonzero(right).tolist()]}
+    got = calibrate(content, [found(image, 5, float(score), [0, 0, 10, 10]) for image, score in enumerate(scores)], range(4000))
+    first = fit_rescaling(scores[::2], right[::2])
+    assert got.rescaling == first, "fitted where they do not"
+    assert got.rescaled.held_out
+    assert got.rescaled.error > 0.05, "and found wrong on the others"
+    assert sum(b.count for b in got.rescaled.bins) == 2000
+    shown = first(scores[1::2]) >= got.rescaled.default.threshold
+    assert got.rescaled.default.precision == pytest.approx(right[1::2][shown].mean())
+    assert "fitted on every second picture, on the others" in got.table()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

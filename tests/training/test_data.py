@@ -259,7 +259,7 @@ def test_a_stream_goes_on_where_it_was(photo_folder):
     augmentation = AugmentSettings(mosaic=0.4, mixup=0.3, pasted=2)
     whole = batches(BatchStream(photos, augmentation, seed=5), sizes)
     position = json.loads(json.dumps(whole[2].position))
-    rest = batches(BatchStream(photos, augmentation, seed=5, position=position), sizes[3:])
+    rest = batches(BatchStream(photos, augmentation, seed=5, position=position, workers=3), sizes[3:])  # and by several threads
     for expected, batch in zip(whole[3:], rest, strict=True):
         assert torch.equal(expected.images, batch.images)
         assert torch.equal(expected.mask, batch.mask)

@@ -12,11 +12,12 @@ from litedetr.training.augment import AugmentSettings
 from litedetr.training.data import PhotoSet
 from litedetr.training.denoising import DenoisingSettings
 from litedetr.training.handover import HandOverSettings, closed_memory, hand_over
-from litedetr.training.loop import read_log, train
+from litedetr.training.log import read_log
+from litedetr.training.loop import train
 from litedetr.training.losses import LossSettings
 from litedetr.training.recipes import Recipe, Stage
 from litedetr.training.teacher import Teacher
-from tests.test_nanodet import published
+from tests.backbones.test_nanodet import published
 
 SETTINGS = HandOverSettings(
     size=128, batch=2, statistics=8, regression=12, boxes=3, box_steps=30, box_tokens=64, steps=4, rate=1e-5

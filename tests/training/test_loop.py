@@ -1,5 +1,6 @@
 """The loop: it learns, and a killed run goes on bit for bit."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 from litedetr.training.augment import AugmentSettings
+from litedetr.training.board import scalars
 from litedetr.training.checkpoint import load_checkpoint
 from litedetr.training.denoising import DenoisingSettings
-from litedetr.training.loop import read_log, train
+from litedetr.training.log import read_log
+from litedetr.training.loop import train
 from litedetr.training.losses import LossSettings
 from litedetr.training.recipes import Recipe, Stage
 from tests.training.conftest import tiny_detector
@@ -61,6 +64,36 @@ def test_what_a_run_leaves(whole, photo_folder):
     assert "AP50" in lines[-1]["val"]
     assert "AP50" in (out / "curve.svg").read_text()
     assert {"photos_per_second", "seconds", "rate", "loss_ce", "loss_giou_dn", "loss_ce_dense"} <= set(lines[0])
+
+
+def test_a_card_tells_of_the_training(whole, photo_folder):
+    out, result = whole
+    text = (out / "weights" / "README.md").read_text(encoding="utf-8")
+    assert f"\n# {out.name}\n" in text
+    assert f"| trained on | `{photo_folder.name}`: 10 pictures, " in text
+    assert "| from | random weights |" in text
+    assert f"| for | {STEPS} steps, " in text
+    assert f"| AP, AP50, AP75 | {100 * result.evaluation.figures['AP']:.1f}, " in text
+    assert "| person | " in text
+    assert "![Loss and average precision against hours](curve.svg)" in text
+    assert (out / "weights" / "curve.svg").read_text() == (out / "curve.svg").read_text()
+    assert "The set names no licences of its pictures." in text
+
+
+def test_other_classes_ask_for_a_restart(whole, photo_folder, tmp_path):
+    for split in ("train", "val"):
+        content = json.loads((photo_folder / f"{split}.json").read_text())
+        content["categories"][1]["name"] = "tram"
+        (tmp_path / split).symlink_to(photo_folder / split)
+        (tmp_path / f"{split}.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"begun with \(person, train\), got 2 \(person, tram\): begin again with --restart"):
+        train(RECIPE, tmp_path, whole[0], detector=tiny_detector(), progress=False)
+
+
+def test_the_figures_go_to_tensorboard_where_it_is_installed():
+    line = {"step": 4, "seconds": 2.0, "progress": 0.5, "loss": 3.5, "loss_ce": 1.0, "rate": 1e-4, "canvas": (64, 48)}
+    assert scalars(line) == {"train/loss": 3.5, "train/loss_ce": 1.0, "train/rate": 1e-4}
+    assert scalars({"step": 4, "val": {"AP": 0.2}}) == {"val/AP": 0.2}
 
 
 def test_a_killed_run_goes_on_bit_for_bit(whole, photo_folder, tmp_path):

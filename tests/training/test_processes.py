@@ -13,7 +13,7 @@ import torch
 from litedetr.batch.processes import Processes
 from litedetr.cli import main
 from litedetr.training.data import BatchStream, PhotoSet
-from litedetr.training.loop import read_log
+from litedetr.training.log import read_log
 from litedetr.training.targets import Targets
 from tests.training.conftest import tiny_detector, write_set
 from tests.training.two_processes import RECIPE, eval_command, train_a_little

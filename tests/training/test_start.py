@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from litedetr import Detector
 from litedetr.backbones.mobilenet import MobileNetV2
+from litedetr.backbones.resnet import ResNet50
 from litedetr.cli import main
 from litedetr.training.checkpoint import load_checkpoint
 from litedetr.training.data import PhotoSet
@@ -71,6 +73,61 @@ def test_a_trained_detector_on_its_first_backbone(photo_folder, tmp_path):
         elif not name.startswith("dense_head."):
             assert torch.equal(value, trained[name]), name
     assert not any(parameter.requires_grad for parameter in detector.backbone.parameters())
+
+
+def published(backbone: torch.nn.Module, library: str) -> dict[str, torch.Tensor]:
+    """Random weights under the names that a library gives them, with its classifier."""
+    state = {name: torch.randn_like(value) for name, value in backbone.state_dict().items() if not re.match(r"norm\d\.", name)}
+    if isinstance(backbone, ResNet50):
+        classifier = {"fc.weight": torch.zeros(1000, 64), "fc.bias": torch.zeros(1000)}
+        return state | classifier | {"bn1.num_batches_tracked": torch.tensor(1)}
+    later = {"timm": lambda stage: f"layers.{stage + 1}.downsample.", "microsoft": lambda stage: f"layers.{stage}.downsample."}
+    named = {}
+    for name, value in state.items():
+        found = re.match(r"layers\.(\d)\.(?:blocks\.(\d)|downsample)\.(.*)", name)
+        stage, block, rest = found.groups() if found else ("", "", name)
+        if library == "torchvision":
+            rest = rest.replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.3")
+            rest = rest.replace("patch_embed.proj", "features.0.0").replace("patch_embed.norm", "features.0.2")
+            place = f"features.{2 * int(stage) + (1 if block else 2)}.{block + '.' if block else ''}" if stage else ""
+            named[place + rest] = value
+        else:
+            named[name if block or not stage else later[library](int(stage)) + rest] = value
+    return named | {"norm.weight": torch.ones(8), "head.weight": torch.zeros(1000, 8)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "library", "file"),
+    [
+        ("resnet50", "torchvision", "backbone.pth"),
+        ("resnet50", "timm", "backbone.safetensors"),
+        ("swin_tiny", "torchvision", "backbone.pth"),
+        ("swin_tiny", "timm", "backbone.safetensors"),
+        ("swin_tiny", "microsoft", "backbone.pth"),
+    ],
+)
+def test_imagenet_weights_under_their_libraries_names(kind, library, file, photo_folder, tmp_path):
+    width = {"resnet50": 2, "swin_tiny": 24}[kind]
+    changes = {"width": 32, "heads": 4, "decoder_layers": 1, "queries": 12, "backbone": kind, "backbone_width": width}
+    recipe = replace(RECIPE, changes=changes, backbone=str(tmp_path / file))
+    first = build_detector(replace(recipe, backbone=""), PhotoSet.open(photo_folder)).backbone
+    saved = published(first, library)
+    if file.endswith(".pth"):
+        torch.save({"model": saved} if library == "microsoft" else saved, tmp_path / file)
+    else:
+        save_file(saved, tmp_path / file)
+    backbone = build_detector(recipe, PhotoSet.open(photo_folder)).backbone
+    own = backbone.state_dict()
+    expected = sorted(value.sum().item() for name, value in saved.items() if value.ndim and not re.match("fc|head|norm", name))
+    got = sorted(value.sum().item() for name, value in own.items() if not re.match(r"norm\d\.", name))
+    assert got == pytest.approx(expected), "each of them is somewhere, and nothing else"
+    for name, value in own.items():
+        if library != "torchvision" and name in saved and "downsample" not in name:
+            assert torch.equal(value, saved[name]), name
+    saved.pop(next(name for name in saved if "norm1.weight" in name or "bn1.weight" in name))
+    torch.save(saved, tmp_path / "backbone.pth")
+    with pytest.raises(ValueError, match=r"got 1 missing: .*Nothing was loaded"):
+        build_detector(replace(recipe, backbone=str(tmp_path / "backbone.pth")), PhotoSet.open(photo_folder))
 
 
 @pytest.mark.parametrize("family", ["dino", "deformable_detr"])

@@ -8,7 +8,7 @@ import torch
 from litedetr.cli import main
 from litedetr.training import study as module
 from litedetr.training.data import PhotoSet
-from litedetr.training.loop import read_log
+from litedetr.training.log import read_log
 from litedetr.training.start import build_detector, close_branches
 from litedetr.training.study import Variant, clock, markdown, spread, study
 from tests.training.conftest import tiny_detector

@@ -153,7 +153,7 @@ export class Inspector {
 
   spent({ spent }) {
     const say = (...given) => this.page.say(...given);
-    const stages = ['backbone', 'encoder', 'decoder'];
+    const stages = ['backbone', 'encoder', 'decoder'].filter((stage) => spent.milliseconds[stage] > 0 || spent.gmacs[stage] > 0);
     const total = stages.reduce((sum, stage) => sum + spent.milliseconds[stage], 0);
     const line = (name, milliseconds, gmacs, share, stage) =>
       make(

@@ -14,6 +14,7 @@ export class Rail {
   build(stops) {
     this.stops = stops;
     const { scales } = this.page;
+    const whole = stops.reduce((sum, { gmacs }) => sum + gmacs, 0) || 1; // flex-grow of less than 1 in all would leave room empty
     const groups = [];
     for (const stop of stops) {
       const name = stop.kind === 'decoder' ? 'decoder' : stop.block == null ? stop.kind : `B${stop.block + 1}`;
@@ -29,7 +30,7 @@ export class Rail {
         make('span', { class: 'ld-bars', 'aria-hidden': 'true' }, ...(['high', 'all'].includes(stop.kind) ? bars : [])),
         make('span', {}, this.label(stop)),
       );
-      node.style.flexGrow = String(100 * stop.gmacs);
+      node.style.flexGrow = String((100 * stop.gmacs) / whole);
       node.addEventListener('click', () => { this.halt(); this.go(stop); });
       return node;
     };
@@ -38,7 +39,7 @@ export class Rail {
       const single = group.stops.length === 1 && !/^B\d/.test(group.name);
       const label = make('span', { class: 'ld-group-name' }, single ? '' : group.name === 'decoder' ? this.page.say('spent.decoder') : group.name);
       const node = make('div', { class: 'ld-group', 'data-group': group.name }, label, make('div', { class: 'ld-group-stops' }, ...group.stops.map(button)));
-      node.style.flexGrow = String(100 * group.stops.reduce((sum, stop) => sum + stop.gmacs, 0));
+      node.style.flexGrow = String((100 * group.stops.reduce((sum, { gmacs }) => sum + gmacs, 0)) / whole);
       return node;
     });
     this.box.replaceChildren(this.play, make('div', { class: 'ld-track' }, ...boxes));

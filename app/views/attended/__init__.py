@@ -23,7 +23,7 @@ from app.run import choice
 from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import AUTO, HUB_ID, ViewState
-from app.run.step_queries import Askers, askers
+from app.run.step_queries import StepQueries, queries_of
 from app.theme import GRID, NEUTRAL, RIM, WHITE, scale_colour
 from app.views.attended.heaviest import MOST, OtherModel, Samples, heaviest, other_model
 from app.views.view import View
@@ -113,16 +113,16 @@ def job(run: Run, state: ViewState) -> str | None:
     return None if source is None else f"attended by {source or OWN}"
 
 
-def work(run: Run, state: ViewState, detectors: Callable[[str], Detector], tell: Callable[[float, str], None]) -> OtherModel:
+def work(run: Run, state: ViewState, detectors: Callable[[str], Detector], report: Callable[[float, str], None]) -> OtherModel:
     """The second model's heaviest samples of every step and scale."""
     detector = detectors(_source(run, state))
-    return other_model(run, detector, describe(detector.config), tell)
+    return other_model(run, detector, describe(detector.config), report)
 
 
 def pick(run: Run, state: ViewState, x: float, y: float) -> ViewState:
     """A click on a point of the first panel chooses the query that asked for it; elsewhere, the point of the photo."""
     shown = _Shown(run, state)
-    own, who = shown.samples[0], shown.askers
+    own, who = shown.samples[0], shown.queries
     height, width = run.size
     distances = np.hypot(own.x - x * width, own.y - y * height)
     nearest = int(distances.argmin())
@@ -155,8 +155,8 @@ class _Shown:
         return self.run.extras.memo(key, lambda: heaviest(self.step, level, self.run.to_photo, MOST, uniform))
 
     @cached_property
-    def askers(self) -> Askers:
-        return askers(self.run, self.step)
+    def queries(self) -> StepQueries:
+        return queries_of(self.run, self.step)
 
     def title(self, place: int, short: bool = False) -> str:
         lang, kind = self.state.lang, "short" if short else "title"
@@ -218,7 +218,7 @@ def _covered(run: Run, boxes: np.ndarray) -> float:
 
 def _who(shown: _Shown, samples: Samples) -> list[list[str]]:
     """Whose tokens took the points, per scale; nothing in the decoder."""
-    who = shown.askers
+    who = shown.queries
     if who.levels is None:
         return []
     counts = np.bincount(who.levels[samples.rows], minlength=len(shown.step.scales))
@@ -253,7 +253,7 @@ def _points(shown: _Shown, samples: Samples, heaviest_: float, named: bool) -> d
 
 def _asked_here(shown: _Shown, place: int) -> list[dict[str, Any]]:
     """The object or the point that is chosen, and rings around the points that it (or a token that holds it) asked for."""
-    state, who = shown.state, shown.askers
+    state, who = shown.state, shown.queries
     height, width = shown.run.size
     if who.levels is None and state.query is not None and state.query < len(who.boxes):
         asked = np.arange(len(who.boxes)) == state.query

@@ -110,9 +110,9 @@ def heaviest(
     return Samples(x, y, weights[best], row, head, point, count=len(weights), total=float(weights.sum(dtype=np.float64)))
 
 
-def other_model(run: Run, detector: Detector, name: str, tell: Callable[[float, str], None]) -> OtherModel:
-    """A second model's samples on the run's photo. `tell` hears of each stage before it begins."""
-    with report_stages(detector, tell):
+def other_model(run: Run, detector: Detector, name: str, report: Callable[[float, str], None]) -> OtherModel:
+    """A second model's samples on the run's photo. `report` hears of each stage before it begins."""
+    with report_stages(detector, report):
         trace = detector.predict(run.photo, threshold=0.0, trace=True).trace
 
     def to_photo(points: np.ndarray) -> np.ndarray:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing
 from app.i18n import say
@@ -16,6 +14,7 @@ from app.views.film import ledger
 from app.views.film import panels as film_panels
 from app.views.film.reel import Frame, frame_of, reel
 from app.views.view import View
+from litedetr.positions import level_slices
 from litedetr.schedule import scale_name
 
 
@@ -45,7 +44,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     past = run.trace.encoder_steps[: frame.memory]
     place = next(index for index, entry in enumerate(entries) if entry.name == frame.name)
     times = [entry.milliseconds for entry in entries[: place + 1] if entry.milliseconds is not None]
-    changes = np.split(film.change[frame.memory], np.cumsum(list(sizes.values()))[:-1])
+    changes = [film.change[frame.memory][tokens] for tokens in level_slices(run.trace.spatial_shapes)]
     encoding = frame.step is not None and frame.step.kind != "decoder"
     numbers = {
         "step": state.step if state.step == "boxes" else frame.name,

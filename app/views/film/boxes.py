@@ -5,8 +5,6 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-import numpy as np
-
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.marks import corner, tag
 from app.run.run import Run
@@ -35,9 +33,9 @@ def drawing(run: Run, state: ViewState, step: AttentionStep, at_rest: bool = Fal
         at_rest: where they are, alone.
     """
     layer = run.trace.decoder_steps.index(step)
-    height, width = run.size
     queries = followed(run, state)
-    boxes = run.trace.boxes[: layer + 2, queries].float().numpy().astype(np.float64) * [width, height, width, height]
+    boxes = run.on_photo(run.trace.boxes[: layer + 2, queries])
+    middles = (boxes[..., :2] + boxes[..., 2:]) / 2
     scores = run.trace.logits[layer, queries].float().sigmoid()
     final = run.trace.logits[-1, queries].argmax(1)
     traces, labels = [], []
@@ -46,13 +44,13 @@ def drawing(run: Run, state: ViewState, step: AttentionStep, at_rest: bool = Fal
         colour = class_colour(label)
         score = float(scores[place, label])
         text = f"{escape(run.config.names[label])} {score:.2f}"
-        before, after = (_corners(boxes[index, place]) for index in (layer, layer + 1))
+        before, after = (tuple(boxes[index, place].tolist()) for index in (layer, layer + 1))
         common = {"type": "scatter", "mode": "lines", "meta": {"query": queries[place]}, "name": text}
         moved = {**common, **outline(before), "line": {"color": colour, "width": 1.5, "dash": "dot"}, "hoverinfo": "skip"}
         chosen = queries[place] == state.query
         solid = {"line": {"color": colour, "width": 4 if chosen else 2.5}, "hoverinfo": "text", "text": text}
         boxed = {**common, **outline(after), **solid}
-        way = {"x": boxes[:, place, 0], "y": boxes[:, place, 1], "mode": "lines+markers"}
+        way = {"x": middles[:, place, 0], "y": middles[:, place, 1], "mode": "lines+markers"}
         dots = {"size": [4] * (layer + 1) + [8], "color": colour, "line": {"width": 1, "color": RIM}}
         way |= {"line": {"color": colour, "width": 1.5}, "marker": dots, "hoverinfo": "skip"}
         traces += [boxed] if at_rest else [moved, boxed, {**common, **way}]
@@ -60,11 +58,6 @@ def drawing(run: Run, state: ViewState, step: AttentionStep, at_rest: bool = Fal
     drawn = canvas(run, traces, veil=VEIL, annotations=labels)
     drawn["layout"]["meta"] = {"panels": [{"x": "x", "y": "y"}]}
     return drawn
-
-
-def _corners(box: np.ndarray) -> tuple[float, float, float, float]:
-    cx, cy, width, height = (float(value) for value in box)
-    return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2
 
 
 def _label(text: str, colour: str, box: tuple[float, float, float, float], size: tuple[int, int]) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from app.i18n import say
 from app.run.choice import detection_of
 from app.run.run import Run
 from app.run.state import ViewState
-from app.run.token_place import level_slices
 from app.theme import HALO, NEUTRAL, NOTHING, RIM, WHITE, ink_on, scale_colour
 from app.views.film.reel import Frame, Reel, reel
+from litedetr.positions import level_slices
 from litedetr.schedule import scale_name
 
 KEPT = 0.3

@@ -9,6 +9,7 @@ import numpy as np
 from app.run.run import Run
 from app.run.state import ViewState
 from litedetr import AttentionStep, Trace
+from litedetr.positions import level_slices
 
 SPREAD = 2.5
 """Standard deviations of a component, to either side, over which its colour channel runs."""
@@ -89,8 +90,7 @@ def make_reel(trace: Trace) -> Reel:
     frames = [trace.tokens.float().numpy()]
     for step in trace.encoder_steps:
         frames.append(np.concatenate((frames[-1][: step.first_query], step.tokens.float().numpy())))
-    sizes = [height * width for height, width in trace.spatial_shapes]
-    mean, basis, spread, explained = _basis(frames, sizes)
+    mean, basis, spread, explained = _basis(frames, level_slices(trace.spatial_shapes))
     colours = np.empty((len(frames), len(frames[0]), 3), dtype=np.uint8)
     change = np.zeros(colours.shape[:2], dtype=np.float32)
     for index, frame in enumerate(frames):
@@ -108,10 +108,9 @@ def _lengths(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
 
 
-def _basis(frames: list[np.ndarray], sizes: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def _basis(frames: list[np.ndarray], levels: list[slice]) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Mean (d,), components (d, 3), their standard deviations (3,), and their share of the variance."""
-    ends = np.cumsum(sizes)[:-1]
-    parts = [part[:: -(-len(part) // SAMPLE)] for frame in frames for part in np.split(frame, ends)]
+    parts = [part[:: -(-len(part) // SAMPLE)] for frame in frames for part in (frame[tokens] for tokens in levels)]
     mean = np.mean([part.mean(0) for part in parts], axis=0)
     covariance = np.mean([(part - mean).T @ (part - mean) / len(part) for part in parts], axis=0)
     variances, vectors = np.linalg.eigh(covariance.astype(np.float64))

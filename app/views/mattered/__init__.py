@@ -110,10 +110,10 @@ def job(run: Run, state: ViewState) -> str | None:
     return key if len(state.mute) < 2 else f"{key} without {','.join(state.mute)}"
 
 
-def work(run: Run, state: ViewState, detectors: Callable[..., Detector], tell: Callable[[float, str], None]) -> Effects:
+def work(run: Run, state: ViewState, detectors: Callable[..., Detector], report: Callable[[float, str], None]) -> Effects:
     """Every point, head, scale and the step muted in turn (once for a query and step), then what the visitor muted together."""
     detector = detectors(run.source, plain=True)
-    everything = run.extras.memo(_key(run, state), lambda: all_effects(run, state, detector, lambda share: tell(share, "")))
+    everything = run.extras.memo(_key(run, state), lambda: all_effects(run, state, detector, lambda share: report(share, "")))
     return everything if len(state.mute) < 2 else muted(run, state, detector, everything)
 
 

@@ -13,7 +13,7 @@ from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
 from litedetr import Detector
-from litedetr.boxes import cxcywh_to_xyxy, iou
+from litedetr.boxes import iou
 from litedetr.muting import contributions, rerun
 from litedetr.output import LayerOutput
 
@@ -77,7 +77,7 @@ def followed(run: Run, state: ViewState) -> tuple[int, int, list[str]]:
     return query, int(run.trace.logits[-1, query].argmax()), notes
 
 
-def all_effects(run: Run, state: ViewState, detector: Detector, tell: Callable[[float], None]) -> Effects:
+def all_effects(run: Run, state: ViewState, detector: Detector, report: Callable[[float], None]) -> Effects:
     """Every point, head and scale, and the whole step, muted in turn."""
     chosen = choose(run, state)
     parts = contributions(chosen.step, chosen.row)  # (M, L, P, d)
@@ -86,7 +86,7 @@ def all_effects(run: Run, state: ViewState, detector: Detector, tell: Callable[[
     removed = torch.cat(
         (parts.flatten(0, 2), parts.sum((1, 2)), parts.sum((0, 2)), parts.sum((0, 1, 2))[None])
     )  # points, heads, scales, step
-    outcomes = _outcomes(run, state, rerun(detector, run.trace, chosen.index, chosen.row, removed, tell))
+    outcomes = _outcomes(run, state, rerun(detector, run.trace, chosen.index, chosen.row, removed, report))
     score = as_it_is(run, state).score
     change = np.array([outcome.score - score for outcome in outcomes])
     weights = chosen.weights.astype(np.float64)
@@ -170,5 +170,4 @@ def _outcomes(run: Run, state: ViewState, output: LayerOutput) -> list[Outcome]:
 
 def _pixels(run: Run, boxes: Tensor) -> Tensor:
     """cxcywh in [0, 1] of the photo -> xyxy in its pixels."""
-    height, width = run.size
-    return cxcywh_to_xyxy(boxes.float()) * torch.tensor([width, height, width, height], dtype=torch.float32)
+    return torch.from_numpy(run.on_photo(boxes)).float()

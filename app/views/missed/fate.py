@@ -12,7 +12,7 @@ import torch
 from app.run.run import Run
 from app.run.state import ViewState
 from app.run.token_place import token_place
-from litedetr.boxes import cxcywh_to_xyxy, iou
+from litedetr.boxes import iou
 
 NEAR = 0.5
 """A box is near the drawn one from this IoU on: COCO's weakest match."""
@@ -254,7 +254,7 @@ def overlap(boxes: np.ndarray, drawn: tuple[float, float, float, float] | np.nda
 def _on_photo(run: Run, boxes: torch.Tensor) -> np.ndarray:
     """(..., 4) cxcywh in [0, 1] -> xyxy in the photo's pixels, clipped to the photo."""
     height, width = run.size
-    return cxcywh_to_xyxy(boxes.double()).clamp(0, 1).numpy() * [width, height, width, height]
+    return run.on_photo(boxes).clip(0, [width, height, width, height])
 
 
 def _token_ranks(run: Run) -> np.ndarray:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from app.drawing.canvas import Drawing
+from app.drawing.canvas import Drawing, ground
 from app.drawing.marks import hoverlabel
 from app.i18n import say
 from app.run.state import ViewState
-from app.theme import FONT, NEUTRAL, NOTHING, ink_on, scale_colour
+from app.theme import ink_on, scale_colour
 
 ROW = 23
 """Pixels per bar."""
@@ -57,16 +57,12 @@ def _layout(labels: list[str], sums: list[float]) -> dict[str, Any]:
     place = {"xref": "paper", "x": 1.02, "xanchor": "left", "showarrow": False, "font": {"size": 11}}
     notes = [{**place, "y": label, "text": f"Σ {total:.3f}"} for label, total in zip(labels, sums, strict=True)]
     return {
-        "template": "none",
+        **ground(12),
         "barmode": "stack",
         "bargap": 0.22,
         "height": ROW * len(labels) + 6,
         "margin": {"l": 58, "r": 58, "t": 2, "b": 2},
-        "paper_bgcolor": NOTHING,
-        "plot_bgcolor": NOTHING,
-        "font": {"family": FONT, "size": 12, "color": NEUTRAL},
         "showlegend": False,
-        "hovermode": "closest",
         "xaxis": {"visible": False, "range": [0, 1], "fixedrange": True},
         "yaxis": {"autorange": "reversed", "fixedrange": True, "ticks": "", "showgrid": False, "zeroline": False},
         "annotations": notes,

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from app.drawing.canvas import Drawing
+from app.drawing.canvas import Drawing, ground
 from app.i18n import say
 from app.run.run import Run
 from app.run.state import ViewState
-from app.theme import DIVIDER, FONT, NEUTRAL, NOTHING, READ, READ_EDGE, scale_colour
-from app.views.schedule.charts import gmacs_chart, shares_chart
+from app.theme import DIVIDER, READ, READ_EDGE, scale_colour
+from app.theme import FONT as FONT
+from app.theme import NEUTRAL as NEUTRAL
+from app.theme import NOTHING as NOTHING
+from app.views.schedule.charts import gmacs_chart, plans_chart
 from app.views.schedule.stopwatch import milliseconds
 from app.views.schedule.trained import study, study_chart
 from app.views.view import View
@@ -47,7 +50,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     return {
         "data": traces,
         "layout": {
-            "template": "none",
+            **ground(),
             "xaxis": {
                 **axis,
                 "tickvals": [step.index for step in steps],
@@ -59,11 +62,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
             "barmode": "overlay",
             "bargap": 0.14,
             "margin": {"l": 96, "r": 16, "t": 44, "b": 56},
-            "paper_bgcolor": NOTHING,
-            "plot_bgcolor": NOTHING,
-            "font": {"family": FONT, "size": 13, "color": NEUTRAL},
             "showlegend": False,
-            "hovermode": "closest",
             "annotations": blocks,
             "shapes": edges,
             "meta": {"panels": []},
@@ -152,7 +151,7 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
     shares = [[_share(run, other) for other in row] for row in plans]
     found = study()
     trained = [study_chart(found, plan, state.lang)] if found and run.config.levels == 4 else []
-    return [gmacs_chart(plan, cost, full, state.lang), shares_chart(plans, shares, plan, state.lang), *trained]
+    return [gmacs_chart(plan, cost, full, state.lang), plans_chart(plans, shares, plan, state.lang), *trained]
 
 
 def job(run: Run, state: ViewState) -> str | None:
@@ -160,11 +159,11 @@ def job(run: Run, state: ViewState) -> str | None:
     return f"schedule {planned(run, state)}"
 
 
-def work(run: Run, state: ViewState, detectors: Callable[..., Any], tell: Callable[[float, str], None]) -> dict[str, float]:
+def work(run: Run, state: ViewState, detectors: Callable[..., Any], report: Callable[[float, str], None]) -> dict[str, float]:
     """Median milliseconds of the encoder with this schedule and of the full one, measured in turns on this photo's tokens."""
     plan = planned(run, state)
     return milliseconds(
-        run, {"plan": with_schedule(run.config, plan), "full": full_encoder(with_schedule(run.config, plan))}, tell
+        run, {"plan": with_schedule(run.config, plan), "full": full_encoder(with_schedule(run.config, plan))}, report
     )
 
 

@@ -39,7 +39,7 @@ def gmacs_chart(plan: EncoderSchedule, cost: Cost, full: Cost, lang: str) -> Dra
     return drawing
 
 
-def shares_chart(plans: list[list[EncoderSchedule]], shares: list[list[float]], plan: EncoderSchedule, lang: str) -> Drawing:
+def plans_chart(plans: list[list[EncoderSchedule]], shares: list[list[float]], plan: EncoderSchedule, lang: str) -> Drawing:
     """A cell per H (rows) and A (columns), as many layers in all; a click takes its schedule."""
     rows = [f"H{row[0].high}" for row in plans]
     columns = [f"A{column.updates}" for column in plans[0]]

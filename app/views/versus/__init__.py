@@ -108,13 +108,13 @@ def job(run: Run, state: ViewState) -> str | None:
 
 
 def work(
-    run: Run, state: ViewState, detectors: Callable[[str], Detector], tell: Callable[[float, str], None]
+    run: Run, state: ViewState, detectors: Callable[[str], Detector], report: Callable[[float, str], None]
 ) -> dict[str, Rival]:
     """Detections and times of both."""
     ours = detectors(run.source)
     other = every_scale(ours) if state.other == "" else detectors("" if state.other == OWN else state.other)
     name = f"{state.other} · {other.config.schedule}" if HUB_ID.match(state.other) else describe(other.config)
-    return compare(run, {"left": (ours, run.model), "right": (other, name)}, tell)
+    return compare(run, {"left": (ours, run.model), "right": (other, name)}, report)
 
 
 def _rivals(run: Run, state: ViewState) -> dict[str, Rival] | None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -16,6 +17,7 @@ from litedetr import Detector, DetectorConfig, EncoderSchedule
 from litedetr import image as photos
 from litedetr.boxes import pairwise_iou
 from litedetr.cost import gmacs
+from litedetr.timing import take_turns
 
 SAME = 0.5
 """IoU from which on two detections of one class are the same."""
@@ -52,21 +54,22 @@ class Rival:
 
 
 @torch.inference_mode()
-def compare(run: Run, contestants: dict[str, tuple[Detector, str]], tell: Callable[[float, str], None]) -> dict[str, Rival]:
+def compare(run: Run, contestants: dict[str, tuple[Detector, str]], report: Callable[[float, str], None]) -> dict[str, Rival]:
     """Each model on the photo, in turns.
 
     Args:
         contestants: by side, the detector and what it is called.
     """
     picture = photos.open_photo(run.photo)
-    found, whole, encoder = {}, {side: [] for side in contestants}, {side: [] for side in contestants}
-    for turn in range(TURNS + 1):
-        tell(turn / (TURNS + 1), "")
-        for side, (detector, _) in contestants.items():
-            with _clock(detector.encoder, encoder[side]):
-                start = time.perf_counter()
-                found[side] = detector.predict(picture, threshold=0.0)
-                whole[side].append(1000 * (time.perf_counter() - start))
+    found, encoder = {}, {side: [] for side in contestants}
+
+    def predict(side: str) -> None:
+        detector, _ = contestants[side]
+        with _clock(detector.encoder, encoder[side]):
+            found[side] = detector.predict(picture, threshold=0.0)
+
+    runs = {side: partial(predict, side) for side in contestants}
+    whole = take_turns(runs, TURNS, shortest=0, report=lambda share: report(share, ""))
     rivals = {}
     for side, (detector, name) in contestants.items():
         config = _as_run(detector)
@@ -80,7 +83,7 @@ def compare(run: Run, contestants: dict[str, tuple[Detector, str]], tell: Callab
             threshold=config.threshold,
             gmacs=cost.total,
             encoder_gmacs=cost.encoder,
-            milliseconds=median(whole[side][1:]),
+            milliseconds=median(whole[side].wall),
             encoder_ms=median(encoder[side][1:]),
         )
     return rivals

@@ -63,11 +63,6 @@ _TOP = (
 )
 
 
-def encoder_layer_name(name: str) -> str:
-    """Name inside an encoder layer: "self_attn.value_proj.weight" -> "attention.value_proj.weight"."""
-    return _rename(name, _ENCODER_LAYER)
-
-
 def reference_name(name: str) -> str:
     """Name in a published state dict -> name here, as far as one name tells."""
     layer = re.match(r"^transformer\.(encoder|decoder)\.layers\.(\d+)\.(.*)$", name)

@@ -5,7 +5,7 @@ import pytest
 from app.engine import models as models_module
 from app.engine.models import Models, hub_is_open, limits
 from app.i18n import say
-from app.run.model_list import describe, offered
+from app.run.model_list import describe, named, offered
 from app.run.state import HUB_ID, ViewState
 from app.server.events import run_events
 from litedetr.config import preset
@@ -147,3 +147,10 @@ def test_the_own_model_takes_over(engine, monkeypatch):
     assert events[-1]["refused"] == "There is none."
     run = engine.store.get(events[-1]["run"])
     assert (run.source, run.example) == ("", "cat")
+
+
+def test_a_folders_card_names_its_model(tmp_path):
+    config = preset("lite-dino-nanodet-g")
+    assert named("embedded", config) == named(str(tmp_path), config) == describe(config)
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# My cats\n\n# Another heading\n", encoding="utf-8")
+    assert named(str(tmp_path), config) == f"My cats · {describe(config)}"

@@ -149,7 +149,7 @@ def test_a_click_on_a_point_chooses_who_asked_for_it(step):
     if step.startswith("decoder"):
         assert after.query in rows
     else:
-        who = attended.askers(run, run.trace.step(step))
+        who = attended.queries_of(run, run.trace.step(step))
         held = who.holding(after.point[0] * width, after.point[1] * height)
         assert held[list(rows)].any()
     rings = [trace for trace in attended.drawing(run, after)["data"] if trace["name"] == "asked"]
@@ -207,12 +207,12 @@ def test_a_second_model_fills_the_second_photo(key_aware):
 def test_a_second_model_stops_when_nobody_waits():
     run, detector = replace(small_run("H3L1")), other_detector(True)
 
-    def tell(share, stage):
+    def report(share, stage):
         if stage == "decoder 1":
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        attended.work(run, state_at(other="a/b"), lambda source: detector, tell)
+        attended.work(run, state_at(other="a/b"), lambda source: detector, report)
     assert not any(module._forward_pre_hooks for module in detector.modules())
 
 

@@ -90,8 +90,8 @@ def test_axes_of_every_panel_count_in_the_photos_pixels(name):
 def test_both_languages_have_the_same_places_to_fill():
     fields = {}
     for lang in ("en", "ko"):
-        own = {key: text for key, text in texts(lang).items() if key.split(".")[0] in {*VIEWS, "asker"}}
+        own = {key: text for key, text in texts(lang).items() if key.split(".")[0] in {*VIEWS, "step_query"}}
         fields[lang] = {key: sorted(part.split("}")[0] for part in text.split("{")[1:]) for key, text in own.items()}
     assert fields["en"] == fields["ko"]
     same = [key for key in fields["en"] if texts("en")[key] == texts("ko")[key]]
-    assert set(same) <= {"attended.short.kda", "asker.object"}
+    assert set(same) <= {"attended.short.kda", "step_query.object"}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from litedetr.bench import timing
-from litedetr.bench.timing import Ratio, Timing, take_turns
+from litedetr import timing
+from litedetr.timing import Ratio, Timing, take_turns
 
 
 def test_all_take_turns_and_another_begins_each_round(monkeypatch):

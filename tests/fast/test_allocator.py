@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from litedetr.fast.memory import give_back, keep_freed_memory, one_arena
+from litedetr.fast.allocator import give_back, keep_freed_memory, one_arena
 
 PAGES = """
 import ctypes, resource
-from litedetr.fast.memory import keep_freed_memory
+from litedetr.fast.allocator import keep_freed_memory
 print(keep_freed_memory())
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
@@ -49,7 +49,7 @@ def test_without_glibc_nothing_happens(monkeypatch):
 
 SMALL = """
 import ctypes
-from litedetr.fast.memory import give_back
+from litedetr.fast.allocator import give_back
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 libc = ctypes.CDLL(None)

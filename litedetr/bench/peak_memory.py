@@ -1,6 +1,6 @@
 """Peak memory of one run from nothing, measured in a process of its own:
 
-python -m litedetr.bench.memory CONFIG HEIGHT WIDTH DTYPE     (CONFIG as JSON; writes one JSON object)
+python -m litedetr.bench.peak_memory CONFIG HEIGHT WIDTH DTYPE     (CONFIG as JSON; writes one JSON object)
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Memory:
 def measure(config: DetectorConfig, size: tuple[int, int], dtype: torch.dtype, threads: int) -> Memory:
     """Runs a fresh process; raises `RuntimeError` with its last words if it fails."""
     numbers = [str(number) for number in (*size, str(dtype).removeprefix("torch."), threads)]
-    command = [sys.executable, "-m", "litedetr.bench.memory", json.dumps(config.to_dict()), *numbers]
+    command = [sys.executable, "-m", "litedetr.bench.peak_memory", json.dumps(config.to_dict()), *numbers]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     if done.returncode:
         raise RuntimeError(f"expected the memory of a run, got {done.stderr.strip().splitlines()[-1:]}")

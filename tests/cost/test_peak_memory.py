@@ -4,7 +4,7 @@ import pytest
 
 from litedetr import DetectorConfig
 from litedetr.config import preset, presets
-from litedetr.cost.memory import peak_bytes
+from litedetr.cost.peak_memory import peak_bytes
 from litedetr.weights import WeightsError
 from litedetr.weights.limits import Limits, check_work
 
