@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = {
     "app": (".py", ".json", ".html", ".css", ".js"),
     "litedetr": (".py", ".md", ".json"),
-    "ext": (".cpp", ".cu", ".cuh", ".h", ".md"),
+    "ext": (".cpp", ".cu", ".cuh", ".h", ".inc", ".md"),
     "assets": (".md", ".json", ".jpg", ".svg", ".safetensors"),
     "docs": (".md", ".png"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -87,7 +88,7 @@ class Bodies:
             await self._bounded(scope, receive, send)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit, come, too_large, begun, all_come = _limit(scope["path"]), 0, False, False, False
+        limit, come, too_large, no_room, begun, all_come = _limit(scope["path"]), 0, False, False, False, False
 
         async def counted() -> Message:
             nonlocal come, too_large, all_come
@@ -117,21 +118,24 @@ class Bodies:
                 if not too_large:
                     log.info("An upload broke off")
                     return
-            except Exception:
-                if not too_large:
+            except Exception as error:
+                no_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+                if not (too_large or (no_room and not begun)):
                     raise
-            if not too_large or begun:
+            if begun or not (too_large or no_room):
                 return
         # Who still sends does not listen: the rest is read and dropped, up to a limit of its own.
-        while come <= _DRAINED:
+        while come <= _DRAINED and not all_come:
             message = await receive()
             come += len(message.get("body", b""))
             if message["type"] == "http.disconnect" or not message.get("more_body"):
                 break
         what = "less" if limit == MAX_BODY else "a smaller photo"
-        sentence = f"Expected at most {limit / 1024**2:.0f} MB, got more: send {what}."
+        status, sentence = 413, f"Expected at most {limit / 1024**2:.0f} MB, got more: send {what}."
+        if no_room and not too_large:
+            status, sentence = 507, "There is no room for it on this machine now: try again in a minute."
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps({"detail": sentence, "error": sentence}).encode()})
 
 
