@@ -14,7 +14,6 @@ import socket
 import sys
 import types
 import warnings
-from contextlib import suppress
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -39,19 +38,18 @@ def serve(control: socket.socket) -> None:
         if not request:
             return
         photo, pixels, answer = files
-        pid = os.fork()
-        if not pid:
+        if not os.fork():
             try:
                 control.close()
-                _decode(photo, pixels, socket.socket(fileno=answer), *REQUEST.unpack(request))
+                channel = socket.socket(fileno=answer)
+                channel.sendall(ANSWER.pack(os.getpid()))  # first of all: whoever asked may end it from now on
+                _decode(photo, pixels, channel, *REQUEST.unpack(request))
             except (OSError, MemoryError):
                 pass  # nobody waits any more, or the answer is that there is none
             finally:
                 os._exit(0)
-        with socket.socket(fileno=answer) as channel, suppress(OSError):
-            channel.sendall(ANSWER.pack(pid))
-        os.close(photo)
-        os.close(pixels)
+        for file in files:
+            os.close(file)
 
 
 def _decode(photo: int, pixels: int, answer: socket.socket, seconds: float, more: float, megabytes: float) -> None:
