@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from weakref import WeakValueDictionary
@@ -113,11 +114,24 @@ def serve(page: gr.Blocks, engine: Engine, **where: Any) -> None:
 
     signal.signal(signal.SIGTERM, end)
     try:
-        page.launch(**where, **launch_options(engine))
+        page.launch(prevent_thread_lock=True, **where, **launch_options(engine))
+        if page.server_name == "0.0.0.0" and (address := own_address()):
+            print(f"* For everybody in the same network: http://{address}:{page.server_port}", flush=True)
+        page.block_thread()
     finally:
         forget_photos()
         if engine.jobs.closed:
             os._exit(0)  # whatever still computes in a thread is nobody's any more
+
+
+def own_address() -> str | None:
+    """This machine's address in its network; None where it is in none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("192.0.2.1", 9))  # of nobody, and nothing is sent: it only chooses the way out
+        except OSError:
+            return None
+        return asked.getsockname()[0]
 
 
 SESSIONS = 100

@@ -28,10 +28,10 @@ KINDS = {
     "plain attention": ("lite-dino-mobilenet", {"key_aware": False}),
     "same locations, keys of their own": ("lite-dino-mobilenet", {"same_loc": True, "proj_key": True}),
     "five scales": ("lite-dino-mobilenet", {"levels": 5, "schedule": "H4L1-(2+1)x2"}),
-    "deformable": ("deformable-detr-r50", {}),
-    "refined": ("deformable-detr-r50-refine", {}),
-    "two stages": ("deformable-detr-r50-two-stage", {}),
-    "h-detr": ("lite-h-detr-swin-t-h2l2-2x3", {"one_to_many_queries": 8}),
+    "deformable": ("deformable-detr-r50", {"backbone_width": 4}),
+    "refined": ("deformable-detr-r50-refine", {"backbone_width": 4}),
+    "two stages": ("deformable-detr-r50-two-stage", {"backbone_width": 4}),
+    "h-detr": ("lite-h-detr-swin-t-h2l2-2x3", {"one_to_many_queries": 8, "backbone_width": 12}),
 }
 
 

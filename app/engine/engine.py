@@ -284,8 +284,13 @@ class Engine:
             alike = run.spared and source == run.source  # what is compared with the run sees the photo as the run did
             return sized(detector, run.config.short_side, run.config.long_side) if alike else detector
 
+        def fetched(done: int, total: int) -> None:
+            key = "status.converting" if 0 < total <= done else "status.download"
+            size = {"done": f"{done / 1e6:.0f}", "all": f"{total / 1e6:.0f}"}
+            begun(done / max(total, 1), say(state.lang, key, model=state.other, **size) if total else "")
+
         if HUB_ID.match(state.other):
-            self.models.get(state.other, lambda *_: begun(0.0, ""))  # a slow Hub keeps nobody else waiting
+            self.models.get(state.other, fetched)  # a slow Hub keeps nobody else waiting
         with self.queue.turn(client, _place(report), alone=True):
             torch.set_num_threads(self.processors)
             deadline = Deadline(3 * LONGEST)

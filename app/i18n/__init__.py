@@ -1,8 +1,9 @@
-"""The page's texts, one JSON file per language."""
+"""The page's texts, one JSON file per language; and how a language calls the classes of COCO and the model's steps."""
 
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -19,9 +20,37 @@ def texts(lang: str) -> dict[str, str]:
     return english | json.loads(path.read_text(encoding="utf-8"))
 
 
+@cache
+def classes(lang: str) -> dict[str, str]:
+    """COCO's names of classes, and how a language calls them; empty in English."""
+    return json.loads((FOLDER / "classes.json").read_text(encoding="utf-8")).get(lang, {})
+
+
 def say(lang: str, key: str, **values: object) -> str:
-    """One text with its places filled; the key itself where there is no such text."""
-    return texts(lang).get(key, key).format(**values)
+    """One text with its places filled; the key itself where there is no such text.
+
+    Values called ``step``, ``stage`` or ``next`` are steps, ``name`` or ``wanted`` classes: they are called as the language does.
+    """
+    calls = {place: _CALLS[place](lang, str(value)) for place, value in values.items() if place in _CALLS}
+    return texts(lang).get(key, key).format(**values | calls)
+
+
+def class_name(lang: str, name: str) -> str:
+    """A class as a language calls it; the name itself where it is none of COCO's."""
+    return classes(lang).get(name, name)
+
+
+def step_name(lang: str, name: str) -> str:
+    """A step ("B1 high", "decoder 3", "backbone") as a language calls it; the name itself where it is no step's."""
+    found = STEP.fullmatch(name)
+    if found is None:
+        return name
+    block, kind, number = found.groups()
+    return f"{block or ''}{texts(lang)[f'step.{kind}']}{number or ''}"
+
+
+STEP = re.compile(r"(B\d+ )?(high|low|all|backbone|selection|token|encoder|decoder)( \d+)?")
+_CALLS = {"step": step_name, "stage": step_name, "next": step_name, "name": class_name, "wanted": class_name}
 
 
 def power(value: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import posixpath
 import secrets
 from collections.abc import Callable
@@ -22,7 +23,15 @@ from app.run.run import Run
 from app.run.state import ViewState
 from app.server.exports import coco_json, png, points_csv
 
-STAGE = Path(__file__).resolve().parents[1] / "stage"
+ROOT = Path(__file__).resolve().parents[2]
+STAGE = ROOT / "app" / "stage"
+ABOUT = {
+    path.name: path for path in (ROOT / "docs" / "api.md", ROOT / "docs" / "privacy.md", ROOT / "LICENSE", ROOT / "README.md")
+}
+"""What the page's footer leads to, as plain text."""
+_SPACE = os.environ.get("SPACE_ID")
+SOURCE = f"https://huggingface.co/spaces/{_SPACE}/tree/main" if _SPACE else "lite/about/README.md"
+"""Where the page's source is: the Space's files, else where they are described."""
 PLOTLY = f"lite/plotly-{plotly.__version__}.min.js"
 """The library's own bundled plotly.js: the page asks nobody else for it."""
 
@@ -62,6 +71,7 @@ def routes(store: RunStore) -> list[BaseRoute]:
         of_run("points.csv", _query_csv),
         of_run("figure.html", _figure_html),
         Route("/lite/alive", _alive),
+        Route("/lite/about/{name}", _about),
         _folder("/lite/stage", STAGE),
         _folder("/lite/examples", EXAMPLES),
     ]
@@ -103,6 +113,13 @@ def _figure_html(run: Run, request: Request) -> Response:
 def _alive(request: Request) -> Response:
     """Which server this is: another text after a restart, by which the page knows that its runs are gone."""
     return PlainTextResponse(STARTED, headers={"Cache-Control": "no-store"})
+
+
+def _about(request: Request) -> Response:
+    file = ABOUT.get(request.path_params["name"])
+    if file is None:
+        return PlainTextResponse("There is no such text.", status_code=404)
+    return PlainTextResponse(file.read_text(encoding="utf-8"), headers={"Cache-Control": "no-cache"})
 
 
 def _plotly(request: Request) -> Response:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import gradio as gr
 
-from app.i18n import texts
+from app.i18n import classes, texts
 from app.lessons import glossary, lesson
 from app.run.state import KEYS, KEYS_OF_OWN_PHOTO, KEYS_VISITED, LANGUAGES
-from app.server.routes import PLOTLY
+from app.server.routes import PLOTLY, SOURCE
 from app.theme import SCALES, css
 from app.views.view import View
 
@@ -49,6 +49,7 @@ def stage(
         work_event={},
         page={
             "plotly": PLOTLY,
+            "source": SOURCE,
             "examples": list(examples),
             "views": [view.facts() for view in views],
             "models": list(models),
@@ -56,6 +57,7 @@ def stage(
             "glossary": {lang: glossary(lang) for lang in LANGUAGES},
             "lesson": {lang: lesson(lang) for lang in LANGUAGES},
             "texts": {lang: texts(lang) for lang in LANGUAGES},
+            "classes": {lang: classes(lang) for lang in LANGUAGES},
             "scales": {f"S{number}": vars(each) for number, each in enumerate(SCALES, start=1)},
             "link": {"keys": KEYS, "own": KEYS_OF_OWN_PHOTO, "visited": KEYS_VISITED},
         },

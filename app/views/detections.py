@@ -10,7 +10,7 @@ import numpy as np
 
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.marks import SHOWN, apart, corner, cut, hoverlabel, tag
-from app.i18n import say
+from app.i18n import class_name, say
 from app.run.choice import detection_of, move_object
 from app.run.run import Run
 from app.run.state import ViewState
@@ -27,8 +27,9 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     shown, _ = cut(run.shown(state.threshold, state.classes), state.lang)
     areas = np.prod(found.boxes[shown, 2:] - found.boxes[shown, :2], axis=1)
     chosen = detection_of(run, state.query)
-    traces = [_box(run, int(index), int(index) == chosen) for index in shown[np.argsort(-areas, kind="stable")]]
-    return canvas(run, traces, annotations=apart([_label(run, int(index)) for index in shown], run.size[1] / SHOWN, LABELS)[::-1])
+    traces = [_box(run, state, int(index), int(index) == chosen) for index in shown[np.argsort(-areas, kind="stable")]]
+    labels = apart([_label(run, state, int(index)) for index in shown], run.size[1] / SHOWN, LABELS)
+    return canvas(run, traces, annotations=labels[::-1])
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
@@ -44,7 +45,12 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         "threshold": run.threshold(state.threshold),
         "shown": len(shown),
         "classes": [
-            {"label": label, "name": found.class_names[label], "count": count, "colour": class_colour(label)}
+            {
+                "label": label,
+                "name": class_name(state.lang, found.class_names[label]),
+                "count": count,
+                "colour": class_colour(label),
+            }
             for label, count in counts.items()
         ],
         "chosen": detection_of(run, state.query),
@@ -54,10 +60,10 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     }
 
 
-def _box(run: Run, index: int, chosen: bool) -> dict[str, Any]:
+def _box(run: Run, state: ViewState, index: int, chosen: bool) -> dict[str, Any]:
     found = run.detections
     colour = class_colour(int(found.labels[index]))
-    text = f"<b>{escape(found.names[index])}</b>  {found.scores[index]:.2f}"
+    text = f"<b>{escape(class_name(state.lang, found.names[index]))}</b>  {found.scores[index]:.2f}"
     return {
         "type": "scatter",
         **outline(found.boxes[index]),
@@ -74,12 +80,12 @@ def _box(run: Run, index: int, chosen: bool) -> dict[str, Any]:
     }
 
 
-def _label(run: Run, index: int) -> dict[str, Any]:
+def _label(run: Run, state: ViewState, index: int) -> dict[str, Any]:
     found = run.detections
     colour = class_colour(int(found.labels[index]))
     x, y, right, _ = (float(value) for value in found.boxes[index])
     place = corner(x, right, y, run.size, 0.045 * max(run.size))
-    text = f"{escape(found.names[index])} {found.scores[index]:.2f}"
+    text = f"{escape(class_name(state.lang, found.names[index]))} {found.scores[index]:.2f}"
     return tag(text, colour, 12, **place) | {"borderpad": 2, "xshift": 1 if place["xanchor"] == "right" else -1}
 
 

@@ -19,7 +19,7 @@ from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import ROW, chart, head_bars, name_axis
 from app.drawing.marks import cells, diameters, hoverlabel, sampling_points
-from app.i18n import say
+from app.i18n import say, step_name
 from app.run import bilinear
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
@@ -324,7 +324,7 @@ def _table_chart(shown: _Shown) -> Drawing:
         "type": "heatmap",
         "z": values.astype(np.float32),
         "x": [*scales, "Σ"],
-        "y": names,
+        "y": [step_name(lang, name) for name in names],
         "zmin": 0,
         "colorscale": LIGHT_HALF,
         "showscale": False,

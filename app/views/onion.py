@@ -13,7 +13,7 @@ from plotly.colors import sample_colorscale
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import band, line_at, name_at, small_chart
 from app.drawing.marks import diameters, sampling_points
-from app.i18n import say
+from app.i18n import class_name, say, step_name
 from app.run import choice
 from app.run.choice import QueryChoice, choose, pick_object
 from app.run.run import Run
@@ -227,15 +227,15 @@ def _skin(state: ViewState, stages: list[Skin], index: int, shown: bool) -> list
 
 
 def _stage_name(state: ViewState, skin: Skin) -> str:
-    return skin.step or say(state.lang, "onion.token")
+    return step_name(state.lang, skin.step or "token")
 
 
 def _scores(run: Run, state: ViewState, stages: list[Skin], label: int) -> Drawing:
-    names = [_stage_name(state, skin).replace("decoder ", "") for skin in stages]
+    names = [skin.step.replace("decoder ", "") or _stage_name(state, skin) for skin in stages]
     places = list(range(len(stages)))
     goto = [{"set": {"step": skin.step or _token_step(run, state)}} for skin in stages]
     common = {"type": "scatter", "mode": "lines+markers", "x": places, "customdata": goto}
-    name, colour = escape(run.config.names[label]), class_colour(label)
+    name, colour = escape(class_name(state.lang, run.config.names[label])), class_colour(label)
     own = {
         **common,
         "name": name,
@@ -248,7 +248,7 @@ def _scores(run: Run, state: ViewState, stages: list[Skin], label: int) -> Drawi
         **common,
         "name": say(state.lang, "onion.other"),
         "y": [skin.other_score for skin in stages],
-        "text": ["" if skin.other is None else escape(run.config.names[skin.other]) for skin in stages],
+        "text": ["" if skin.other is None else escape(class_name(state.lang, run.config.names[skin.other])) for skin in stages],
         "line": {"color": NEUTRAL, "width": 1.5, "dash": "dash"},
         "marker": {"color": NEUTRAL, "size": 6, "symbol": "diamond"},
         "hovertemplate": "<b>%{text}</b> %{y:.3f}<extra></extra>",
@@ -270,6 +270,7 @@ def _words(run: Run, state: ViewState, numbers: dict[str, Any], stages: list[Ski
         return say(state.lang, f"onion.{key}", **values)
 
     query, token, last = numbers["query"], numbers["token"], stages[-1]
+    name = class_name(state.lang, numbers["name"])
     facts = [[say(state.lang, "query"), say(state.lang, "query.object", query=query)]]
     if token is not None:
         place = token_place(run, token)
@@ -277,7 +278,7 @@ def _words(run: Run, state: ViewState, numbers: dict[str, Any], stages: list[Ski
         facts.append([text("from"), say(state.lang, "query.token", **where)])
         facts.append([text("rank"), f"{query + 1} / {len(run.trace.selected_tokens):,}"])
     facts += [
-        [say(state.lang, "class"), f"{numbers['name']} {last.score:.2f}"],
+        [say(state.lang, "class"), f"{name} {last.score:.2f}"],
         [text("way"), f"{numbers['way']:.1f} px"],
         [text("straight"), f"{numbers['straight']:.1f} px"],
         [text("start"), f"{stages[0].overlap:.2f}"],
@@ -292,8 +293,8 @@ def _words(run: Run, state: ViewState, numbers: dict[str, Any], stages: list[Ski
     return {
         "facts": facts,
         "notes": notes,
-        "caption": text("caption", name=numbers["name"], query=query, layers=len(stages) - 1, stage=stage),
-        "badge": f"{numbers['name']} {last.score:.2f}",
+        "caption": text("caption", name=name, query=query, layers=len(stages) - 1, stage=stage),
+        "badge": f"{name} {last.score:.2f}",
         "table": _table(run, state, stages, text),
     }
 
@@ -303,7 +304,7 @@ def _table(run: Run, state: ViewState, stages: list[Skin], text: Any) -> dict[st
     rows = []
     for skin in stages:
         score = "–" if skin.score is None else f"{skin.score:.3f}"
-        other = "–" if skin.other is None else f"{run.config.names[skin.other]} {skin.other_score:.2f}"
+        other = "–" if skin.other is None else f"{class_name(state.lang, run.config.names[skin.other])} {skin.other_score:.2f}"
         moved = "–" if skin.moved is None else f"{skin.moved:.1f} px"
         cells = [_stage_name(state, skin), score, other, moved, f"{skin.overlap:.2f}"]
         rows.append({"cells": cells, "set": {"step": skin.step or _token_step(run, state)}})

@@ -130,7 +130,7 @@ def calibrate(content: dict[str, Any], results: Sequence[dict[str, Any]], image_
         return _Judged(scores, right.astype(bool), doubled.astype(bool), objects)
 
     every, fitted, other = of(chosen), of(set(image_ids[::2])), of(set(image_ids[1::2]))
-    held_out = fitted.right.any() and other.right.any()
+    held_out = bool(fitted.right.any() and other.right.any())
     if not held_out:
         fitted = other = every
     rescaling = fit_rescaling(fitted.scores, fitted.right)

@@ -158,6 +158,8 @@ def test_the_authors_weights_one_click_away(page, url, host, path, checkpoint): 
     assert page.inner_text(".ld-choices-of") == "Published by their authors"
     page.click(f'[data-model="published/{PUBLISHED}"]')
     page.wait_for_function("document.querySelector('[data-part=status]').innerText.startsWith('Downloading')")
+    page.evaluate("liteDetr.onEvent({ ticket: liteDetr.running, download: [191e6, 191e6] })")
+    assert page.inner_text('[data-part="status"]') == f"published/{PUBLISHED} is here: converting and loading …"
     content.gate.set()
     page.wait_for_function(f"liteDetr.info.source === 'published/{PUBLISHED}'", timeout=120_000)
     shown(page)

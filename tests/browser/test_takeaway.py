@@ -136,3 +136,23 @@ def test_a_link_is_the_state_and_never_somebodys_photo(page, url, tmp_path):
     assert page.locator('[data-part="take-private"]').is_visible()
     assert not re.search(r"private|at=|box=|view=|example=", link)
     page.locator('[data-part="take-close"]').click()
+
+
+def test_on_a_projector_and_in_a_frame(page, context, url):
+    """The whole screen for stage and rail; in another page stage, rail and the view's own, and the page around hears how tall."""
+    open_page(page, url, QUERY)
+    page.locator('[data-part="present"]').click()
+    page.wait_for_function("liteDetr.root.dataset.present === 'yes' && document.fullscreenElement === liteDetr.root")
+    assert page.locator(".ld-stage, .ld-rail").evaluate_all("nodes => nodes.every((node) => node.offsetHeight > 60)")
+    assert page.locator(".ld-side, .ld-inspector, .ld-top").evaluate_all("nodes => nodes.every((node) => !node.offsetHeight)")
+    page.evaluate("document.exitFullscreen()")
+    page.wait_for_function("liteDetr.root.dataset.present === 'no'")
+    framed = watched(context)
+    framed.add_init_script("window.heights = []; addEventListener('message', ({ data }) => heights.push(data?.height))")
+    framed.goto(f"{url}/?{QUERY}&embed=1&__theme=dark&lang=ko")
+    framed.wait_for_function("window.liteDetr?.info && heights.at(-1) === liteDetr.root.offsetHeight")
+    shown = "nodes => nodes.filter((node) => node.offsetParent).map((node) => node.className.split(' ')[0])"
+    assert framed.locator(".ld > *").evaluate_all(shown) == ["ld-stage", "ld-inspector", "ld-rail"]
+    assert framed.evaluate("[document.body.classList.contains('dark'), document.documentElement.lang]") == [True, "ko"]
+    assert (framed.errors, framed.strangers) == ([], [])
+    framed.close()

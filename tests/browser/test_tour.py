@@ -104,3 +104,42 @@ def test_a_link_that_names_a_stop_opens_it_on_a_phone(phone, url):
     wait(phone, 7)
     assert current(phone)[1] == STOPS[6].with_(tour=7, lang="ko")
     assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+RAIL, COMPUTE, THRESHOLD = ".ld-rail .ld-stop", '[data-part="compute"]', '[data-part="threshold"]'
+PLAN, HEADS, MUTE = '[data-control="plan"] input', '[data-control="head"] button', '[data-control="mute"] select'
+NAMED = (
+    (RAIL,), (PLAN, COMPUTE), (".ld-play", ".ld-plot"), (RAIL,),
+    ('[data-part="heads"] button', '[data-part="scales"] button', '[data-control="heat"] button', ".ld-plot"),
+    ('[data-control="n"] input',), (HEADS,), ('[data-control="scale"] button', HEADS, RAIL), (".ld-plot", RAIL), (COMPUTE, MUTE),
+    (COMPUTE, THRESHOLD), ('[data-control="cls"] select', THRESHOLD, '[data-part="box-mode"]', ".ld-plot"),
+)  # fmt: skip
+"""What each stop asks its reader to use."""
+UNSEEN = """([names, scrolls]) => names.filter((name) => {
+    const nodes = [...document.querySelectorAll(name)].filter((node) => node.offsetParent);
+    if (scrolls) nodes[0]?.scrollIntoView({ block: 'nearest' });
+    const seen = (node) => {
+        const { left, top, width, height } = node.getBoundingClientRect();
+        const hit = document.elementFromPoint(left + width / 2, top + height / 2);
+        return width > 0 && hit !== null && (node.contains(hit) || hit.contains(node));
+    };
+    return !nodes.length || !(scrolls ? seen(nodes[0]) : nodes.every(seen));
+})"""
+"""Which of some controls cannot be hit where they stand; on a phone, where they stand once the page is scrolled to them."""
+
+
+def test_what_a_stop_asks_for_is_in_sight(page, phone, url):
+    """On a projector without scrolling, on a phone not under the buttons that stay there; in both languages."""
+    page.set_viewport_size({"width": 1280, "height": 720})
+    missing = {}
+    for screen, lang, scrolls in ((page, "en", False), (page, "ko", False), (phone, "ko", True), (phone, "en", True)):
+        open_page(screen, url, f"example=astronaut&lang={lang}")
+        for stop, named in enumerate(NAMED, start=1):
+            screen.evaluate("stop => liteDetr.tour.go(stop)", stop)
+            wait(screen, stop)
+            turn = (".ld-turn button", '[data-part="tour-title"]') if not scrolls else (".ld-turn button",)
+            if unseen := screen.evaluate(UNSEEN, [[*named, *turn], scrolls]):
+                missing[screen.viewport_size["width"], lang, stop] = unseen
+    screen.evaluate("liteDetr.tour.leave()")
+    page.evaluate("liteDetr.tour.leave()")
+    assert missing == {}

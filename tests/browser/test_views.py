@@ -50,7 +50,7 @@ def test_the_rail_and_the_table_lead_on_within_a_view(page, url, name):
     rows = (summary.get("table") or {"rows": []})["rows"]
     choices = [index for index, row in enumerate(rows) if row.get("set")]
     if choices:
-        page.locator('[data-part="view-table"] tbody tr').nth(choices[-1]).press("Enter")
+        page.locator('[data-part="view-table"] tbody tr').nth(choices[-1]).locator("button").press("Enter")
         settle(page)
         _, state, _ = assert_shown(page)
         query = state.to_query()

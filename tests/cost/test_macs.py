@@ -115,6 +115,17 @@ def test_the_paper_s_tables():
         assert 20 < row["paper_ap"] < 60
 
 
+def test_deformable_detr_with_one_scale():
+    """Its authors' table has 78 and, with dilation, 128, as means over photos; one size gives both. Another gives 153."""
+
+    def counted(name: str, size: tuple[int, int]) -> int:
+        config = preset(f"deformable-detr-r50-single-scale{name}")
+        return round(gmacs(config, size, replace(published_rule(config), plain_sampling=True)).total)
+
+    assert [counted("", (832, 1048)), counted("-dc5", (832, 1048))] == [78, 128]
+    assert counted("-dc5", (800, 1312)) == 153
+
+
 class OperationCounter(TorchDispatchMode):
     """Counts operations as they run, by the rules of `litedetr.cost`."""
 

@@ -72,7 +72,8 @@ class Serving:
 
 def held(url: str, collect: bool = False) -> dict[str, int]:
     """What the server holds now."""
-    return httpx.get(f"{url}/load/counts", params={"collect": 1} if collect else None, timeout=60, trust_env=False).json()
+    answer = httpx.get(f"{url}/load/counts", params={"collect": 1} if collect else None, timeout=60, trust_env=False)
+    return answer.raise_for_status().json()
 
 
 async def crowd(server: Serving, chosen: argparse.Namespace) -> tuple[list[Visit], list[dict[str, int]]]:

@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def counts(engine: Engine, page: Any, folder: Path) -> dict[str, int]:
     status = Path("/proc/self/status").read_text()
     kilobytes = {name: int(size) for name, size in re.findall(r"(VmRSS|VmHWM):\s+(\d+)", status)}
     queue, sessions = page._queue, page.app.state_holder.session_data
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    sizes = [size for path in folder.rglob("*") if (size := _size(path)) is not None]
     return {
         "memory MB": kilobytes["VmRSS"] // 1024,
         "peak memory MB": kilobytes["VmHWM"] // 1024,
@@ -32,8 +33,8 @@ def counts(engine: Engine, page: Any, folder: Path) -> dict[str, int]:
         "open files": len(os.listdir("/proc/self/fd")),
         "threads": threading.active_count(),
         "system threads": len(os.listdir("/proc/self/task")),
-        "temporary files": len(files),
-        "temporary MB": sum(path.stat().st_size for path in files) // 1024**2,
+        "temporary files": len(sizes),
+        "temporary MB": sum(sizes) // 1024**2,
         "runs kept": len(engine.store),
         "runs kept MB": engine.store.nbytes // 1024**2,
         "visitors remembered": len(engine.jobs._cancelled),
@@ -44,6 +45,13 @@ def counts(engine: Engine, page: Any, folder: Path) -> dict[str, int]:
         "Gradio: differences": sum(map(len, page.pending_diff_streams.values())),
         "Gradio: records": len(queue.event_analytics),
     }
+
+
+def _size(path: Path) -> int | None:
+    """Of a file; None for a folder, and for one that has gone since it was listed."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size if path.is_file() else None
+    return None
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from litedetr.cli import main
 from litedetr.training import evaluation
 from litedetr.training.evaluation import FIGURES
 from tests.training.conftest import tiny_detector
+from tests.weights.conftest import NAME, checkpoint, host, host_server, path  # noqa: F401  fixtures
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def figures(capsys, *arguments) -> dict:
 
 
 def read(folder) -> list:
-    return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in path.read_text().splitlines()]
+    return [json.loads(line) for file in sorted(folder.glob("*.jsonl")) for line in file.read_text().splitlines()]
 
 
 def test_cocos_layout_is_the_same_as_ours(model, coco, photo_folder, capsys):
@@ -47,6 +48,13 @@ def test_cocos_layout_is_the_same_as_ours(model, coco, photo_folder, capsys):
     assert all(re.fullmatch(r"\w+ +(\d+\.\d|-)", line) for line in lines[:12])
     assert lines[12].startswith("best F1")
     assert lines[-1].startswith("4 pictures")
+
+
+def test_the_authors_weights_by_name(host, path, checkpoint, coco, capsys):  # noqa: F811
+    host.add(path, checkpoint)
+    for _ in range(2):  # from its host, then from the cache
+        assert set(figures(capsys, NAME, "--coco", coco, "--size", 96)) == set(FIGURES)
+    assert host.asked == [(path, "")]
 
 
 def test_what_is_missing_is_said(model, coco, tmp_path, capsys):

@@ -59,6 +59,21 @@ def test_more_objects_than_queries():
     assert sorted(pairs.image.tolist()) == [0, 2]
 
 
+def test_several_queries_an_object():
+    """Each picture has ten queries, three of them on each of its objects: with three an object, these stand for it."""
+    boxes = torch.full((1, 3, 10, 4), 0.05)
+    for image, slot, box in zip(TARGETS.image.tolist(), TARGETS.slots.tolist(), TARGETS.boxes, strict=True):
+        boxes[0, image, 1 + 3 * slot : 4 + 3 * slot] = box + torch.tensor([[0.01], [0.0], [-0.01]])
+    pairs = match(torch.zeros(1, 3, 10, 3), boxes, TARGETS, many=3)
+    found = {target: sorted(pairs.query[pairs.target == target].tolist()) for target in range(3)}
+    assert found == {0: [1, 2, 3], 1: [4, 5, 6], 2: [1, 2, 3]}
+    assert (pairs.image == TARGETS.image[pairs.target]).all()
+    output = DetectorOutput(torch.zeros(3, 10, 3), boxes[0])
+    one, three = (detection_losses(output, TARGETS, settings=LossSettings(many=many)) for many in (1, 3))
+    assert one["loss_bbox"] < 1e-6, "each object has a query that lies on it"
+    assert three["loss_bbox"] == pytest.approx((0.04 + 0 + 0.04) / 3, abs=1e-5), "the mean over all of them"
+
+
 def test_broken_outputs_are_refused():
     boxes = torch.full((1, 3, 4, 4), 0.5)
     boxes[0, 0, 0, 0] = torch.nan

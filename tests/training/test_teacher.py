@@ -1,11 +1,20 @@
-"""The teacher's answers for a token, computed by hand."""
+"""The teacher's answers for a token, computed by hand; a start as its own teacher."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from litedetr.backbones.nanodet import BINS, CLASSES
 from litedetr.boxes import cxcywh_to_xyxy
+from litedetr.training.denoising import DenoisingSettings
+from litedetr.training.distillation import DistillationSettings
+from litedetr.training.loop import read_log, train
+from litedetr.training.losses import LossSettings
+from litedetr.training.recipes import START, OptimiserSettings
 from litedetr.training.teacher import Teacher
+from tests.training.conftest import tiny_detector
+from tests.training.test_loop import RECIPE
 
 
 @pytest.fixture
@@ -34,3 +43,17 @@ def test_it_never_learns(teacher):
     answer = teacher(maps)
     assert not answer.logits.requires_grad
     assert not any(value.requires_grad for value in teacher.parameters())
+
+
+def test_a_start_is_its_own_teacher(photo_folder, tmp_path):
+    """Before the first step there is nothing to learn from what one says oneself; and it does not move with the student."""
+    losses = LossSettings(soft=1.0, taught=1.0, matched=0.0, distillation=DistillationSettings(labels=0.0, least=1.1))
+    recipe = replace(RECIPE, teacher=START, freeze=("backbone",), losses=losses, denoising=DenoisingSettings(number=0))
+    recipe = replace(recipe, steps=3, precision="f32", log_steps=1, optimiser=OptimiserSettings(rate=1e-2, warm_up=0))
+    detector = tiny_detector(dense_head=False)
+    detector.backbone.requires_grad_(False)
+    train(recipe, photo_folder, tmp_path, detector=detector, progress=False)
+    first, *_, last = (line["loss_ce_soft"] for line in read_log(tmp_path / "log.jsonl") if "loss" in line)
+    assert first < 1e-6 < last
+    with pytest.raises(ValueError, match='whose backbone is frozen for the teacher "start"'):
+        train(replace(recipe, freeze=()), photo_folder, tmp_path / "other", detector=detector, progress=False)

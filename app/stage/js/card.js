@@ -109,24 +109,17 @@ export class Card {
     if (!table || !table.rows.length) { box.replaceChildren(); return; }
     const cell = (text) => make('td', {}, String(text ?? ''));
     const rows = table.rows.map(({ cells, set, chosen }) => {
-      const node = make('tr', {}, ...cells.map(cell));
-      if (!set) return node;
-      const go = () => this.page.change(texts(set));
-      node.classList.add('can');
-      node.tabIndex = 0;
+      if (!set) return make('tr', {}, ...cells.map(cell));
+      const [first, ...others] = cells;
+      const node = make('tr', { class: 'can' }, make('td', {}, make('button', { type: 'button', class: 'ld-go' }, String(first ?? ''))), ...others.map(cell));
       if (chosen ?? Object.entries(texts(set)).every(([key, value]) => (state[key] ?? '') === value)) node.setAttribute('aria-current', 'true');
-      node.addEventListener('click', go);
-      node.addEventListener('keydown', (event) => {
-        if (event.key !== 'Enter' && event.key !== ' ') return;
-        event.preventDefault();
-        go();
-      });
+      node.addEventListener('click', () => this.page.change(texts(set)));
       return node;
     });
-    const focused = [...box.querySelectorAll('tbody tr')].indexOf(document.activeElement);
+    const focused = [...box.querySelectorAll('tbody tr')].indexOf(document.activeElement.closest('tr'));
     const head = make('tr', {}, ...table.head.map((text) => make('th', { scope: 'col' }, text)));
     box.replaceChildren(make('table', {}, make('thead', {}, head), make('tbody', {}, ...rows)));
-    if (focused >= 0) rows[Math.min(focused, rows.length - 1)].focus();
+    if (focused >= 0) rows[Math.min(focused, rows.length - 1)].querySelector('button')?.focus();
   }
 
   // A chart lies in the card that it names, else in the view's own.

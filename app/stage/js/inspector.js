@@ -123,23 +123,18 @@ export class Inspector {
     const row = (entry) => {
       const node = make(
         'tr',
-        { tabindex: 0, 'data-query': entry.query, 'data-index': entry.index, 'aria-current': String(state.q === String(entry.query)) },
-        make('td', {}, make('i', { class: 'ld-swatch', style: { background: entry.colour } }), entry.name),
+        { 'data-query': entry.query, 'data-index': entry.index, 'aria-current': String(state.q === String(entry.query)) },
+        make('td', {}, make('button', { type: 'button', class: 'ld-go' }, make('i', { class: 'ld-swatch', style: { background: entry.colour } }), this.page.className(entry.name))),
         make('td', {}, make('i', { class: 'ld-meter', style: { '--w': entry.score, '--c': entry.colour } }), entry.score.toFixed(2)),
       );
       const frame = (box) => () => this.page.plot.frame(box);
-      const events = { click: () => pick(entry.query), pointerenter: frame(entry.box), pointerleave: frame(null), focus: frame(entry.box), blur: frame(null) };
+      const events = { click: () => pick(entry.query), pointerenter: frame(entry.box), pointerleave: frame(null), focusin: frame(entry.box), focusout: frame(null) };
       for (const [name, act] of Object.entries(events)) node.addEventListener(name, act);
-      node.addEventListener('keydown', (event) => {
-        if (event.key !== 'Enter' && event.key !== ' ') return;
-        event.preventDefault();
-        pick(entry.query);
-      });
       return node;
     };
     // Rows are made anew only when they are others, so that the keyboard's focus stays in the table.
     const box = this.part('rows');
-    const key = JSON.stringify([info.run, shown.map(({ index }) => index)]);
+    const key = JSON.stringify([info.run, state.lang, shown.map(({ index }) => index)]);
     if (box.dataset.key !== key) {
       box.dataset.key = key;
       box.replaceChildren(...shown.map(row));

@@ -41,8 +41,8 @@ async function plotly(address) {
 
 class Page {
   constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
-    const { examples, views, models, hub, glossary, lesson, texts, scales, link } = JSON.parse(JSON.stringify(props.page));
-    Object.assign(this, { root, server, upload, examples, views, models, hub, texts, scales, Plotly, trigger: analyse });
+    const { source, examples, views, models, hub, glossary, lesson, texts, classes, scales, link } = JSON.parse(JSON.stringify(props.page));
+    Object.assign(this, { root, server, upload, source, examples, views, models, hub, texts, classes, scales, Plotly, trigger: analyse });
     this.network = new Network(server, (gone) => this.away(gone));
     this.link = new Link(link);
     [this.view] = views; // the one that is shown
@@ -113,9 +113,24 @@ class Page {
     keep({ run, state: run ? this.state : this.next, job: run ? this.opened : this.last, computing: this.work.ticket !== null });
   }
 
-  say(key, values) {
-    const texts = this.texts[this.state.lang ?? 'en'] ?? this.texts.en;
-    return fill(texts[key] ?? key, values);
+  get words() {
+    return this.texts[this.state.lang ?? 'en'] ?? this.texts.en;
+  }
+
+  // A text with its places filled; a `step` and a class's `name` are called as the language calls them.
+  say(key, values = {}) {
+    const { step, name } = values;
+    return fill(this.words[key] ?? key, { ...values, ...(step && { step: this.stepName(step) }), ...(name && { name: this.className(name) }) });
+  }
+
+  className(name) {
+    return this.classes[this.state.lang]?.[name] ?? name;
+  }
+
+  // "B1 high", "decoder 3", "backbone"; the name itself where it is no step's.
+  stepName(name) {
+    const [whole, block = '', kind, number = ''] = /^(B\d+ )?([a-z]+)( \d+)?$/.exec(name) ?? [];
+    return whole && `step.${kind}` in this.words ? block + this.words[`step.${kind}`] + number : name;
   }
 
   // The view of a link that names none.
@@ -280,6 +295,7 @@ class Page {
 
   downloading(done, all) {
     this.wait();
+    if (all && done >= all) { this.busy(this.say('status.converting', { model: this.state.model })); return; }
     const megabytes = (bytes) => (bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0);
     this.busy(this.say('status.download', { model: this.state.model, done: megabytes(done), all: megabytes(all) }));
     const bar = part(this.root, 'progress');
@@ -438,6 +454,7 @@ class Page {
     for (const dialog of root.querySelectorAll('dialog')) dialog.addEventListener('click', ({ target }) => { if (target === dialog) dialog.close(); });
     part(root, 'error-close').addEventListener('click', () => { part(root, 'error').hidden = true; });
     theme(part(root, 'theme'));
+    part(root, 'source').href = this.source;
     for (const button of root.querySelectorAll('[data-lang]')) button.addEventListener('click', () => this.speak(button.dataset.lang));
     part(root, 'plot').addEventListener('keydown', (event) => this.key(event));
     new MutationObserver(() => this.recolour()).observe(document.body, { attributes: true, attributeFilter: ['class'] });

@@ -4,6 +4,7 @@ import { react } from './dom.js';
 
 const CONFIG = { displayModeBar: false, scrollZoom: true, doubleClick: false, responsive: false, showTips: false };
 const LARGER = 1.5; // type on a full screen, for those in the last row
+const GAP = 0.02; // between two photos, of the stage
 const STILL = 6; // pixels a pointer may move and still be a click
 const SOON = 60; // milliseconds in which Plotly says what mark a click hit
 
@@ -51,6 +52,7 @@ export class Plot {
     const copy = structuredClone({ data, layout: { ...layout, font, dragmode: this.dragmode, width, height } });
     if (this.large) enlarge(copy, LARGER);
     this.join(copy.layout);
+    for (const [axis, domain] of this.domains(width, height)) copy.layout[axis].domain = domain;
     if (this.zoomed) { // said here, because Plotly's own memory of a zoom holds for the mouse alone, not for buttons
       for (const axis of this.axes) copy.layout[axis].range = [...this.node._fullLayout[axis].range];
     }
@@ -71,6 +73,17 @@ export class Plot {
       delete layout[long(y)].scaleanchor;
       delete layout[long(x)].scaleanchor;
     }
+  }
+
+  // Two photos stand beside each other or one above the other, as they are larger on this stage: [axis, its part of it] of each.
+  domains(width, height) {
+    if (this.panels.length !== 2) return [];
+    const [xs, ys] = ['x', 'y'].map((name) => this.panels.map((panel) => long(panel[name])));
+    const [across, down] = [xs, ys].map(([axis]) => Math.abs(this.figure.layout[axis].range[1] - this.figure.layout[axis].range[0]));
+    const beside = Math.min(width / 2 / across, height / down) > Math.min(width / across, height / 2 / down);
+    this.tall = (beside ? 0.5 : 2) * (down / across);
+    const [split, whole] = beside ? [xs, ys] : [[...ys].reverse(), xs]; // y runs up
+    return [[split[0], [0, (1 - GAP) / 2]], [split[1], [(1 + GAP) / 2, 1]], ...whole.map((axis) => [axis, [0, 1]])];
   }
 
   get axes() {
@@ -107,7 +120,8 @@ export class Plot {
     if (!this.figure || !this.node.clientWidth || !this.node.clientHeight) return;
     if (!this.panels.length) { this.render(); return; }
     const size = { width: this.node.clientWidth, height: this.node.clientHeight };
-    this.Plotly.relayout(this.node, this.zoomed ? size : { ...size, ...this.home() });
+    const domains = Object.fromEntries(this.domains(size.width, size.height).map(([axis, domain]) => [`${axis}.domain`, domain]));
+    this.Plotly.relayout(this.node, { ...size, ...domains, ...(this.zoomed ? {} : this.home()) });
   }
 
   home() {

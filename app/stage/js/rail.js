@@ -49,7 +49,7 @@ export class Rail {
 
   label(stop) {
     if (stop.kind === 'backbone' || stop.kind === 'boxes') return this.page.say(`rail.${stop.kind}`);
-    return stop.kind === 'decoder' ? stop.name.replace('decoder ', '') : stop.name.replace(/^B\d+ /, '');
+    return stop.kind === 'decoder' ? stop.name.replace('decoder ', '') : this.page.stepName(stop.name.replace(/^B\d+ /, ''));
   }
 
   title(stop) {

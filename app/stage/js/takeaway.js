@@ -53,6 +53,7 @@ export class TakeAway {
     const [head, foot] = [HEAD, legend ? FOOT : 0];
     const height = (plot.panels.length && !plot.zoomed ? Math.round(width * plot.tall) : room) + head + foot;
     const layout = structuredClone(plot.node.layout);
+    if (!plot.zoomed) for (const axis of plot.axes) layout[axis].range = [...plot.figure.layout[axis].range]; // not the stage's, which may be wider
     for (const image of layout.images ?? []) if (image.source === info.picture) image.source = photo;
     const paper = getComputedStyle(this.root).getPropertyValue('--panel').trim();
     const { margin, annotations = [] } = layout;
@@ -75,7 +76,7 @@ export class TakeAway {
   title() {
     const { page } = this;
     const { info, summary } = page;
-    const what = [page.say(`view.${page.view.name}`), info.example && page.say(`example.${info.example}`), summary.step !== 'boxes' && summary.step];
+    const what = [page.say(`view.${page.view.name}`), info.example && page.say(`example.${info.example}`), summary.step && summary.step !== 'boxes' && page.stepName(summary.step)];
     const who = page.view.cards.includes('query') ? part(this.root, 'query').textContent : '';
     const below = [who, `${page.say('threshold')} ${page.threshold().toFixed(2)}`, info.source || info.model, 'Lite DETR, live'];
     return `<b>${what.filter(Boolean).join(' · ')}</b><br><span style="font-size:12px">${below.filter(Boolean).join(' · ')}</span>`;

@@ -6,7 +6,7 @@ from typing import Any
 
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing
-from app.i18n import say
+from app.i18n import say, step_name
 from app.run.run import Run
 from app.run.state import FILMS, ViewState
 from app.views.film import boxes as film_boxes
@@ -74,9 +74,8 @@ def _words(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any]) ->
 
     count, spent = numbers["tokens"], numbers["milliseconds"]
     saved = 1 - numbers["gmacs"] / max(numbers["full_gmacs"], 1e-12)
-    facts = [
-        [text("frame"), f"{text('backbone') if frame.step is None else frame.name} ({frame.index} / {len(run.trace.steps)})"]
-    ]
+    called = text("backbone") if frame.step is None else step_name(state.lang, frame.name)
+    facts = [[text("frame"), f"{called} ({frame.index} / {len(run.trace.steps)})"]]
     if numbers["updated"]:
         share = 100 * count["updated"] / count["all"]
         facts.append([text("tokens"), f"{count['updated']:,} / {count['all']:,} ({share:.0f}%)"])
@@ -93,7 +92,7 @@ def _words(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any]) ->
         "facts": facts,
         "notes": _notes(run, state, frame, numbers, text),
         "caption": _caption(state, frame, numbers, text),
-        "table": _table(run, text),
+        "table": _table(run, state, text),
     }
 
 
@@ -123,13 +122,13 @@ def _notes(run: Run, state: ViewState, frame: Frame, numbers: dict[str, Any], te
     return notes
 
 
-def _table(run: Run, text: Any) -> dict[str, Any]:
+def _table(run: Run, state: ViewState, text: Any) -> dict[str, Any]:
     head = [text("column.step"), text("column.tokens"), text("column.gmacs"), text("column.full"), "ms"]
     sizes = {step.name: f"{step.queries:,}" for step in run.trace.encoder_steps}
     rows = []
     for entry in ledger.ledger(run):
         time = "–" if entry.milliseconds is None else f"{entry.milliseconds:.1f}"
-        cells = [entry.name, sizes.get(entry.name, "–"), f"{entry.gmacs:.3f}", f"{entry.full:.3f}", time]
+        cells = [step_name(state.lang, entry.name), sizes.get(entry.name, "–"), f"{entry.gmacs:.3f}", f"{entry.full:.3f}", time]
         rows.append({"cells": cells, "set": None if entry.name == "selection" else {"step": entry.name}})
     return {"head": head, "rows": rows}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.marks import corner, tag
+from app.i18n import class_name
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import RIM, class_colour
@@ -43,7 +44,7 @@ def drawing(run: Run, state: ViewState, step: AttentionStep, at_rest: bool = Fal
         label = int(final[place])
         colour = class_colour(label)
         score = float(scores[place, label])
-        text = f"{escape(run.config.names[label])} {score:.2f}"
+        text = f"{escape(class_name(state.lang, run.config.names[label]))} {score:.2f}"
         before, after = (tuple(boxes[index, place].tolist()) for index in (layer, layer + 1))
         common = {"type": "scatter", "mode": "lines", "meta": {"query": queries[place]}, "name": text}
         moved = {**common, **outline(before), "line": {"color": colour, "width": 1.5, "dash": "dot"}, "hoverinfo": "skip"}

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.drawing.canvas import Drawing
 from app.drawing.chart import band, small_chart
-from app.i18n import say
+from app.i18n import say, step_name
 from app.run.run import Run
 from app.theme import FULL, GRID, OURS, TIME
 from litedetr.cost import Cost, full_encoder, gmacs
@@ -49,10 +49,11 @@ def drawing(run: Run, lang: str, present: str) -> Drawing:
     """Cumulative GMACs above, milliseconds of each stage below; the `present` stage is marked, a click on a bar goes there."""
     entries = ledger(run)
     names = [entry.name for entry in entries]
+    called = [step_name(lang, name) for name in names]
     places = list(range(len(names)))
     traces = [
-        _line(say(lang, "film.full"), FULL, "dash", list(accumulate(entry.full for entry in entries)), entries),
-        _line(say(lang, "film.ours"), OURS, "solid", list(accumulate(entry.gmacs for entry in entries)), entries),
+        _line(say(lang, "film.full"), FULL, "dash", list(accumulate(entry.full for entry in entries)), entries, called),
+        _line(say(lang, "film.ours"), OURS, "solid", list(accumulate(entry.gmacs for entry in entries)), entries, called),
         {
             "type": "bar",
             "name": "ms",
@@ -61,7 +62,7 @@ def drawing(run: Run, lang: str, present: str) -> Drawing:
             "yaxis": "y2",
             "marker": {"color": [OURS if entry.name == present else TIME for entry in entries]},
             "customdata": [_goto(entry.name) for entry in entries],
-            "text": names,
+            "text": called,
             "textposition": "none",
             "hovertemplate": "<b>%{text}</b><br>%{y:.1f} ms<extra></extra>",
             "showlegend": False,
@@ -76,7 +77,7 @@ def drawing(run: Run, lang: str, present: str) -> Drawing:
         bargap=0.25,
         xaxis={
             "tickvals": places,
-            "ticktext": names,
+            "ticktext": called,
             "tickangle": -60,
             "tickfont": {"size": 10},
             "anchor": "y2",
@@ -93,7 +94,7 @@ def _stages(cost: Cost, layers: int) -> list[float]:
     return [cost.backbone + cost.neck, *cost.steps, cost.selection, *[cost.decoder / max(layers, 1)] * layers]
 
 
-def _line(name: str, colour: str, dash: str, values: list[float], entries: list[Entry]) -> dict[str, Any]:
+def _line(name: str, colour: str, dash: str, values: list[float], entries: list[Entry], called: list[str]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+markers",
@@ -103,7 +104,7 @@ def _line(name: str, colour: str, dash: str, values: list[float], entries: list[
         "line": {"color": colour, "width": 2, "dash": dash},
         "marker": {"color": colour, "size": 5},
         "customdata": [_goto(entry.name) for entry in entries],
-        "text": [entry.name for entry in entries],
+        "text": called,
         "hovertemplate": f"<b>%{{text}}</b><br>{name}: %{{y:.3f}} GMACs<extra></extra>",
     }
 

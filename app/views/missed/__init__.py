@@ -9,7 +9,7 @@ import numpy as np
 
 from app.drawing.canvas import Drawing, canvas, outline, outlines
 from app.drawing.marks import hoverlabel
-from app.i18n import say
+from app.i18n import class_name, say
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import BLACK, CUT, FOLLOWED, RIM, WHITE
@@ -36,7 +36,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
         traces = proposed[::2]
         traces += [trace for place, query in enumerate(queries) for trace in _query(state, found, query, stage, place)][::-1]
         traces += [*_drawn(state, found), *proposed[1::2]]
-        labels = [*_names(run, found, queries, stage), *_ranks(run, state, found, proposals)]
+        labels = [*_names(state, found, queries, stage), *_ranks(run, state, found, proposals)]
         drawn = canvas(run, traces, veil=VEIL, annotations=labels)
     drawn["layout"]["meta"] = {"panels": [{"x": "x", "y": "y"}]}
     return drawn
@@ -50,7 +50,7 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
 
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """Which class is asked for."""
-    names = run.config.names
+    names = [class_name(state.lang, name) for name in run.config.names]
     options = [["", say(state.lang, "missed.any")], *[[str(label), names[label]] for label in np.argsort(names).tolist()]]
     value = ",".join(map(str, state.classes))
     known = [label for label in state.classes if label < len(names)]
@@ -156,19 +156,20 @@ def _ranks(run: Run, state: ViewState, found: Fate, proposals: list[Proposal]) -
     return labels
 
 
-def _names(run: Run, found: Fate, queries: list[int], stage: int) -> list[dict[str, Any]]:
+def _names(state: ViewState, found: Fate, queries: list[int], stage: int) -> list[dict[str, Any]]:
     """Query and score at a corner of its box, each query at another one."""
     labels = []
     for place, query in enumerate(queries[:4]):
         x1, y1, x2, y2 = found.boxes[stage, query].tolist()
         score = found.scores[stage, query]
-        text = f"q{query}" if np.isnan(score) else f"q{query} {escape(run.config.names[found.labels[stage, query]])} {score:.2f}"
+        called = class_name(state.lang, found.run.config.names[found.labels[stage, query]])
+        text = f"q{query}" if np.isnan(score) else f"q{query} {escape(called)} {score:.2f}"
         leftmost, above = place % 2 == 0, place < 2
         corner = {"x": x1 if leftmost else x2, "y": y1 if above else y2}
         anchors = {"xanchor": "left" if leftmost else "right", "yanchor": "bottom" if above else "top"}
-        if above and y1 < 0.05 * run.size[0]:
+        if above and y1 < 0.05 * found.run.size[0]:
             anchors["yanchor"] = "top"
-        if not above and y2 > 0.95 * run.size[0]:
+        if not above and y2 > 0.95 * found.run.size[0]:
             anchors["yanchor"] = "bottom"
         look = {"bgcolor": FOLLOWED[place], "font": {"size": 11, "color": BLACK, "weight": 600}, "borderpad": 1}
         labels.append({**corner, **anchors, **look, "text": text, "showarrow": False, "captureevents": False})

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from app.i18n import say
+from app.i18n import class_name, say
 from app.run.run import Run
 from app.run.state import ViewState
 from app.views.missed.fate import NEAR, Fate, Proposal
@@ -87,7 +87,7 @@ def _facts(state: ViewState, found: Fate, tokens: list[int], queries: list[int])
         return say(state.lang, f"missed.{key}", **values)
 
     x1, y1, x2, y2 = found.drawn
-    names = found.run.config.names
+    names = [class_name(state.lang, name) for name in found.run.config.names]
     wanted = ", ".join(names[label] for label in found.classes) or text("any")
     facts = [
         [text("fact.box"), f"{x2 - x1:.0f} × {y2 - y1:.0f} px"],

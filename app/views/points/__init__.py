@@ -9,7 +9,7 @@ import numpy as np
 
 from app.drawing.canvas import GUTTER, Drawing, canvas, outlines
 from app.drawing.marks import diameters, hoverlabel, query_box, sampling_points
-from app.i18n import say
+from app.i18n import class_name, say, step_name
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
@@ -56,7 +56,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         "facts": numbers["facts"],
         "about": numbers["about"],
         "query": chosen.query,
-        "detection": _detection(run, chosen),
+        "detection": _detection(run, state, chosen),
         "scale": chosen.scale,
         "cell": chosen.cell,
         "reference": chosen.reference,
@@ -85,10 +85,11 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
 
 
 def _caption(chosen: QueryChoice, state: ViewState) -> str:
+    step = step_name(state.lang, chosen.step.name)
     if chosen.kind == "object":
-        return f"{chosen.step.name} · {say(state.lang, 'query.object', query=chosen.query)}"
+        return f"{step} · {say(state.lang, 'query.object', query=chosen.query)}"
     column, row = chosen.cell
-    return f"{chosen.step.name} · {say(state.lang, 'query.token', scale=chosen.scale, column=column + 1, row=row + 1)}"
+    return f"{step} · {say(state.lang, 'query.token', scale=chosen.scale, column=column + 1, row=row + 1)}"
 
 
 def _footprint_numbers(chosen: QueryChoice, state: ViewState) -> dict[str, Any]:
@@ -172,14 +173,15 @@ def _beyond(run: Run, state: ViewState, chosen: QueryChoice, shown: list[str]) -
     return marks
 
 
-def _detection(run: Run, chosen: QueryChoice) -> dict[str, Any] | None:
+def _detection(run: Run, state: ViewState, chosen: QueryChoice) -> dict[str, Any] | None:
     """The best class of the query at the step (an object) or at the end (a token's later object)."""
     if chosen.query is None:
         return None
     layer = run.trace.decoder_steps.index(chosen.step) if chosen.kind == "object" else -1
     logits = run.trace.logits[layer, chosen.query].float()
     label = int(logits.argmax())
-    return {"name": run.config.names[label], "score": float(logits[label].sigmoid()), "colour": class_colour(label)}
+    name = class_name(state.lang, run.config.names[label])
+    return {"name": name, "score": float(logits[label].sigmoid()), "colour": class_colour(label)}
 
 
 def _points(run: Run, state: ViewState, chosen: QueryChoice, scale: str) -> dict[str, Any]:

@@ -7,13 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from app.drawing.canvas import Drawing, ground
-from app.i18n import say
+from app.i18n import say, step_name
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import DIVIDER, READ, READ_EDGE, scale_colour
-from app.theme import FONT as FONT
-from app.theme import NEUTRAL as NEUTRAL
-from app.theme import NOTHING as NOTHING
 from app.views.schedule.charts import gmacs_chart, plans_chart
 from app.views.schedule.stopwatch import milliseconds
 from app.views.schedule.trained import study, study_chart
@@ -54,7 +51,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
             "xaxis": {
                 **axis,
                 "tickvals": [step.index for step in steps],
-                "ticktext": [step.name.split(" ", 1)[1] for step in steps],
+                "ticktext": [step_name(state.lang, step.kind) for step in steps],
                 "range": [-0.6, len(steps) - 0.4],
                 "title": {"text": say(state.lang, "schedule.layers"), "font": {"size": 13}, "standoff": 8},
             },
@@ -232,7 +229,7 @@ def _row(plan: EncoderSchedule, level: int, name: str, tokens: int, lang: str) -
             "color": [colour if ask else READ for ask in asks],
             "line": {"color": [colour if ask else READ_EDGE for ask in asks], "width": 1},
         },
-        "customdata": [step.name for step in steps],
+        "customdata": [step_name(lang, step.name) for step in steps],
         "text": words,
         "textposition": "none",
         "hovertemplate": f"<b>{name}</b> · %{{customdata}}<br>%{{text}}<extra></extra>",

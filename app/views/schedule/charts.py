@@ -6,7 +6,7 @@ from typing import Any
 
 from app.drawing.canvas import Drawing
 from app.drawing.chart import chart, name_axis, value_axis
-from app.i18n import say
+from app.i18n import say, step_name
 from app.theme import CHANGED, FULL, LIGHT_HALF, NUMBERS, OURS
 from litedetr import EncoderSchedule
 from litedetr.cost import Cost
@@ -14,7 +14,7 @@ from litedetr.cost import Cost
 
 def gmacs_chart(plan: EncoderSchedule, cost: Cost, full: Cost, lang: str) -> Drawing:
     """Bars of this schedule, a line of the full encoder."""
-    names = [step.name for step in plan.steps()]
+    names = [step_name(lang, step.name) for step in plan.steps()]
     hover = "<b>%{x}</b><br>%{y:.3f} GMACs<extra></extra>"
     bars = {"type": "bar", "name": say(lang, "schedule.chart.plan"), "x": names, "y": list(cost.steps), "marker": {"color": OURS}}
     line = {

@@ -13,7 +13,7 @@ from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import chart, name_axis, value_axis
 from app.drawing.marks import SHOWN, apart, cut, hoverlabel, tag
 from app.drawing.panels import Panel, panels
-from app.i18n import say
+from app.i18n import class_name, say
 from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
@@ -21,6 +21,7 @@ from app.theme import CHANGED, NEUTRAL, NOTHING, OURS, class_colour
 from app.views.versus.rivals import Rival, compare, every_scale, matched
 from app.views.view import View
 from litedetr import Detector
+from litedetr.cost import full_encoder, gmacs
 
 SIDES = ("left", "right")
 LABELS = 16
@@ -33,7 +34,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     if rivals is None:
         found, (shown, _) = run.detections, cut(run.shown(state.threshold), state.lang)
         named = [(found.boxes[i], found.names[i], float(found.scores[i]), False) for i in shown]
-        return panels(run, [_panel(run, run.config.schedule, named), Panel(_short(state))], veil=0.25)
+        return panels(run, [_panel(run, state.lang, run.config.schedule, named), Panel(_short(state))], veil=0.25)
     pairs = matched(rivals["left"], rivals["right"], state.threshold)
     contents = []
     for place, side in enumerate(SIDES):
@@ -41,7 +42,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
         drawn, _ = cut(_of(pairs, place), state.lang)
         kept = [(pair[place], None in pair) for pair in pairs if pair[place] in drawn]
         named = [(rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
-        contents.append(_panel(run, f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", named))
+        contents.append(_panel(run, state.lang, f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", named))
     return panels(run, contents, veil=0.25)
 
 
@@ -51,6 +52,9 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     notes = [say(lang, "versus.note.same" if state.other == "" else "versus.note.other")]
     if run.config.encoder_schedule.is_full and state.other == "":
         notes.append(say(lang, "versus.note.full"))
+    elif run.config.key_aware and state.other == "":  # the other views' full encoder is the paper's
+        plain = gmacs(full_encoder(run.config), run.trace.geometry.padded)
+        notes.append(say(lang, "versus.note.plain", gmacs=f"{plain.encoder:.2f}"))
     if rivals is None:
         return {"caption": say(lang, "versus.waiting"), "facts": [], "notes": notes, "rivals": None}
     left, right = (rivals[side] for side in SIDES)
@@ -75,7 +79,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         "pairs": pairs,
         "table": {
             "head": [say(lang, "class"), say(lang, "versus.left"), say(lang, "versus.right"), "IoU"],
-            "rows": [{"cells": _cells(left, right, pair), "set": None} for pair in pairs],
+            "rows": [{"cells": _cells(lang, left, right, pair), "set": None} for pair in pairs],
         },
     }  # fmt: skip
 
@@ -140,7 +144,7 @@ def _short(state: ViewState, rival: Rival | None = None, side: str = "right") ->
     return say(state.lang, "models.own") if rival is None else rival.schedule
 
 
-def _panel(run: Run, title: str, named: list[tuple[np.ndarray, str, float, bool]]) -> Panel:
+def _panel(run: Run, lang: str, title: str, named: list[tuple[np.ndarray, str, float, bool]]) -> Panel:
     """A photo with boxes (box, name, score, whether this side alone has it), all cut at the photo's edge."""
     height, width = run.size
     names = run.config.names
@@ -148,7 +152,7 @@ def _panel(run: Run, title: str, named: list[tuple[np.ndarray, str, float, bool]
     for number, (box, name, score, alone) in enumerate(named):
         colour = CHANGED if alone else class_colour(names.index(name) if name in names else 0)
         box = np.clip(box, 0, [width, height, width, height])
-        text = f"{escape(name)} {score:.2f}"
+        text = f"{escape(class_name(lang, name))} {score:.2f}"
         traces.append(_box(box, text, colour, alone))
         x1, y1, x2, y2 = (float(value) for value in box)
         rightmost, low = x1 > 0.5 * width, number % 2 == 1  # half a photo is room for any name; names of like boxes stay apart
@@ -185,11 +189,11 @@ def _bars(name: str, sides: list[str], values: list[float], colour: str) -> dict
     }
 
 
-def _cells(left: Rival, right: Rival, pair: tuple[int | None, int | None, float]) -> list[str]:
+def _cells(lang: str, left: Rival, right: Rival, pair: tuple[int | None, int | None, float]) -> list[str]:
     i, j, overlap = pair
     name = left.names[i] if i is not None else right.names[j]
     return [
-        name,
+        class_name(lang, name),
         "–" if i is None else f"{left.scores[i]:.2f}",
         "–" if j is None else f"{right.scores[j]:.2f}",
         "–" if None in pair else f"{overlap:.2f}",

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from app.engine.engine import EXAMPLE_NAMES, EXAMPLES
 from app.engine.jobs import Cancelled
 from app.engine.queue import Client
 from app.engine.store import ExpiredRun, RunStore
+from app.run import progress
 from app.run.run import Extras
 from app.run.state import ViewState
 from app.views import VIEWS
@@ -99,9 +101,24 @@ def test_ids_cannot_be_guessed(engine, run):
 def test_progress_names_every_stage_in_order_and_changes_nothing(engine, run):
     reported = []
     again = engine.run(scene(330, 210), report=reported.append)
-    assert reported == [{"stage": name} for name in ("backbone", *run.step_names)]
+    assert [event for event, _ in groupby(reported)] == [{"stage": name} for name in ("backbone", *run.step_names)]
     np.testing.assert_array_equal(again.detections.boxes, run.detections.boxes)
-    assert not engine.detector.backbone._forward_pre_hooks
+    assert not any(part._forward_pre_hooks for part in engine.detector.modules())
+
+
+def test_a_long_stage_can_be_cancelled_between_its_parts(engine, monkeypatch):
+    monkeypatch.setattr(progress, "PULSE", 0.0)
+    reported = []
+
+    def until_the_fifth(event):
+        reported.append(event)
+        if len(reported) == 5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        engine.run(scene(330, 210), report=until_the_fifth)
+    assert reported == [{"stage": "backbone"}] * 5
+    assert not any(part._forward_pre_hooks for part in engine.detector.modules())
 
 
 def test_an_example_runs_once(engine):

@@ -2,9 +2,10 @@ import re
 
 import pytest
 
-from app.i18n import say, texts
+from app.i18n import class_name, classes, say, step_name, texts
 from app.run.state import LANGUAGES
 from app.stage.component import FOLDER
+from litedetr.coco import NAMES as COCO
 
 PLACES = re.compile(r"\{(\w+)\}")
 ENGLISH = texts("en")
@@ -39,3 +40,17 @@ def test_the_template_is_no_program():
 
 def test_a_missing_text_is_its_key():
     assert say("en", "no such text") == "no such text"
+
+
+def test_classes_and_steps_are_called_as_the_language_does():
+    assert set(classes("ko")) == set(COCO)
+    assert all(re.search("[가-힣]", name) for name in classes("ko").values())
+    assert len(set(classes("ko").values())) == 80
+    assert class_name("ko", "cat") == "고양이"
+    assert (class_name("en", "cat"), class_name("ko", "my own class")) == ("cat", "my own class")
+    called = {"B1 high": "B1 고수준", "B3 all": "B3 전체", "decoder 2": "디코더 2", "backbone": "백본"}
+    assert {name: step_name("ko", name) for name in called} == called
+    for name in ("B1 high", "B2 all", "decoder 3", "encoder 6", "backbone", "selection", "start", "my own step 4"):
+        assert step_name("en", name) == name
+    assert say("ko", "lookers.note.nobody", step="B1 high").startswith("B1 고수준")
+    assert say("ko", "query.guess", name="dog", score="0.50").endswith("개 0.50")

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from app.run.state import ViewState
-from app.views import versus
+from app.views import schedule, versus
+from app.views.film.ledger import ledger
 from app.views.versus.rivals import Rival, every_scale, matched
 from litedetr import Detector
 from tests.app.views.small import small_run
@@ -91,3 +92,11 @@ def test_boxes_are_in_the_photos_pixels():
     assert result["left"].encoder_gmacs == pytest.approx(run.cost.encoder)
     assert result["right"].encoder_gmacs > run.cost.encoder
     assert all(r.milliseconds > r.encoder_ms > 0 for r in result.values())
+
+
+def test_the_full_encoder_is_one_in_all_views_or_the_difference_is_said():
+    run = small_run("H3L1")
+    full = schedule.VIEW.summary(run, ViewState(view="schedule"))["full"]
+    assert sum(entry.full for entry in ledger(run) if entry.name[0] == "B") == pytest.approx(full)
+    notes = versus.VIEW.summary(run, ViewState(view="versus"))["notes"]
+    assert any(f"plain attention: {full:.2f} GMACs" in note for note in notes)
