@@ -174,11 +174,11 @@ def _parser() -> argparse.ArgumentParser:
     models.set_defaults(command="cost.run_models")
 
     bench = commands.add_parser("bench", help="time attention, encoder and detectors side by side with what else there is")
-    usual = "core,encoder,detector,embedded,exported,memory,cuda"
+    usual = "core,encoder,detector,embedded,predict,exported,threads,memory,visitor,start,bulk,cuda"
     bench.add_argument("--rows", help=f"only these, e.g. core,encoder (default: {usual}; guests: models of transformers)")
     bench.add_argument("--quick", action="store_true", help="640x640 only, and 2 rounds")
     bench.add_argument("--rounds", type=int, help="turns of each contestant (default: 5)")
-    bench.add_argument("--threads", type=int, default=1, help="of each contestant (default: 1)")
+    bench.add_argument("--threads", default="1", help="of each contestant, one number or several: 1,2 (default: 1)")
     bench.add_argument("--json", type=Path, help="write the figures to this file, too")
     bench.add_argument("--from", dest="report", type=Path, help="measure nothing: take the figures from such a file")
     bench.add_argument("--markdown", type=Path, nargs="+", default=[], help="put the table into these documents, at its marks")

@@ -28,7 +28,8 @@ class Detections:
         class_names: one per class; category_ids: one per class, as they appear in COCO-format results.
         photo_size: (height, width) in pixels.
         trace: what the model looked at, if it was asked to record it.
-        photo: (H, W, 3) uint8 RGB where `predict` had it: a notebook shows the boxes on it.
+        photo: (h, w, 3) uint8 RGB where `predict` had it, smaller than the photo where that is enough: a notebook shows the boxes
+            on it.
     """
 
     boxes: np.ndarray
@@ -110,8 +111,10 @@ class Detections:
         ]
 
     def drawn_on(self, pixels: np.ndarray) -> Image.Image:
-        """(H, W, 3) uint8 RGB, the photo, with a box, a name and a score for each detection."""
-        return drawn(pixels, self.boxes, self.names, self.labels, self.scores)
+        """(h, w, 3) uint8 RGB, the photo in any size, with a box, a name and a score for each detection."""
+        down, across = (given / own for given, own in zip(pixels.shape, self.photo_size, strict=False))
+        boxes = self.boxes * np.float32((across, down, across, down))
+        return drawn(pixels, boxes, self.names, self.labels, self.scores)
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows: the photo with its boxes; None where the photo is not known."""

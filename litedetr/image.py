@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 
 from litedetr.photos import decode
-from litedetr.photos.decode import Encoded, PhotoError, PhotoHeader, photo_header, photo_size
+from litedetr.photos.decode import Encoded, Opened, PhotoError, PhotoHeader, photo_header, photo_size
 
 __all__ = [
-    "Photo", "PhotoError", "PhotoGeometry", "PhotoHeader", "normalise", "open_photo", "photo_header", "photo_size", "prepare",
-    "resize", "resized_size",
+    "Opened", "Photo", "PhotoError", "PhotoGeometry", "PhotoHeader", "normalise", "open_photo", "open_small", "photo_header",
+    "photo_size", "prepare", "resize", "resized_size",
 ]  # fmt: skip
 
 
@@ -28,7 +28,7 @@ class Tensor(Protocol):
     def numpy(self) -> np.ndarray: ...
 
 
-Photo = Encoded | np.ndarray | Tensor
+Photo = Encoded | np.ndarray | Tensor | Opened
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ def open_photo(photo: Photo, upright: bool = True) -> np.ndarray:
     return decode.open_photo(photo, upright)
 
 
+def open_small(photo: Photo) -> Opened:
+    """`open_photo` for detectors: a large JPEG is decoded at a part of its size, see `litedetr.photos.decode.open_small`."""
+    return decode.open_small(open_photo(photo) if isinstance(photo, Tensor) else photo)
+
+
 def _to_numpy(photo: Tensor) -> np.ndarray:
     photo = photo.detach().cpu()
     return (photo.float() if photo.is_floating_point() else photo).numpy()  # NumPy has no bfloat16
@@ -94,12 +99,15 @@ def resize(photo: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """(H, W, 3) uint8 -> the (height, width) asked for; averaged where it shrinks."""
     if photo.shape[:2] == tuple(size):
         return photo
+    whole = min(photo.shape[0] // size[0], photo.shape[1] // size[1]) // 2
+    if whole > 1 and photo.shape[0] % whole == photo.shape[1] % whole == 0:  # averages of whole pixels cost a fraction
+        photo = cv2.resize(photo, (photo.shape[1] // whole, photo.shape[0] // whole), interpolation=cv2.INTER_AREA)
     shrinks = size[0] < photo.shape[0]
     return cv2.resize(photo, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def prepare(
-    photo: np.ndarray,
+    photo: np.ndarray | Opened,
     short_side: int,
     long_side: int,
     divisor: int,
@@ -107,8 +115,9 @@ def prepare(
     std: tuple[float, ...],
 ) -> tuple[np.ndarray, PhotoGeometry]:
     """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w) float32, (x - mean) / std per channel, and how the photo lies there."""
-    size = resized_size(photo.shape[:2], short_side, long_side, divisor)
-    return normalise(resize(photo, size), mean, std), PhotoGeometry(tuple(photo.shape[:2]), size, size)
+    opened = open_small(photo)
+    size = resized_size(opened.size, short_side, long_side, divisor)
+    return normalise(resize(opened.pixels, size), mean, std), PhotoGeometry(opened.size, size, size)
 
 
 def normalise(photo: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -182,11 +183,11 @@ class Network(nn.Module):
             litedetr.image.PhotoError: the picture is broken, empty or too large.
             ValueError: the threshold is no score.
         """
-        opened = image.open_photo(photo)
+        opened = image.open_small(photo)
         pixels, _, geometry = self.prepare(opened)  # one photo is never padded
         record = Trace(geometry=geometry, replay=self.replay(cache) if trace == "light" else None) if trace else None
         output = self.infer(pixels, record)
-        return replace(self.detections(output, [geometry], threshold, record)[0], photo=opened)
+        return replace(self.detections(output, [geometry], threshold, record)[0], photo=opened.pixels)
 
     def replay(self, cache: ByteLRU | None = None) -> Replay | None:
         """What makes a light trace's steps again; None where they would not be those of the run, so that it must keep them."""
@@ -199,7 +200,7 @@ class Network(nn.Module):
     def predict_batch(self, photos: Iterable[image.Photo], threshold: float | None = None) -> list[Detections]:
         """`predict` for many photos. Those that have one size in the network run together, so that results do not depend on the
         company a photo keeps."""
-        return self.predict_prepared([self.prepare(image.open_photo(photo)) for photo in photos], threshold)
+        return self.predict_prepared([self.prepare(image.open_small(photo)) for photo in photos], threshold)
 
     @torch.inference_mode()
     def predict_prepared(
@@ -225,7 +226,7 @@ class Network(nn.Module):
         with torch.autocast(self.device.type, dtype) if half else nullcontext():
             return self(pixels.to(self.device, dtype), trace=trace)
 
-    def prepare(self, photo) -> Prepared:
+    def prepare(self, photo: np.ndarray | image.Opened) -> Prepared:
         """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w), geometry, as the config asks for."""
         c = self.config
         pixels, geometry = image.prepare(photo, c.short_side, c.long_side, c.size_divisor, c.pixel_mean, c.pixel_std)

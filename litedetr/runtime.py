@@ -76,30 +76,30 @@ class Exported:
 
     def predict(self, photo: image.Photo, threshold: float | None = None) -> Detections:
         """Find objects in one photo. Arguments and errors are those of `Detector.predict`."""
-        opened = image.open_photo(photo)
-        return replace(self.predict_prepared([self.prepare(opened)], threshold)[0], photo=opened)
+        opened = image.open_small(photo)
+        return replace(self.predict_prepared([self.prepare(opened)], threshold)[0], photo=opened.pixels)
 
     def predict_batch(self, photos: Iterable[image.Photo], threshold: float | None = None) -> list[Detections]:
         """`predict` for many photos."""
-        return self.predict_prepared([self.prepare(image.open_photo(photo)) for photo in photos], threshold)
+        return self.predict_prepared([self.prepare(image.open_small(photo)) for photo in photos], threshold)
 
-    def prepare(self, photo: np.ndarray) -> Prepared:
+    def prepare(self, photo: np.ndarray | image.Opened) -> Prepared:
         """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w) float32, and how the photo lies there.
 
         Raises:
             litedetr.image.PhotoError: so narrow that it has fewer tokens than the model has queries.
         """
-        c = self.config
+        c, photo = self.config, image.open_small(photo)
         if self._size:
-            pixels = image.normalise(image.resize(photo, self._size), c.pixel_mean, c.pixel_std)
-            return pixels, image.PhotoGeometry(tuple(photo.shape[:2]), self._size, self._size)
+            pixels = image.normalise(image.resize(photo.pixels, self._size), c.pixel_mean, c.pixel_std)
+            return pixels, image.PhotoGeometry(photo.size, self._size, self._size)
         pixels, geometry = image.prepare(photo, c.short_side, c.long_side, c.size_divisor, c.pixel_mean, c.pixel_std)
         height, width = geometry.padded
         tokens = sum(-(-height // stride) * -(-width // stride) for stride in (8 << level for level in range(c.levels)))
         if c.two_stage and tokens < c.queries:
             raise image.PhotoError(
-                f"This picture is too narrow for the exported model, which looks for {c.queries} objects: {photo.shape[1]} × "
-                f"{photo.shape[0]} pixels become {width} × {height}. Cut it, or use the model in PyTorch."
+                f"This picture is too narrow for the exported model, which looks for {c.queries} objects: {photo.size[1]} × "
+                f"{photo.size[0]} pixels become {width} × {height}. Cut it, or use the model in PyTorch."
             )
         return pixels, geometry
 

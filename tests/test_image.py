@@ -214,3 +214,20 @@ def test_geometry_round_trip():
     np.testing.assert_allclose(corner, [400, 300])
     points = torch.rand(5, 2, dtype=torch.float64) * 2 - 0.5
     assert torch.allclose(geometry.from_photo(geometry.to_photo(points)), points)
+
+
+def test_large_jpegs_open_at_a_part_of_their_size():
+    picture = Image.effect_noise((100, 50), 60).convert("RGB")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # a quarter to the right
+    large = encoded(picture.resize((4100, 2050)), "JPEG", exif=turned)
+    opened = image.open_small(large)
+    assert (opened.size, opened.pixels.shape) == ((4100, 2050), (2050, 1025, 3))
+    assert opened.size == photo_header(large).upright
+    whole = image.resize(open_photo(large), (512, 256)).astype(int)
+    assert np.abs(image.resize(opened.pixels, (512, 256)) - whole).mean() < 1
+    _, geometry = image.prepare(opened, 256, 512, 32, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert geometry == PhotoGeometry((4100, 2050), (512, 256), (512, 256))
+    for content in (encoded(picture.resize((3999, 1000)), "JPEG"), encoded(picture, "PNG"), Image.open(io.BytesIO(large))):
+        assert np.array_equal(image.open_small(content).pixels, open_photo(content))
+    assert image.open_small(opened) is opened

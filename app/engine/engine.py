@@ -8,6 +8,7 @@ import math
 import os
 import secrets
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -88,6 +89,7 @@ class Engine:
         self.queue = Queue(at_once=1 if LENT or torch.cuda.is_available() else min(AT_ONCE, self.processors))
         self.photos = PhotoProcess()
         self.pace = Pace()
+        self._pictures = ThreadPoolExecutor(1)
         self._examples: dict[tuple[str, str], str] = {}
         one_arena()
         torch.set_num_threads(self.processors)
@@ -113,7 +115,7 @@ class Engine:
             run = self._known(name, model)  # somebody before may have asked for the same
             if run is None:
                 photo = EXAMPLES / f"{name}.jpg"
-                made = self._make(detector, photo.read_bytes(), photos.open_photo(photo), name, report, name, model)
+                made = self._make(detector, photo.read_bytes(), photos.open_small(photo), name, report, name, model)
                 run = self.store.put(made, None if self.models.trusts(model) else client)
                 self._examples[model, name] = run.id
             return run
@@ -159,8 +161,8 @@ class Engine:
             Cancelled: `report` raised it.
         """
         detector, report = self._detector(model, report), report or _silent  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(client, _place(report), partial(self._decoded, photo), _alone(detector)) as (lasting, pixels):
-            run = self._make(detector, lasting, pixels, name, report, "", model)
+        with self.queue.turn(client, _place(report), partial(self._decoded, photo), _alone(detector)) as (lasting, opened):
+            run = self._make(detector, lasting, opened, name, report, "", model)
         return self.store.put(run, client) if keep else run
 
     def _detector(self, model: str, report: Report | None) -> Detector:
@@ -172,31 +174,32 @@ class Engine:
         """In one's turn: this thread's part of the processors, all of them where nobody waits."""
         torch.set_num_threads(max(1, self.processors // (self.queue.at_once if len(self.queue) > 1 else 1)))
 
-    def _decoded(self, photo: photos.Photo, poll: Callable[[], object]) -> tuple[bytes | np.ndarray, np.ndarray]:
-        """What gives the same pixels when the visitor's file is gone, the encoded picture or the pixels themselves; and these,
-        (H, W, 3) uint8 RGB. `poll` as in `PhotoProcess.open`."""
+    def _decoded(self, photo: photos.Photo, poll: Callable[[], object]) -> tuple[bytes | np.ndarray, photos.Opened]:
+        """What gives the same pixels when the visitor's file is gone, the encoded picture or the pixels themselves; and the photo
+        as a detector takes it. `poll` as in `PhotoProcess.open`."""
         if isinstance(photo, str | Path):
             photo = _content(photo)
-        pixels = self.photos.open(photo, poll) if isinstance(photo, bytes) else photos.open_photo(photo)
-        return photo if isinstance(photo, bytes) else pixels, pixels
+        opened = self.photos.open(photo, poll) if isinstance(photo, bytes) else photos.open_small(photo)
+        return photo if isinstance(photo, bytes) else opened.pixels, opened
 
     def _make(
-        self, detector: Detector, lasting: bytes | np.ndarray, pixels: np.ndarray, name: str, report: Report, example: str,
+        self, detector: Detector, lasting: bytes | np.ndarray, opened: photos.Opened, name: str, report: Report, example: str,
         model: str,
     ) -> Run:  # fmt: skip
         """The run itself, in the caller's turn."""
         self._share_processors()
 
         def look(detector: Detector) -> tuple[Detector, Detections]:
-            return detector, self._predict(detector, model, pixels, 0.0, "light", report)
+            return detector, self._predict(detector, model, opened, 0.0, "light", report)
 
+        picture = self._pictures.submit(shown_picture, opened.pixels)
         spared, (detector, detections) = self._within_memory(detector, model, look)
         return Run(
             id=secrets.token_urlsafe(18),
             name=name,
             model=named(model or self.models.own, detector.config),
             source=model,
-            picture=shown_picture(pixels),
+            picture=picture.result(),
             detections=detections,
             config=detector.config,
             cost=_cost(detector, detections.trace.geometry.padded),
@@ -209,17 +212,17 @@ class Engine:
         self,
         detector: Detector,
         model: str,
-        pixels: np.ndarray,
+        opened: photos.Opened,
         threshold: float | None,
         trace: bool | Literal["light"],
         report: Report = _silent,
     ) -> Detections:
         """A model looks at a photo: on a GPU that is lent for it, or where the detector is. From a lent one come no events, and
         whole traces."""
-        found = self.gpu.borrow(detector, model, pixels, threshold, bool(trace))
+        found = self.gpu.borrow(detector, model, opened, threshold, bool(trace))
         if found is not None:
             return found
-        work = _work(detector, pixels)
+        work = _work(detector, opened)
         trusted = self.models.trusts(model)
         deadline = Deadline(math.inf) if trusted else self.pace.deadline(work)
 
@@ -229,7 +232,7 @@ class Engine:
 
         try:
             with report_stages(detector, begun), nullcontext() if trusted else Watch(deadline.check):
-                found = detector.predict(pixels, threshold=threshold, trace=trace, cache=self.steps)
+                found = detector.predict(opened, threshold=threshold, trace=trace, cache=self.steps)
         except (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
             if not model or out_of_memory(error):
                 raise
@@ -304,17 +307,17 @@ class Engine:
     def detect(self, photo: photos.Photo, threshold: float | None = None, client: Client = NOBODY) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""
         detector = self._detector("", None)
-        with self.queue.turn(client, None, partial(self._decoded, photo), _alone(detector)) as (_, pixels):
+        with self.queue.turn(client, None, partial(self._decoded, photo), _alone(detector)) as (_, opened):
             self._share_processors()
-            return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", pixels, threshold, False))[1]
+            return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", opened, threshold, False))[1]
 
 
-def _work(detector: Detector | GuestDetector, pixels: np.ndarray) -> float:
+def _work(detector: Detector | GuestDetector, opened: photos.Opened) -> float:
     """About how many GMACs a photo takes, before it is looked at."""
     c = detector.config
     if isinstance(detector, GuestDetector):
         return detector.cost(c.size).total
-    return gmacs(c, resized_size(pixels.shape[:2], c.short_side, c.long_side, c.size_divisor)).total
+    return gmacs(c, resized_size(opened.size, c.short_side, c.long_side, c.size_divisor)).total
 
 
 def _alone(detector: Detector | GuestDetector) -> bool:
@@ -340,8 +343,9 @@ def _content(path: str | Path) -> bytes:
 
 def shown_picture(pixels: np.ndarray) -> bytes:
     """RGB array -> the JPEG that the page shows."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    height, width = pixels.shape[:2]
+    scale = min(1.0, SHOWN_SIDE / max(height, width))
+    picture = Image.fromarray(photos.resize(pixels, (max(1, round(height * scale)), max(1, round(width * scale)))))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88)
     return buffer.getvalue()

@@ -17,13 +17,12 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-import gradio as gr
-import numpy as np
 import torch
 
 from app.engine.models import IN_MEMORY, Models
 from app.engine.out_of_memory import out_of_memory, sized
 from litedetr import Detections, Detector
+from litedetr.image import Opened
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +41,9 @@ def lent(function: Callable[..., bytes], duration: Callable[..., int]) -> Callab
     return spaces.GPU(function, duration=duration)
 
 
-def seconds(source: str, pixels: np.ndarray, *_: Any) -> int:
+def seconds(source: str, opened: Opened, *_: Any) -> int:
     """How long a GPU is asked for: a process, CUDA and a model that begin, and the photo. Less is lent sooner."""
-    height, width = pixels.shape[:2]
+    height, width = opened.size
     return 10 + math.ceil(height * width / 10e6)
 
 
@@ -76,22 +75,24 @@ class Gpu:
             return detector
 
     def borrow(
-        self, detector: Detector, source: str, pixels: np.ndarray, threshold: float | None, trace: bool
+        self, detector: Detector, source: str, opened: Opened, threshold: float | None, trace: bool
     ) -> Detections | None:
         """What a detector finds on a GPU that ZeroGPU lends; None where there is no ZeroGPU, or it lends none.
 
         Args:
             detector: whose config says how large the photo is seen.
             source: the model's name.
-            pixels: (H, W, 3) uint8 RGB.
+            opened: the photo.
 
         Raises:
             torch.OutOfMemoryError: the GPU's memory is too small.
         """
         if not LENT:
             return None
+        import gradio as gr  # half of the page's imports, which the first answer need not wait for
+
         try:
-            answer = self._lent(source, pixels, (detector.config.short_side, detector.config.long_side), threshold, trace)
+            answer = self._lent(source, opened, (detector.config.short_side, detector.config.long_side), threshold, trace)
         except gr.Error as error:  # a quota is spent, no GPU is free, or its process ended
             log.warning("No GPU was lent, the CPU does it: %s", error)
             return None
@@ -99,7 +100,7 @@ class Gpu:
             raise torch.OutOfMemoryError("the GPU that ZeroGPU lent is out of memory")
         return unpacked(answer)
 
-    def _answer(self, source: str, pixels: np.ndarray, sides: tuple[int, int], threshold: float | None, trace: bool) -> bytes:
+    def _answer(self, source: str, opened: Opened, sides: tuple[int, int], threshold: float | None, trace: bool) -> bytes:
         """The one function that ZeroGPU runs: `Detections` as bytes, or `NO_MEMORY`."""
         models = self._models
         if os.getpid() != self._home:
@@ -107,7 +108,7 @@ class Gpu:
             models = Models(models.own)  # so did the threads that may hold the locks of these
         try:
             detector = sized(self._on_gpu(source, models), *sides)
-            return packed(detector.predict(pixels, threshold=threshold, trace=trace))
+            return packed(detector.predict(opened, threshold=threshold, trace=trace))
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise

@@ -6,12 +6,14 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import torch
 from tqdm import tqdm
 
 from litedetr.batch.processes import ALONE, Processes
@@ -270,8 +272,10 @@ def _batches(files: Sequence[Path], canvases: Sequence[tuple[int, int]], count: 
 def _results(
     detector: Network | Exported, batches: Sequence[list[Path]], readers: ThreadPoolExecutor, threshold: float | None
 ) -> Iterator[list[Line]]:
-    """Every batch's lines; the next one is decoded meanwhile."""
-    photos = PhotoProcess(LIMITS)
+    """Every batch's lines. As many batches run at once as there are processors, each with one thread, because threads of one run
+    wait for each other; the next one is decoded meanwhile."""
+    photos, threads = PhotoProcess(LIMITS), torch.get_num_threads()
+    at_once = threads if isinstance(detector, Network) and detector.device.type == "cpu" else 1
 
     def read(file: Path) -> Prepared | PhotoError:
         try:
@@ -279,15 +283,24 @@ def _results(
         except PhotoError as error:
             return error
 
-    def start(batch: Iterable[Path]) -> list[Future]:
-        return [readers.submit(read, file) for file in batch]
-
-    coming = start(batches[0]) if batches else []
-    for number, files in enumerate(batches, start=1):
+    def look(files: list[Path], coming: list[Future]) -> list[Line]:
+        torch.set_num_threads(threads // at_once)
         given = [future.result() for future in coming]
-        coming = start(batches[number]) if number < len(batches) else []
         good = [item for item in given if not isinstance(item, PhotoError)]
         found = iter(detector.predict_prepared(good, threshold, max(1, len(good))))
-        yield [
+        return [
             line_of(file, item if isinstance(item, PhotoError) else next(found)) for file, item in zip(files, given, strict=True)
         ]
+
+    running: deque[Future] = deque()
+    runners = ThreadPoolExecutor(at_once)
+    try:
+        for files in batches:
+            running.append(runners.submit(look, files, [readers.submit(read, file) for file in files]))
+            if len(running) > at_once:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        runners.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)

@@ -16,7 +16,7 @@ class Row:
         group: which part of the benchmark it belongs to, a name of `litedetr.bench.GROUPS`.
         figure: what is measured against what.
         size: "640x640", height first.
-        unit: "ratio", ours over theirs; "fraction", a ratio that is written 1/50; "GB", "µs".
+        unit: "ratio", ours over theirs; "fraction", a ratio that is written 1/50; "GB", "µs", "ms", "s".
         limit: the most it should be, None where it is for information.
         value: as measured, None where it was not.
         lowest, highest: of the rounds.
@@ -24,6 +24,7 @@ class Row:
         ours_agrees, theirs_agrees: of reduced precision and of exports, with the same detector in float32: the mean IoU of the
             100 best detections with their likest counterparts of the same class, and the share of the same classes.
         note: why there is no value, or what else to know.
+        threads: of every contestant.
     """
 
     group: str
@@ -41,6 +42,7 @@ class Row:
     ours_agrees: tuple[float, float] | None = None
     theirs_agrees: tuple[float, float] | None = None
     note: str = ""
+    threads: int = 1
 
     @property
     def met(self) -> bool | None:
@@ -58,14 +60,14 @@ class Report:
 
     Attributes:
         rows: as measured.
-        threads, rounds: how it was measured.
+        threads: the numbers of threads it was measured with; rounds: how often.
         machine: processor, its cores and instruction sets, the kernel's path, the load when the run began.
         software: versions.
         date: of the run, YYYY-MM-DD.
     """
 
     rows: tuple[Row, ...]
-    threads: int
+    threads: tuple[int, ...]
     rounds: int
     machine: dict[str, Any]
     software: dict[str, str]
@@ -83,7 +85,7 @@ class Report:
             Row(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items() if key in known})
             for row in data["rows"]
         )
-        return cls(**(data | {"rows": rows}))
+        return cls(**(data | {"rows": rows, "threads": tuple(data["threads"])}))
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

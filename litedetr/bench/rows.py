@@ -12,14 +12,16 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from litedetr.bench import exported as forms
 from litedetr.bench import guests as others
-from litedetr.bench import ours, peak_memory, peers
+from litedetr.bench import ours, peak_memory, peers, stages, waiting
 from litedetr.bench.core import LIMITS, CoreRow, core_ratios
 from litedetr.bench.machine import machine, software
+from litedetr.bench.pairs import DETECTORS, EMBEDDED, ENCODERS, PREDICT, Pair
 from litedetr.bench.peers import Unavailable
 from litedetr.bench.report import Report, Row
 from litedetr.config import DetectorConfig, preset
@@ -49,10 +51,14 @@ class Plan:
         lite, embedded: the detectors; rt_detr, d_fine: what they are compared with.
         guests: models of other code bases, by name, and the sides of their photos.
         exported: detectors whose exports are measured, by name.
-        rounds: how often each contestant's turn comes; threads: of every contestant.
+        rounds: how often each contestant's turn comes.
+        threads: of every contestant; each group is measured once with each number. What needs no other number, or compares
+            them with each other, is measured with the largest alone (`WITH_MOST_THREADS`).
     """
 
-    groups: tuple[str, ...] = ("core", "encoder", "detector", "embedded", "exported", "memory", "cuda")
+    groups: tuple[str, ...] = (
+        "core", "encoder", "detector", "embedded", "predict", "exported", "threads", "memory", "visitor", "start", "bulk", "cuda"
+    )  # fmt: skip
     sizes: tuple[Size, ...] = ((640, 640), (800, 1066))
     photo: Size = (640, 640)
     large_photo: Size = (800, 1066)
@@ -63,15 +69,15 @@ class Plan:
     guests: dict[str, tuple[Callable[[], nn.Module], int]] = field(default_factory=lambda: dict(others.MODELS))
     exported: dict[str, Callable[[], Detector]] = field(default_factory=lambda: dict(EXPORTED))
     rounds: int = 5
-    threads: int = 1
+    threads: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.groups) - set(GROUPS))
         if unknown:
             raise ValueError(f"expected rows out of {', '.join(GROUPS)}, got {', '.join(unknown)}")
-        for name in ("rounds", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        for name, least in (("rounds", self.rounds), ("threads", min(self.threads, default=0))):
+            if least < 1:
+                raise ValueError(f"expected {name} of at least 1, got {least}")
 
 
 def measure(plan: Plan, tell: Callable[[str], None] = lambda group: None) -> Iterator[Report]:
@@ -80,13 +86,15 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda group: None) -> Ite
     `tell` hears of each group before it begins.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(plan.threads)
     report = Report((), plan.threads, plan.rounds, machine(), software(), datetime.date.today().isoformat())
     try:
         for group in plan.groups:
-            tell(group)
-            report = replace(report, rows=report.rows + tuple(GROUPS[group](plan)))
-            yield report
+            for threads in (max(plan.threads),) if group in WITH_MOST_THREADS else plan.threads:
+                tell(f"{group}, {threads} thread{'s' if threads > 1 else ''}")
+                torch.set_num_threads(threads)
+                rows = tuple(replace(row, threads=threads) for row in GROUPS[group](plan, threads))
+                report = replace(report, rows=report.rows + rows)
+                yield report
     finally:
         torch.set_num_threads(before)
 
@@ -94,24 +102,26 @@ def measure(plan: Plan, tell: Callable[[str], None] = lambda group: None) -> Ite
 # ------------------------------------------------------------------------------------------- attention alone
 
 
-def core(plan: Plan) -> Iterator[Row]:
+def core(plan: Plan, threads: int = 1) -> Iterator[Row]:
     """The attention kernels against PyTorch formulations of the same; see `litedetr.ops.benchmark`."""
     both = ("full", "high")
     for size in plan.sizes:
         for path in ("avx512", "avx2"):
             limited = [(kind, against) for kind, against, instructions in LIMITS if instructions == path]
-            yield from _core_rows(plan, size, path, both, limited)
-        yield from _core_rows(plan, size, "avx512", both, [("key-aware", "reference")])
+            yield from _core_rows(plan, threads, size, path, both, limited)
+        yield from _core_rows(plan, threads, size, "avx512", both, [("key-aware", "reference")])
 
 
-def _core_rows(plan: Plan, size: Size, path: str, queries: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Iterator[Row]:
+def _core_rows(
+    plan: Plan, threads: int, size: Size, path: str, queries: Sequence[str], pairs: Sequence[tuple[str, str]]
+) -> Iterator[Row]:
     """One row for each of `queries` and each (kind of attention, other side) of `pairs`."""
     expected = [_core_row(size, asking, kind, against, path) for asking in queries for kind, against in pairs]
     found: dict[Row, CoreRow] = {}
     try:
         for kind, against in pairs:
             measured = core_ratios(
-                size, kinds=(kind,), queries=queries, against=(against,), instructions=(path,), threads=plan.threads,
+                size, kinds=(kind,), queries=queries, against=(against,), instructions=(path,), threads=threads,
                 rounds=plan.rounds, width=plan.lite.width, heads=plan.lite.heads,
             )  # fmt: skip
             found |= {_core_row(size, row.queries, row.kind, row.against, path): row for row in measured}
@@ -143,45 +153,7 @@ def _with_core(row: Row, core: CoreRow) -> Row:
 # ------------------------------------------------------------------------------------------- whole parts and models
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two contestants to compare: names in `Contestants`, and the limit of ours / theirs."""
-
-    figure: str
-    ours: str
-    theirs: str
-    limit: float | None = None
-
-
-ENCODERS = (
-    Pair("Lite encoder H3L1-(2+1)x3, f32 / the same with attention as published (PyTorch)", "lite", "published", 0.15),
-    Pair("Lite encoder H3L1-(2+1)x3, bf16 / the same with attention as published (PyTorch), f32", "lite bf16", "published", 0.09),
-    Pair("Lite encoder H3L1-(2+1)x3, f32 / the same on the reference op", "lite", "reference"),
-    Pair("Lite encoder H3L1-(2+1)x3, bf16 / the same on the reference op, f32", "lite bf16", "reference"),
-    Pair("Lite encoder H3L1-(2+1)x3 / full encoder, both fused, f32", "lite", "full", 0.42),
-    Pair("Lite encoder H3L1-(6+1)x1 / full encoder, both fused, f32", "H3L1-(6+1)x1", "full", 0.34),
-    Pair("Lite encoder H2L2-(2+1)x3 / full encoder, both fused, f32", "H2L2-(2+1)x3", "full", 0.26),
-)
-
-DETECTORS = (
-    Pair("Lite-DINO-R50, f32 / RT-DETR-R50, PyTorch eager, f32", "lite", "rt-detr", 0.85),
-    Pair("Lite-DINO-R50, bf16 / RT-DETR-R50, PyTorch eager, f32", "lite bf16", "rt-detr", 0.45),
-    Pair("Lite-DINO-R50, bf16 / RT-DETR-R50, ONNX Runtime, f32", "lite bf16", "rt-detr onnxruntime", 0.75),
-    Pair("Lite-DINO-R50, bf16 / RT-DETR-R50, OpenVINO, bf16", "lite bf16", "rt-detr openvino bf16", 1.3),
-    Pair("Lite-DINO-R50, f32 / RT-DETR-R50, ONNX Runtime, f32", "lite", "rt-detr onnxruntime"),
-    Pair("Lite-DINO-R50, f32 / RT-DETR-R50, OpenVINO, f32", "lite", "rt-detr openvino f32"),
-)
-
-EMBEDDED = (
-    Pair("embedded model, f32 / D-FINE-N, PyTorch eager, f32", "embedded", "d-fine", 0.6),
-    Pair("embedded model, bf16 / D-FINE-N, PyTorch eager, f32", "embedded bf16", "d-fine", 0.6),
-    Pair("embedded model, f32 / D-FINE-N, ONNX Runtime, f32", "embedded", "d-fine onnxruntime"),
-    Pair("embedded model, f32 / D-FINE-N, OpenVINO, f32", "embedded", "d-fine openvino f32"),
-    Pair("embedded model, bf16 / D-FINE-N, OpenVINO, bf16", "embedded bf16", "d-fine openvino bf16"),
-)
-
-
-def encoder(plan: Plan) -> Iterator[Row]:
+def encoder(plan: Plan, threads: int = 1) -> Iterator[Row]:
     """The interleaved encoder against itself in PyTorch, and against the full one."""
     for size in plan.sizes:
         pixels = _pixels(size)
@@ -194,34 +166,34 @@ def encoder(plan: Plan) -> Iterator[Row]:
         }
         for schedule in ("H3L1-(6+1)x1", "H2L2-(2+1)x3"):
             contestants[schedule] = ours.encoder(replace(plan.lite, schedule=schedule), pixels, torch.float32)
-        yield from compare("encoder", size, ENCODERS, contestants, plan)
+        yield from compare("encoder", size, ENCODERS, contestants, plan.rounds, threads)
 
 
-def detector(plan: Plan) -> Iterator[Row]:
+def detector(plan: Plan, threads: int = 1) -> Iterator[Row]:
     """The whole Lite-DINO-R50 against RT-DETR-R50."""
     pixels = _pixels(plan.photo)
     contestants: Contestants = {
         "lite": ours.whole(ours.optimised(plan.lite, torch.float32)[0], pixels),
         "lite bf16": ours.whole(ours.optimised(plan.lite, torch.bfloat16)[0], pixels),
-        **_peer("rt-detr", plan.rt_detr, pixels, plan.threads),
+        **_peer("rt-detr", plan.rt_detr, pixels, threads),
     }
     exact = {"lite bf16": "lite", "rt-detr openvino bf16": "rt-detr openvino f32"}
-    yield from compare("detector", plan.photo, DETECTORS, contestants, plan, exact)
+    yield from compare("detector", plan.photo, DETECTORS, contestants, plan.rounds, threads, exact)
 
 
-def embedded(plan: Plan) -> Iterator[Row]:
+def embedded(plan: Plan, threads: int = 1) -> Iterator[Row]:
     """The embedded model against D-FINE-N."""
     pixels = _pixels(plan.photo)
     contestants: Contestants = {
         "embedded": ours.whole(ours.optimised(plan.embedded, torch.float32)[0], pixels),
         "embedded bf16": ours.whole(ours.optimised(plan.embedded, torch.bfloat16)[0], pixels),
-        **_peer("d-fine", plan.d_fine, pixels, plan.threads),
+        **_peer("d-fine", plan.d_fine, pixels, threads),
     }
     exact = {"embedded bf16": "embedded", "d-fine openvino bf16": "d-fine openvino f32"}
-    yield from compare("embedded", plan.photo, EMBEDDED, contestants, plan, exact)
+    yield from compare("embedded", plan.photo, EMBEDDED, contestants, plan.rounds, threads, exact)
 
 
-def exported(plan: Plan) -> Iterator[Row]:
+def exported(plan: Plan, threads: int = 1) -> Iterator[Row]:
     """Detectors on this project's own fast path against their exports, in every runtime that is installed."""
     for name, make in plan.exported.items():
         detector = make()
@@ -234,18 +206,30 @@ def exported(plan: Plan) -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder:
             for sampling, (suffix, runtime, precision) in itertools.product(SAMPLING, RUNTIMES):
                 form = f"{runtime}, {precision}, {sampling}"
-                arguments = (detector, pixels, Path(folder), sampling, suffix, plan.threads, precision)
+                arguments = (detector, pixels, Path(folder), sampling, suffix, threads, precision)
                 contestants[form] = _attempt(partial(forms.in_runtime, *arguments))
                 pairs.append(Pair(f"{name}, {precision} / its export, {form}", precision, form))
             exact = dict.fromkeys(contestants, "f32")
-            yield from compare("exported", tuple(pixels.shape[2:]), pairs, contestants, plan, exact)
+            yield from compare("exported", tuple(pixels.shape[2:]), pairs, contestants, plan.rounds, threads, exact)
 
 
-def guests(plan: Plan) -> Iterator[Row]:
+def predict(plan: Plan, threads: int = 1) -> Iterator[Row]:
+    """The embedded model's whole `predict` of a square photo at its own size, against D-FINE-N at its own."""
+    photo = np.random.default_rng(0).integers(0, 256, (*plan.photo, 3), dtype=np.uint8)
+    exact, short = (ours.optimised(plan.embedded, dtype)[0] for dtype in (torch.float32, torch.bfloat16))
+    contestants: Contestants = {
+        "f32": lambda: exact.predict(photo),
+        "bf16": lambda: short.predict(photo),
+        **_peer("d-fine", plan.d_fine, _pixels(plan.photo), threads),
+    }
+    yield from compare("predict", plan.photo, PREDICT, contestants, plan.rounds, threads)
+
+
+def guests(plan: Plan, threads: int = 1) -> Iterator[Row]:
     """Whole models of transformers, with their attention on the kernels against as they are; asked for by name alone."""
     for name, (make, side) in plan.guests.items():
         pair = Pair(f"{name}, accelerated / as it is (eager PyTorch)", "accelerated", "eager")
-        yield from compare("guests", (side, side), (pair,), _both(make, _pixels((side, side))), plan)
+        yield from compare("guests", (side, side), (pair,), _both(make, _pixels((side, side))), plan.rounds, threads)
 
 
 def _both(make: Callable[[], nn.Module], pixels: Tensor) -> Contestants:
@@ -258,8 +242,9 @@ def _both(make: Callable[[], nn.Module], pixels: Tensor) -> Contestants:
 
 
 def compare(
-    group: str, size: Size, pairs: Sequence[Pair], contestants: Contestants, plan: Plan, exact: Mapping[str, str] = NONE
-) -> Iterator[Row]:
+    group: str, size: Size, pairs: Sequence[Pair], contestants: Contestants, rounds: int, threads: int,
+    exact: Mapping[str, str] = NONE,
+) -> Iterator[Row]:  # fmt: skip
     """Times all contestants in turns; one row a pair. `exact`: contestant -> whose detections it should have, in float32."""
     missing = {name: str(run) for name, run in contestants.items() if isinstance(run, Unavailable)}
     runs = {name: run for name, run in contestants.items() if not isinstance(run, Unavailable)}
@@ -267,7 +252,7 @@ def compare(
         name: forms.agree(runs[oracle](), runs[name](), size)
         for name, oracle in exact.items() if name != oracle and name in runs and oracle in runs
     }  # fmt: skip
-    times = take_turns(runs, plan.rounds)
+    times = take_turns(runs, rounds)
     for pair in pairs:
         row = Row(group, pair.figure, _text(size), "ratio", pair.limit)
         why = missing.get(pair.ours) or missing.get(pair.theirs)
@@ -275,7 +260,7 @@ def compare(
             yield row.missing(why)
             continue
         own, other = times[pair.ours], times[pair.theirs]
-        ratio = Ratio.of(own, other, plan.threads)
+        ratio = Ratio.of(own, other, threads)
         yield replace(
             row, value=ratio.value, lowest=ratio.lowest, highest=ratio.highest,
             ours=statistics.median(own.processor), theirs=statistics.median(other.processor),
@@ -309,19 +294,19 @@ def _attempt(make: Callable[[], Contestant]) -> Contestant | Unavailable:
 # ------------------------------------------------------------------------------------------- memory, GPU
 
 
-def memory(plan: Plan) -> Iterator[Row]:
+def memory(plan: Plan, threads: int = 1) -> Iterator[Row]:
     """What a whole run of Lite-DINO-R50 takes on top of its weights."""
     row = Row("memory", "Lite-DINO-R50, f32, peak of a whole process above the weights' size", _text(plan.large_photo), "GB", 1.2)
     during = Row("memory", "of it, by the run itself (peak of the run above what was resident before)", row.size, "GB")
     if not peak_memory.STATUS.is_file():
         yield from (each.missing("not measured: needs /proc, which Linux has") for each in (row, during))
         return
-    found = peak_memory.measure(plan.lite, plan.large_photo, torch.float32, plan.threads)
+    found = peak_memory.measure(plan.lite, plan.large_photo, torch.float32, threads)
     yield replace(row, value=found.above_model / 1e9)
     yield replace(during, value=(found.run - found.ready) / 1e9)
 
 
-def cuda(plan: Plan) -> Iterator[Row]:
+def cuda(plan: Plan, threads: int = 1) -> Iterator[Row]:
     """The CUDA kernel's time, where there is a GPU."""
     row = Row("cuda", "KDA on an H200, f16, forward, every token asks", _text(plan.large_photo), "µs", 60)
     if not torch.cuda.is_available():
@@ -339,6 +324,44 @@ def cuda(plan: Plan) -> Iterator[Row]:
         yield replace(row, value=found.microseconds, lowest=found.lowest, highest=found.highest)
 
 
+def several_threads(plan: Plan, threads: int = 1) -> Iterator[Row]:
+    """What further threads are worth: the kernel, whole detectors and their stages with `threads` against the same with one, by
+    the clock."""
+    if threads == 1:
+        yield Row("threads", "several threads / one", _text(plan.photo), "ratio").missing("not measured: give --threads 1,2")
+        return
+    for queries, asking in (("full", "every token asks"), ("high", "the coarse tokens ask")):
+        pair = Pair(f"KDA, {asking}: {threads} threads / one", "many", "one", 0.55)
+        run = stages.attention(plan.photo, queries, plan.lite.width, plan.lite.heads)
+        yield from compare("threads", plan.photo, (pair,), _one_and_many(run, threads), plan.rounds, threads)
+    for name, config, dtype in (
+        ("embedded model, f32", plan.embedded, torch.float32), ("embedded model, bf16", plan.embedded, torch.bfloat16),
+        ("Lite-DINO-R50, f32", plan.lite, torch.float32), ("Lite-DINO-R50, bf16", plan.lite, torch.bfloat16),
+    ):  # fmt: skip
+        for stage, run in stages.of(ours.optimised(config, dtype)[0], plan.photo).items():
+            pair = Pair(f"{name}, {stage}: {threads} threads / one", "many", "one", 0.58 if stage == stages.WHOLE else None)
+            yield from compare("threads", plan.photo, (pair,), _one_and_many(run, threads), plan.rounds, threads)
+
+
+def _one_and_many(run: Contestant, threads: int) -> Contestants:
+    return {"one": stages.with_threads(1, run), "many": stages.with_threads(threads, run)}
+
+
+def visitor(plan: Plan, threads: int = 1) -> Iterator[Row]:
+    """What a visitor with a large photo waits for on the server."""
+    return waiting.visitor(plan.rounds)
+
+
+def start(plan: Plan, threads: int = 1) -> Iterator[Row]:
+    """What one waits for until the page is there, and its first answer."""
+    return waiting.start()
+
+
+def bulk(plan: Plan, threads: int = 1) -> Iterator[Row]:
+    """A folder of photos against one photo after the other."""
+    return waiting.bulk(plan.embedded, plan.rounds)
+
+
 def _pixels(size: Size) -> Tensor:
     """A normalised picture of noise, (1, 3, height, width)."""
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
@@ -348,14 +371,21 @@ def _text(size: Size) -> str:
     return "{}x{}".format(*size)
 
 
-GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
+GROUPS: dict[str, Callable[[Plan, int], Iterator[Row]]] = {
     "core": core,
     "encoder": encoder,
     "detector": detector,
     "embedded": embedded,
+    "predict": predict,
     "exported": exported,
+    "threads": several_threads,
     "memory": memory,
+    "visitor": visitor,
+    "start": start,
+    "bulk": bulk,
     "cuda": cuda,
     "guests": guests,
 }
 """What can be asked for by name, in the table's order."""
+
+WITH_MOST_THREADS = ("threads", "memory", "visitor", "start", "bulk", "cuda")

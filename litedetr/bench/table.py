@@ -12,8 +12,8 @@ BEGIN, END = "<!-- bench: python -m litedetr bench -->\n", "<!-- /bench -->"
 def markdown(report: Report) -> str:
     """What it was measured on, and one line a row."""
     lines = [
-        "| figure | photo | measured | spread | limit | | ours, ms | theirs, ms |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| figure | photo | threads | measured | spread | limit | | ours, ms | theirs, ms |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
         *(_line(row) for row in report.rows),
         "",
         _circumstances(report),
@@ -29,7 +29,7 @@ def number(value: float | None, unit: str) -> str:
         return f"1/{1 / value:.1f}"
     if unit in ("fraction", "ratio"):
         return f"{value:.3f}".removeprefix("0")
-    return f"{value:.1f} µs" if unit == "µs" else f"{value:.3f} {unit}"
+    return f"{value:.3f} GB" if unit == "GB" else f"{value:.1f} {unit}"
 
 
 def limit(value: float | None, unit: str) -> str:
@@ -56,8 +56,9 @@ def _line(row: Row) -> str:
     verdict = {True: "met", False: "**missed**", None: ""}[row.met]
     measured = row.note if row.value is None else number(row.value, row.unit) + (f" ({row.note})" if row.note else "")
     size, most = row.size.replace("x", " × "), limit(row.limit, row.unit)
-    times = _ms(row.ours, row.ours_agrees), _ms(row.theirs, row.theirs_agrees)
-    cells = (row.figure, size, measured, spread, most, verdict, *times)
+    ours, theirs = (row.ours, row.theirs) if row.threads == 1 or row.ours_wall is None else (row.ours_wall, row.theirs_wall)
+    times = _ms(ours, row.ours_agrees), _ms(theirs, row.theirs_agrees)
+    cells = (row.figure, size, str(row.threads), measured, spread, most, verdict, *times)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
@@ -71,8 +72,6 @@ def _ms(value: float | None, agrees: tuple[float, float] | None) -> str:
 
 def _circumstances(report: Report) -> str:
     machine = report.machine
-    threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
-    clock = "processor time" if report.threads == 1 else "time by the clock"
     load = f", load {machine['load']} when it began" if machine.get("load") is not None else ""
     versions = ", ".join(f"{name} {version}" for name, version in report.software.items())
     where = f"{machine['processor']}, {machine['cores']} cores ({' '.join(machine['instructions'])}){load}"
@@ -82,7 +81,7 @@ def _circumstances(report: Report) -> str:
         "100 best detections, share of the same classes. Of random weights, whose scores lie close together, it is a lower bound."
     )
     return (
-        f"Measured {report.date} on {where}; {machine['gpu'] or 'no GPU'}. {threads.capitalize()}, {clock}: median of "
-        f"{report.rounds} rounds, and as the spread the lowest and the highest round. {versions}."
-        f"{agreement if compared else ''}"
+        f"Measured {report.date} on {where}; {machine['gpu'] or 'no GPU'}. Processor time where a row has one "
+        f"thread, else by the clock: median of {report.rounds} rounds, and as the spread the lowest and the highest round. "
+        f"{versions}.{agreement if compared else ''}"
     )

@@ -17,7 +17,8 @@ def run_bench(options: argparse.Namespace) -> int:
         chosen = {"groups": tuple(options.rows.split(","))} if options.rows else {}
         rounds = options.rounds or (2 if options.quick else Plan.rounds)
         sizes = {"sizes": ((640, 640),)} if options.quick else {}
-        plan = Plan(rounds=rounds, threads=options.threads, **chosen, **sizes)
+        threads = tuple(map(int, options.threads.split(",")))
+        plan = Plan(rounds=rounds, threads=threads, **chosen, **sizes)
         for report in measure(plan, lambda group: print(f"{group} …", file=sys.stderr)):
             if options.json:
                 report.save(options.json)

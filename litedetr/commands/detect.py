@@ -54,13 +54,12 @@ def _detect_to_screen(options: argparse.Namespace) -> int:
     refused, names = False, []
     for file in photo_files(options.photos):
         try:
-            pixels = open_photo(file)
-            found = detector.predict(pixels, options.threshold)
+            found = detector.predict(file, options.threshold)
             if options.draw is not None:
                 options.draw.mkdir(parents=True, exist_ok=True)
                 names.append(file.name)  # photos of one name in several folders are numbered
                 number = f"-{names.count(file.name)}" if names.count(file.name) > 1 else ""
-                found.drawn_on(pixels).save(options.draw / f"{file.name}{number}.jpg", quality=92)
+                found.drawn_on(open_photo(file)).save(options.draw / f"{file.name}{number}.jpg", quality=92)
         except PhotoError as error:
             refused, found = True, error
         sys.stdout.write(to_json(line_of(file, found), sys.stdout.encoding or "utf-8"))

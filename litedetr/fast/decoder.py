@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from litedetr.decoder import DecoderLayer, DeformableDecoder
 from litedetr.fast.attention import FastAttention, Places
 from litedetr.fast.dense import AddNorm, DenseFeedForward, DenseMLP, DenseSelfAttention, frozen_norm
+from litedetr.fast.threads import threads_for
 from litedetr.positions import move_boxes
 from litedetr.pyramid import FeaturePyramid
 from litedetr.trace import Trace, stage
@@ -39,22 +40,23 @@ class FastDecoderLayer(nn.Module):
         trace: tuple[Trace, int] | None = None,
     ) -> Tensor:
         """(1, Q, d) content and positions, (1, Q, L, 2 or 4) reference points -> (1, Q, d)."""
-        content, positions = content[0].to(self.dtype), positions[0].to(self.dtype)
-        asking = torch.empty_like(content)
-        content = self.self_norm(self.self_attention(content + positions, content), content, None, positions, asking)
-        places = Places.of(reference_points[0], pyramid.shapes, self.attention.points)
-        attended, sampling = self.attention(
-            asking,
-            places,
-            memory[0],
-            pyramid.shapes,
-            None if padding is None else padding[0],
-            return_sampling=trace is not None and trace[0].samples,
-        )
-        if trace is not None:
-            record, index = trace
-            record.add_decoder_layer(index, reference_points, sampling, attended[None], self.attention)
-        return self.ffn(self.norm(attended, content))[None]
+        with threads_for(content.numel()):
+            content, positions = content[0].to(self.dtype), positions[0].to(self.dtype)
+            asking = torch.empty_like(content)
+            content = self.self_norm(self.self_attention(content + positions, content), content, None, positions, asking)
+            places = Places.of(reference_points[0], pyramid.shapes, self.attention.points)
+            attended, sampling = self.attention(
+                asking,
+                places,
+                memory[0],
+                pyramid.shapes,
+                None if padding is None else padding[0],
+                return_sampling=trace is not None and trace[0].samples,
+            )
+            if trace is not None:
+                record, index = trace
+                record.add_decoder_layer(index, reference_points, sampling, attended[None], self.attention)
+            return self.ffn(self.norm(attended, content))[None]
 
 
 class FastDecoder(DeformableDecoder):

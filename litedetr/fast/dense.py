@@ -15,9 +15,11 @@ from torch.nn import functional as F
 from litedetr import ops
 from litedetr.feedforward import MLP, FeedForward
 
+NUMBERS = 1 << 18
+"""About so many numbers for each thread go through a chain of layers together: few enough for what lies between the layers to
+stay in the cache, enough for the products to run at full speed."""
 ROWS = 1024
-"""About so many rows go through a chain of layers together: few enough for what lies between the layers to stay in the cache,
-enough for the products to run at full speed."""
+"""So many rows of 256 that is; for about so many weights are packed."""
 
 
 @lru_cache(maxsize=8)
@@ -42,9 +44,9 @@ def packing_works(dtype: torch.dtype) -> bool:
         return False
 
 
-def pieces(rows: int) -> list[slice]:
-    """`rows` rows in pieces of one size, about `ROWS`."""
-    count = max(1, round(rows / ROWS))
+def pieces(rows: int, width: int) -> list[slice]:
+    """`rows` rows of `width` numbers in pieces of one size, about `NUMBERS` for each thread."""
+    count = max(1, round(rows * width / (NUMBERS * torch.get_num_threads())))
     size = -(-rows // count)
     return [slice(start, start + size) for start in range(0, rows, max(size, 1))]
 

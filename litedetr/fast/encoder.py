@@ -38,7 +38,7 @@ class FastEncoderLayer(nn.Module):
         for ffn, part in ((self.low_ffn, slice(narrow)), (self.ffn, slice(narrow, None))):
             tokens, found = queries[part], attended[part]
             shift, shifted = (None, None) if asking is None else (positions[part], asking[part])
-            for rows in pieces(len(tokens)):
+            for rows in pieces(*tokens.shape):
                 normed = self.norm(tokens[rows], found[rows])
                 if shift is None:
                     ffn(normed, tokens[rows])

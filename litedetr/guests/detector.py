@@ -140,17 +140,18 @@ class GuestDetector:
         self.model.to(device)
         return self
 
-    def prepare(self, photo: np.ndarray) -> tuple[Tensor, Tensor, image.PhotoGeometry]:
+    def prepare(self, photo: np.ndarray | image.Opened) -> tuple[Tensor, Tensor, image.PhotoGeometry]:
         """(H, W, 3) uint8 RGB -> pixels (1, 3, h, w), mask (1, h, w) bool with True = padding, and the geometry, as the model's
         own image processor has it: resized to one size, and normalised."""
         height, width = self.config.size
+        opened = image.open_small(photo)
         if self.config.model_type in CUBIC:
-            small = cv2.resize(photo, (width, height), interpolation=cv2.INTER_CUBIC)
+            small = cv2.resize(opened.pixels, (width, height), interpolation=cv2.INTER_CUBIC)
         else:
-            small = np.array(Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR))
+            small = np.array(Image.fromarray(opened.pixels).resize((width, height), Image.Resampling.BILINEAR))
         pixels = torch.from_numpy(small).permute(2, 0, 1)[None] / 255
         mean, std = (torch.tensor(value).view(3, 1, 1) for value in (self.config.mean, self.config.std))
-        geometry = image.PhotoGeometry(tuple(photo.shape[:2]), self.config.size, self.config.size)
+        geometry = image.PhotoGeometry(opened.size, self.config.size, self.config.size)
         return (pixels - mean) / std, torch.zeros(1, height, width, dtype=torch.bool), geometry
 
     @torch.no_grad()
@@ -167,7 +168,7 @@ class GuestDetector:
         Raises:
             litedetr.image.PhotoError: the picture is broken, empty or too large.
         """
-        pixels, _, geometry = self.prepare(image.open_photo(photo))
+        pixels, _, geometry = self.prepare(image.open_small(photo))
         with watch(self.model) if trace else nullcontext() as record, every_layer(self.model) as heads, self._clock() as clock:
             output = self.model(pixel_values=pixels.to(self.device))
         if record is not None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from litedetr.ops import cuda, gather, native, norm, reference
+from litedetr.ops.constant import constant_when_compiled
 
 __all__ = ["BACKENDS", "add_norm", "deformable_attention", "in_preparation", "key_aware_deformable_attention", "use"]
 
@@ -177,7 +178,7 @@ def _choose(mode: str, shapes: Sequence[tuple[int, int]], value: Tensor, locatio
     raise ValueError(f'the "{_backend}" backend takes {takes}; got {got}; use "auto"')
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def _available(kernels: str, *asked) -> bool:
     reason = native.reason_unavailable() if kernels == "native" else cuda.reason_unavailable(*asked)
     if reason is not None and kernels not in _warned:

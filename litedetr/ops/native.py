@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from litedetr.ops import norm, reference
+from litedetr.ops.constant import constant_when_compiled
 from litedetr.ops.instructions import Instructions
 from litedetr.ops.kernel import Kernel, new_key_gradient, new_like, new_output, new_weights
 from litedetr.ops.library import BuildError
@@ -41,7 +42,7 @@ class _State:
 # ------------------------------------------------------------------------------------------------ the library
 
 
-@torch.compiler.assume_constant_result
+@constant_when_compiled
 def available() -> bool:
     """Whether the kernel can be used; builds, loads and checks it the first time."""
     return reason_unavailable() is None

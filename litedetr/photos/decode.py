@@ -18,11 +18,15 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from litedetr.photos import parts
 
 MAX_PIXELS = 50_000_000
 """Larger pictures are refused by their header, before anything is decoded."""
+ENOUGH = 2000
+"""Pixels of the longer side that no detector needs more of: a JPEG that has twice as many, or four or eight times, is decoded at
+that part of its size, which saves most of the time."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", *(("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()))
 """Of all that Pillow knows (AVIF since 11.3), what photos come in: others start programs (EPS) or are hardly looked after."""
@@ -50,6 +54,19 @@ _TURNS = {
 
 class PhotoError(ValueError):
     """A picture that cannot be used; the message is a sentence for the person who sent it."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A photo as detectors take it.
+
+    Attributes:
+        pixels: (h, w, 3) uint8 RGB, of a large JPEG at a part of its size.
+        size: (height, width) of the photo itself, in whose pixels coordinates count.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,24 @@ def open_photo(photo: Encoded | np.ndarray, upright: bool = True) -> np.ndarray:
         return from_pixels(photo)
     with _opened(photo) as image:
         return _decode(image, upright)
+
+
+def open_small(photo: Encoded | np.ndarray | Opened) -> Opened:
+    """Any picture, upright, with no more pixels than a detector needs (`ENOUGH`); else as `open_photo`. The same bytes give the
+    same pixels wherever they are opened."""
+    if isinstance(photo, Opened):
+        return photo
+    if isinstance(photo, np.ndarray):
+        pixels = from_pixels(photo)
+        return Opened(pixels, tuple(pixels.shape[:2]))
+    with _opened(photo) as image:
+        part = max(image.size) // ENOUGH
+        if part < 2 or not isinstance(image, JpegImageFile) or image is photo:  # the caller's own picture stays as it is
+            pixels = _decode(image, upright=True)
+            return Opened(pixels, tuple(pixels.shape[:2]))
+        header = PhotoHeader(image.size[::-1], _orientation(image))
+        image.draft(None, (image.size[0] // part, image.size[1] // part))
+        return Opened(_decode(image, upright=True), header.upright)
 
 
 def photo_header(photo: Encoded) -> PhotoHeader:
@@ -247,8 +282,6 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _decode(image: Image.Image, upright: bool) -> np.ndarray:
-    # JPEG decodes at 1/2, 1/4 or 1/8 for free; detectors never need more than about 2,000 pixels of a side, but the
-    # coordinates that go out are the original's, so the full size is kept.
     if image.format == "TIFF":
         image.filename, name = "", image.filename  # else Pillow maps files into memory where it can, and forgets to turn them
     image.load()
@@ -261,4 +294,4 @@ def _decode(image: Image.Image, upright: bool) -> np.ndarray:
         image = Image.fromarray(_stretched(np.asarray(image)))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         return _on_white(image)
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # a conversion to the same mode is a copy

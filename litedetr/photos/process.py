@@ -26,7 +26,7 @@ from typing import IO
 import numpy as np
 
 from litedetr.photos import decode
-from litedetr.photos.decode import Encoded, PhotoError
+from litedetr.photos.decode import Encoded, Opened, PhotoError
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class PhotoLimits:
 
 
 class PhotoProcess:
-    """`litedetr.image.open_photo` for encoded pictures, elsewhere. Any number of threads may ask at once.
+    """`litedetr.image.open_small` for encoded pictures, elsewhere. Any number of threads may ask at once.
 
     Where processes cannot be forked (Windows) the photo is decoded here.
     """
@@ -76,19 +76,19 @@ class PhotoProcess:
                 self._control = _start()
                 weakref.finalize(self, self._control.close)
 
-    def open(self, photo: Encoded, poll: Callable[[], object] = lambda: None) -> np.ndarray:
-        """(H, W, 3) uint8 RGB.
+    def open(self, photo: Encoded, poll: Callable[[], object] = lambda: None) -> Opened:
+        """The photo as a detector takes it.
 
         Args:
             photo: a path, encoded bytes or a file object.
             poll: called every `BEAT` seconds; what it raises ends the decoding, and is raised.
 
         Raises:
-            PhotoError: as `open_photo`, and where the limits were passed.
+            PhotoError: as `open_small`, and where the limits were passed.
         """
         source = decode.source(photo)
         if not hasattr(os, "fork"):
-            return decode.open_photo(photo)
+            return decode.open_small(photo)
         try:
             file = source.open("rb") if isinstance(source, Path) else _anonymous(source.getvalue())
         except PermissionError:
@@ -102,7 +102,7 @@ class PhotoProcess:
             for text in answer["warnings"]:
                 warnings.warn(text, stacklevel=2)
             with mmap.mmap(pixels.fileno(), 0) as content:
-                return np.frombuffer(content, np.uint8).reshape(answer["shape"]).copy()
+                return Opened(np.frombuffer(content, np.uint8).reshape(answer["shape"]).copy(), tuple(answer["size"]))
 
     def _ask(self, photo: int, pixels: int) -> socket.socket:
         """Hand the files over; the socket on which the answer comes. A process that has gone is started again, once."""

@@ -36,7 +36,7 @@ class LossSettings:
     many: queries that stand for an object; more than one suits a detector whose doubles are dropped (``nms_iou``).
     dense: weight of the one-to-many loss on all encoder tokens, by the auxiliary head or, without one, by the first stage's own
     heads; soft: weight of a teacher's answers for all encoder tokens; taught: for the queries of every
-    decoder layer; matched: of the one-to-one matching that a DETR is trained with, denoising included. 0 turns them off.
+    decoder layer; matched: of the one-to-one matching that a DETR is trained with. 0 turns them off.
     """
 
     label: float = 1.0
@@ -75,26 +75,24 @@ def detection_losses(
     With several ``processes`` this is one's part of the whole batch: losses are divided by the objects of all, so that
     they, and their gradients, add up to the whole batch's.
     """
-    dense = {}
+    losses = {}
     tokens = output.dense if output.dense is not None else output.every_token
     if settings.dense > 0 and tokens is not None:  # first: what comes after may fail here and not elsewhere
         shapes, mask = output.dense_shapes, output.dense_mask
-        dense = dense_losses(tokens, shapes, mask, targets, settings.dense_settings, processes)
-    if settings.matched == 0:
-        return dense
+        losses |= dense_losses(tokens, shapes, mask, targets, settings.dense_settings, processes)
     count = float(max(processes.total(len(targets)), 1))
     layers = [LayerOutput(output.logits, output.boxes), *output.auxiliary]
     suffixes = ["", *(f"_{i}" for i in range(len(output.auxiliary)))]
     if output.proposals is not None:
         layers.append(output.proposals)
         suffixes.append("_interm")
-    logits, boxes = _stack(layers)
-    pairs = match(logits.detach(), boxes.detach(), targets, settings.cost, settings.many)
-    losses = _named(_layer_losses(logits, boxes, targets, pairs, count * settings.many, settings), suffixes)
-    if diagnostics:
-        losses |= _named({"cardinality_error": _cardinality_error(logits, targets)}, suffixes)
-        losses["class_error"] = _class_error(logits, targets, pairs)
-
+    if settings.matched > 0:
+        logits, boxes = _stack(layers)
+        pairs = match(logits.detach(), boxes.detach(), targets, settings.cost, settings.many)
+        losses |= _named(_layer_losses(logits, boxes, targets, pairs, count * settings.many, settings), suffixes)
+        if diagnostics:
+            losses |= _named({"cardinality_error": _cardinality_error(logits, targets)}, suffixes)
+            losses["class_error"] = _class_error(logits, targets, pairs)
     if denoising is not None:
         logits, boxes = _stack(output.denoising)
         pairs = denoising.assignment(len(output.denoising))
@@ -102,8 +100,7 @@ def detection_losses(
         losses |= _named(_layer_losses(logits, boxes, targets, pairs, count * denoising.groups, settings), suffixes)
         if diagnostics:
             losses |= _named({"cardinality_error": _cardinality_error(logits, targets)}, suffixes)
-
-    return losses | dense
+    return losses
 
 
 def loss_weight(name: str, settings: LossSettings) -> float:
@@ -120,7 +117,7 @@ def loss_weight(name: str, settings: LossSettings) -> float:
         return base * settings.soft
     if suffix.startswith("taught"):
         return base * settings.taught
-    return base * settings.matched * (settings.denoising if suffix.startswith("dn") else 1.0)
+    return base * (settings.denoising if suffix.startswith("dn") else settings.matched)
 
 
 def total_loss(losses: dict[str, Tensor], settings: LossSettings = LossSettings()) -> Tensor:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from litedetr.batch import detect
@@ -19,7 +20,7 @@ from litedetr.batch.detect import BatchReport, detect_many, photo_files, printab
 from litedetr.batch.processes import ALONE
 from litedetr.batch.resume import alone
 from litedetr.cli import main
-from litedetr.image import open_photo
+from litedetr.image import open_small
 from tests import one_of_two
 
 SIZES = [(200, 150), (150, 200), (90, 90), (640, 40)]
@@ -91,9 +92,24 @@ def test_every_file_has_a_line(whole, folder, detector):
     assert sum(len(line.get("detections", [])) for line in lines.values()) > 20
     for file, line in lines.items():
         if "error" not in line:
-            expected = detector.predict(open_photo(file), 0.3).to_dict()
+            expected = detector.predict(file, 0.3).to_dict()
             same({file: line}, {file: {"file": file, **expected}})
     assert sorted(path.name for path in whole.parent.iterdir()) == ["found.jsonl", "found.jsonl.about"]
+
+
+def test_batches_beside_each_other_find_the_same(whole, folder, detector, tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        report = detect_many(
+            detector.optimize("float32"), photo_files([folder]), tmp_path / "two.jsonl", about={}, threshold=0.3, batch=3,
+            report=lambda text: None,
+        )  # fmt: skip
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert len(report.refused) == 3
+    same(read(tmp_path / "two.jsonl"), read(whole))
 
 
 def test_killed_in_a_line_it_goes_on(whole, folder, model, tmp_path, capsys, monkeypatch):
@@ -105,7 +121,7 @@ def test_killed_in_a_line_it_goes_on(whole, folder, model, tmp_path, capsys, mon
     (tmp_path / "found.jsonl.part-1").write_bytes(lines[3] + lines[11] + lines[12][:-1])
     (tmp_path / "found.jsonl.part-2").write_bytes(lines[14])
     opened = []
-    monkeypatch.setattr(detect.PhotoProcess, "open", lambda self, file: opened.append(str(file)) or open_photo(file))
+    monkeypatch.setattr(detect.PhotoProcess, "open", lambda self, file: opened.append(str(file)) or open_small(file))
     assert main(command(folder, model, out)) == 1
     same(read(out), read(whole))
     refused = {file for file, line in read(whole).items() if "error" in line}

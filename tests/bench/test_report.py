@@ -7,6 +7,7 @@ import pytest
 
 from litedetr.bench import table
 from litedetr.bench.report import Report, Row
+from litedetr.bench.rows import GROUPS
 from litedetr.cli import main
 
 ROWS = (
@@ -17,7 +18,7 @@ ROWS = (
     Row("cuda", "kernel", "800x1066", "µs", 60, note="not yet run: no GPU here"),
 )
 MACHINE = {"processor": "A processor", "cores": 2, "instructions": ["avx2"], "kernel": "avx2", "gpu": None, "load": 0.5}
-REPORT = Report(ROWS, 1, 5, MACHINE, {"python": "3.11"}, "2026-01-02")
+REPORT = Report(ROWS, (1, 2), 5, MACHINE, {"python": "3.11"}, "2026-01-02")
 
 
 def test_json_round_trip(tmp_path):
@@ -38,16 +39,16 @@ def test_another_file_is_refused(tmp_path):
 def test_the_table():
     lines = table.markdown(REPORT).splitlines()
     assert lines[2:7] == [
-        "| fast / slow | 640 × 640 | 1/53.2 | 1/60.0 – 1/50.0 | 1/50 | met | 5.0 | 266 |",
-        "| a / b | 800 × 1066 | .424 | .410 – .430 | .42 | **missed** | 651 | 1535 |",
-        "| a / c | 640 × 640 | 1.500 | 1.400 – 1.600 |  |  | 3.0 | 2.0 (IoU .934, 91 %) |",
-        "| peak | 800 × 1066 | 1.190 GB |  | 1.2 GB | met |  |  |",
-        "| kernel | 800 × 1066 | not yet run: no GPU here |  | 60 µs |  |  |  |",
+        "| fast / slow | 640 × 640 | 1 | 1/53.2 | 1/60.0 – 1/50.0 | 1/50 | met | 5.0 | 266 |",
+        "| a / b | 800 × 1066 | 1 | .424 | .410 – .430 | .42 | **missed** | 651 | 1535 |",
+        "| a / c | 640 × 640 | 1 | 1.500 | 1.400 – 1.600 |  |  | 3.0 | 2.0 (IoU .934, 91 %) |",
+        "| peak | 800 × 1066 | 1 | 1.190 GB |  | 1.2 GB | met |  |  |",
+        "| kernel | 800 × 1066 | 1 | not yet run: no GPU here |  | 60 µs |  |  |  |",
     ]
     assert (
-        "Measured 2026-01-02 on A processor, 2 cores (avx2), load 0.5 when it began; no GPU. 1 thread, processor time"
-        in lines[-1]
-    )
+        "Measured 2026-01-02 on A processor, 2 cores (avx2), load 0.5 when it began; no GPU. Processor time where a row has one "
+        "thread, else by the clock: median of 5 rounds"
+    ) in lines[-1]
 
 
 def test_into_a_document(tmp_path, capsys):
@@ -68,10 +69,9 @@ def test_the_command(tmp_path, capsys):
     output = capsys.readouterr().out
     report = Report.load(tmp_path / "speed.json")
     assert output == table.markdown(report)
-    assert (report.rounds, report.threads) == (2, 1)
+    assert (report.rounds, report.threads) == (2, (1,))
     assert main(["bench", "--rows", "cuda,engine"]) == 2
-    known = "core, encoder, detector, embedded, exported, memory, cuda, guests"
-    assert f"expected rows out of {known}, got engine" in capsys.readouterr().err
+    assert f"expected rows out of {', '.join(GROUPS)}, got engine" in capsys.readouterr().err
 
 
 def test_the_documents_show_what_was_measured():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from litedetr.bench import ours, rows
+from litedetr.bench import ours, rows, stages, waiting
 from litedetr.bench.rows import GROUPS, Plan, measure
 from litedetr.ops import native
 from tests.bench import tiny
@@ -16,8 +16,9 @@ from tests.bench.conftest import told
 ASKED = {
     "core": {1 / 50, 1 / 30, 1 / 20},
     "encoder": {0.15, 0.09, 0.42, 0.34, 0.26},
-    "detector": {0.85, 0.45, 0.75, 1.3},
-    "embedded": {0.6},
+    "detector": {0.85, 0.45, 0.75, 1.15, 1.1},
+    "embedded": {0.6, 1.5},
+    "predict": {0.6, 0.9, 0.46},
     "memory": {1.2},
     "cuda": {60},
 }
@@ -26,7 +27,8 @@ ASKED = {
 def test_every_limit_is_in_the_table():
     (report,) = measure(Plan(groups=("cuda",)))
     assert {row.limit for row in report.rows} == ASKED["cuda"]
-    for group, pairs in (("encoder", rows.ENCODERS), ("detector", rows.DETECTORS), ("embedded", rows.EMBEDDED)):
+    tables = {"encoder": rows.ENCODERS, "detector": rows.DETECTORS, "embedded": rows.EMBEDDED, "predict": rows.PREDICT}
+    for group, pairs in tables.items():
         assert {pair.limit for pair in pairs} - {None} == ASKED[group]
     assert set(rows.LIMITS.values()) == ASKED["core"]
 
@@ -45,7 +47,7 @@ def test_core():
             assert row.value == pytest.approx(told(path) / told("peer"))
 
 
-PAIRS = {"encoder": rows.ENCODERS, "detector": rows.DETECTORS, "embedded": rows.EMBEDDED}
+PAIRS = {"encoder": rows.ENCODERS, "detector": rows.DETECTORS, "embedded": rows.EMBEDDED, "predict": rows.PREDICT}
 
 
 @pytest.mark.usefixtures("known_times")
@@ -54,7 +56,7 @@ def test_every_row_has_a_figure_or_says_what_is_missing(group, tmp_path, monkeyp
     monkeypatch.setenv("LITEDETR_CACHE", str(tmp_path))
     for package in ("onnxruntime", "openvino"):
         monkeypatch.setitem(sys.modules, package, None)
-    found = list(GROUPS[group](tiny.plan()))
+    found = list(GROUPS[group](tiny.plan(), 1))
     assert {row.limit for row in found} - {None} == ASKED[group]
     for row, pair in zip(found, PAIRS[group], strict=True):
         assert (row.figure, row.limit) == (pair.figure, pair.limit)
@@ -72,7 +74,7 @@ def test_with_the_other_runtimes(tmp_path, monkeypatch):
     for package in ("transformers", "onnx", "onnxruntime", "openvino"):
         pytest.importorskip(package)
     monkeypatch.setenv("LITEDETR_CACHE", str(tmp_path))
-    found = list(GROUPS["embedded"](tiny.plan()))
+    found = list(GROUPS["embedded"](tiny.plan(), 1))
     assert all(row.value is not None for row in found)
     reduced = {row.figure: (row.ours_agrees, row.theirs_agrees) for row in found}
     (both,) = (pair for figure, pair in reduced.items() if figure.endswith("OpenVINO, bf16"))
@@ -148,14 +150,43 @@ def test_the_published_attention_is_what_runs(monkeypatch):
 
 def test_threads_are_put_back():
     before = torch.get_num_threads()
-    reports = measure(tiny.plan(groups=("cuda", "cuda"), threads=before + 1))
+    reports = measure(tiny.plan(groups=("cuda", "cuda"), threads=(before, before + 1)))
     first, report = reports
     assert report.rows == first.rows * 2, "a report after every group"
+    assert {row.threads for row in report.rows} == {before + 1}, "what measures once does so with the largest number"
     assert torch.get_num_threads() == before
-    assert report.threads == before + 1
+    assert report.threads == (before, before + 1)
 
 
-@pytest.mark.parametrize("wrong", [{"groups": ("core", "engine")}, {"rounds": 0}, {"threads": 0}])
+@pytest.mark.usefixtures("known_times")
+def test_every_stage_with_more_threads():
+    (report,) = list(measure(tiny.plan(groups=("threads",), threads=(1, 2))))[-1:]
+    whole = [row for row in report.rows if stages.WHOLE in row.figure]
+    assert [row.limit for row in whole] == [0.58] * 4
+    assert [row.limit for row in report.rows if row.figure.startswith("KDA")] == [0.55] * 2
+    assert {row.figure.partition(", f32, ")[2].partition(":")[0] for row in report.rows} >= {
+        "decode", "resize", "backbone", "neck", "encoder", "selection", "decoder", "post-processing"
+    }  # fmt: skip
+    for row in report.rows:
+        assert row.value == pytest.approx(told("many") / told("one"))
+        assert (row.threads, row.theirs_wall) == (2, pytest.approx(3 * told("one")))
+
+
+def test_a_folder_of_photos(monkeypatch):
+    monkeypatch.setattr(waiting, "BULK_PHOTOS", 3)
+    (row,) = rows.bulk(tiny.plan())
+    assert row.limit == 0.556
+    assert row.lowest <= row.value <= row.highest
+
+
+def test_without_the_page(monkeypatch, tmp_path):
+    monkeypatch.setattr(waiting, "ROOT", tmp_path)
+    found = [*rows.visitor(tiny.plan()), *rows.start(tiny.plan())]
+    assert [row.limit for row in found] == [40, 1.15, 6, 8]
+    assert {row.note for row in found} == {waiting.NO_PAGE}
+
+
+@pytest.mark.parametrize("wrong", [{"groups": ("core", "engine")}, {"rounds": 0}, {"threads": (0,)}, {"threads": ()}])
 def test_wrong_plans_are_refused(wrong):
     with pytest.raises(ValueError, match="expected"):
         tiny.plan(**wrong)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from litedetr import Detector
 from litedetr.image import PhotoError, open_photo
 from litedetr.photos.process import ANSWER, TOO_MUCH, PhotoLimits, PhotoProcess
+from litedetr.shipped import shipped
 from tests.hostile import pictures
 
 
@@ -28,11 +30,11 @@ def endless(process: PhotoProcess, poll) -> None:
 def test_the_same_pixels(process, tmp_path):
     for name, (content, size) in pictures.taken().items():
         there = process.open(content)
-        assert there.shape == (*size, 3)
-        assert np.array_equal(there, open_photo(content)), name
+        assert there.size == size
+        assert np.array_equal(there.pixels, open_photo(content)), name
     path = tmp_path / "photo.png"
     path.write_bytes(pictures.encoded(pictures.quarters()))
-    assert np.array_equal(process.open(path), open_photo(path))
+    assert np.array_equal(process.open(path).pixels, open_photo(path))
     with pytest.warns(UserWarning, match="its own range of values"):
         process.open(pictures.taken()["deep.tif"][0])
 
@@ -66,12 +68,34 @@ def test_more_time_or_memory_than_its_size_needs(process):
         with pytest.raises(PhotoError) as error:
             PhotoProcess(limits).open(content)
         assert str(error.value) == TOO_MUCH
-    assert process.open(pictures.taken()["glass.png"][0]).shape == (20, 40, 3)
+    assert process.open(pictures.taken()["glass.png"][0]).size == (20, 40)
 
 
 def test_fifty_megapixels_pass(process):
     content = pictures.encoded(Image.effect_noise((700, 714), 60).convert("RGB").resize((7000, 7140)), "JPEG", quality=60)
-    assert process.open(content).shape == (7140, 7000, 3)
+    opened = process.open(content)
+    assert (opened.size, opened.pixels.shape) == ((7140, 7000), (3570, 3500, 3))
+
+
+def test_a_large_jpeg_gives_the_same_boxes_everywhere(process, tmp_path):
+    """It is decoded at half its size, by the page, by `predict`, and in a folder; the boxes are those of the whole one."""
+    detector = Detector.from_pretrained("embedded").optimize("float32")
+    picture = Image.open(shipped("assets/examples") / "astronaut.jpg")
+    content = pictures.encoded(picture.resize((4000, 3000), Image.Resampling.BICUBIC), "JPEG", quality=92)
+    (file := tmp_path / "large.jpg").write_bytes(content)
+    opened = process.open(content)
+    assert (opened.size, opened.pixels.shape) == ((3000, 4000), (1500, 2000, 3))
+    found = [detector.predict(photo) for photo in (content, file, opened)]
+    whole = detector.predict(open_photo(content))
+    assert len(whole)
+    for each in found:
+        assert each.photo_size == (3000, 4000)
+        assert np.array_equal(each.boxes, found[0].boxes)
+        assert np.array_equal(each.scores, found[0].scores)
+        assert np.array_equal(each.labels, whole.labels)
+        assert np.abs(each.boxes - whole.boxes).max() < 0.005 * 4000
+        assert np.abs(each.scores - whole.scores).max() < 0.02
+    assert found[0].drawn_on(opened.pixels).size == (2000, 1500)
 
 
 def test_nobody_waits_any_more(process, monkeypatch):
@@ -99,4 +123,4 @@ def test_a_process_that_has_gone_is_started_again():
     process = PhotoProcess()
     process.start()
     process._control.shutdown(2)
-    assert process.open(pictures.encoded(pictures.quarters())).shape == (20, 40, 3)
+    assert process.open(pictures.encoded(pictures.quarters())).size == (20, 40)

@@ -65,7 +65,8 @@ def test_weights():
     assert loss_weight("loss_ce_soft", LossSettings()) == 0.0
     taught = LossSettings(l1=4.0, taught=0.25, matched=0.0)
     assert loss_weight("loss_bbox_taught_0", taught) == loss_weight("loss_bbox_taught", taught) == 1.0
-    assert loss_weight("loss_bbox_0", taught) == loss_weight("loss_giou_dn", taught) == 0.0
+    assert loss_weight("loss_bbox_0", taught) == 0.0
+    assert loss_weight("loss_bbox_dn", taught) == 4.0
 
 
 def test_an_object_takes_the_place_of_the_teachers_box_and_shares_the_score():

@@ -60,7 +60,7 @@ def compare(run: Run, contestants: dict[str, tuple[Detector, str]], report: Call
     Args:
         contestants: by side, the detector and what it is called.
     """
-    picture = photos.open_photo(run.photo)
+    picture = photos.open_small(run.photo)
     found, encoder = {}, {side: [] for side in contestants}
 
     def predict(side: str) -> None:

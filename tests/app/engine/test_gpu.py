@@ -15,6 +15,7 @@ import torch
 from app.engine.engine import EXAMPLES
 from app.engine.gpu import NO_MEMORY, Gpu, lent, packed, seconds, unpacked
 from litedetr import image
+from litedetr.image import Opened
 from tests.app import live, own_process
 from tests.pictures import scene
 
@@ -56,7 +57,7 @@ def test_an_answer_holds_memory_that_is_its_own(run):
 
 
 def test_a_gpu_is_asked_for_longer_for_a_larger_photo():
-    small, large = np.zeros((1, 1, 3), np.uint8), np.broadcast_to(np.uint8(0), (5000, 10_000, 3))
+    small, large = (Opened(np.zeros((1, 1, 3), np.uint8), size) for size in ((1, 1), (5000, 10_000)))
     assert seconds("", small) == 11
     assert seconds("", large) == 15
 
