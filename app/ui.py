@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 import gradio as gr
 
 from app.engine.engine import EXAMPLE_NAMES, Engine
+from app.engine.jobs import OF_AN_ADDRESS
 from app.engine.models import hub_is_open
 from app.run.model_list import offered
 from app.run.state import ViewState
@@ -21,12 +23,11 @@ from app.server.events import run_events, work_events
 from app.server.guard import MAX_FILE, Page, client_of, guards
 from app.server.lookups import Lookups
 from app.server.routes import routes
-from app.server.uploads import forget_photos, photo_box
+from app.server.uploads import forget_photos, photo_box, sender
 from app.stage import HEAD, stage
 from app.views import VIEWS
 from litedetr.processors import granted
 
-_ENDPOINTS = {"concurrency_limit": 4, "concurrency_id": "endpoints"}
 _PRIVATE = {"api_visibility": "private", "queue": True, "show_progress": "hidden", "concurrency_limit": None}
 """Jobs wait in the engine's own queue, which tells them their place; not in Gradio's."""
 
@@ -38,12 +39,17 @@ def build(engine: Engine) -> gr.Blocks:
     # More at once would only take the interpreter from each other, and from the server.
     few = anyio.CapacityLimiter(granted())
     one = anyio.CapacityLimiter(1)  # for runs whose figures take long: their visitors wait for each other, not others for them
+    of_an_address: WeakValueDictionary[str, anyio.CapacityLimiter] = WeakValueDictionary()
+
+    async def answered(method: Callable[[Any], dict[str, Any]], request: Any) -> dict[str, Any]:
+        async with of_an_address.setdefault(sender.get(), anyio.CapacityLimiter(max(1, granted() - 1))):
+            return await anyio.to_thread.run_sync(method, request, limiter=one if lookups.heavy(request) else few)
 
     async def open_run(request: Any) -> dict[str, Any]:
-        return await anyio.to_thread.run_sync(lookups.open, request, limiter=one if lookups.heavy(request) else few)
+        return await answered(lookups.open, request)
 
     async def look(request: Any) -> dict[str, Any]:
-        return await anyio.to_thread.run_sync(lookups.look, request, limiter=one if lookups.heavy(request) else few)
+        return await answered(lookups.look, request)
 
     def cancel(request: Any) -> dict[str, Any]:
         """Cancel a visitor's jobs up to ``ticket``."""
@@ -91,8 +97,8 @@ def build(engine: Engine) -> gr.Blocks:
             trigger_mode="multiple",
             **_PRIVATE,
         )
-        add_endpoints(engine, **_ENDPOINTS)
-    return page.queue(max_size=128)
+        add_endpoints(engine)
+    return page.queue(max_size=256)
 
 
 def serve(page: gr.Blocks, engine: Engine, **where: Any) -> None:
@@ -144,6 +150,7 @@ def launch_options(engine: Engine) -> dict[str, Any]:
         "ssr_mode": False,
         "max_file_size": MAX_FILE,
         "state_session_capacity": SESSIONS,
+        "max_threads": 4 * OF_AN_ADDRESS,  # jobs under way: what they wait for is the engine's
         "mcp_server": MCP,
     }
 

@@ -166,6 +166,20 @@ def test_deep_grey_is_seen_with_its_contrast(kind):
     assert np.abs(seen[..., 0] - expected).max() <= 2
 
 
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB"])
+def test_a_turned_tiff_is_one_picture_in_memory_and_in_a_file(mode, tmp_path):
+    values = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    values = {"L": values, "I;16": values.astype(np.uint16) * 256, "RGB": np.repeat(values[..., None], 3, axis=2)}[mode]
+    for orientation in range(1, 9):
+        content = encoded(Image.fromarray(values), "TIFF", tiffinfo={0x0112: orientation})
+        (tmp_path / "photo.tif").write_bytes(content)
+        seen = open_photo(content)
+        assert seen.shape == ((4, 3, 3) if orientation >= 5 else (3, 4, 3))
+        with Image.open(tmp_path / "photo.tif") as opened:
+            for other in (tmp_path / "photo.tif", opened):
+                assert np.array_equal(open_photo(other), seen), orientation
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6])
 def test_as_stored(quarters, orientation):
     exif = Image.Exif()

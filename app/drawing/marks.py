@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from app.drawing.canvas import outline
+from app.i18n import say
 from app.run.choice import QueryChoice
 from app.theme import FONT, HALO, RIM, WHITE, ink_on, scale_colour, scale_symbol
 
@@ -15,6 +17,16 @@ SMALLEST, LARGEST = 6.0, 26.0
 
 SHOWN = 640
 """Screen pixels of a photo's width, about."""
+
+BOXES = 500
+"""Most that a figure draws of detections: more take the browser seconds, and nobody can tell them apart."""
+
+
+def cut(shown: Sequence[int], lang: str) -> tuple[Sequence[int], list[str]]:
+    """Of some detections, best first, those that are drawn; and where there are more, a sentence that says so."""
+    if len(shown) <= BOXES:
+        return shown, []
+    return shown[:BOXES], [say(lang, "cut", most=BOXES, count=len(shown))]
 
 
 def diameters(relative: np.ndarray, smallest: float = SMALLEST, largest: float = LARGEST) -> np.ndarray:

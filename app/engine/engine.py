@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -23,7 +24,7 @@ from app.engine.models import Models
 from app.engine.out_of_memory import first_that_fits, out_of_memory, sized
 from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
-from app.engine.time_limit import LONGEST, Deadline, Pace
+from app.engine.time_limit import LONGEST, Deadline, Pace, Watch
 from app.i18n import say
 from app.run.model_list import describe, named
 from app.run.progress import report_stages
@@ -37,6 +38,7 @@ from litedetr.fast.allocator import one_arena
 from litedetr.guests.detector import GuestDetector
 from litedetr.image import resized_size
 from litedetr.ops import native
+from litedetr.photos import decode
 from litedetr.photos.process import PhotoProcess
 from litedetr.processors import granted
 from litedetr.replay import step_cache
@@ -113,7 +115,8 @@ class Engine:
             run = self._known(name, model)  # somebody before may have asked for the same
             if run is None:
                 photo = EXAMPLES / f"{name}.jpg"
-                run = self.store.put(self._make(detector, photo, photos.open_small(photo), name, report, name, model))
+                made = self._make(detector, photo.read_bytes(), photos.open_small(photo), name, report, name, model)
+                run = self.store.put(made, None if self.models.trusts(model) else client)
                 self._examples[model, name] = run.id
             return run
 
@@ -158,8 +161,8 @@ class Engine:
             Cancelled: `report` raised it.
         """
         detector, report = self._detector(model, report), report or _silent  # a slow Hub keeps nobody else waiting
-        with self.queue.turn(client, _place(report), partial(self._decoded, photo), _alone(detector)) as opened:
-            run = self._make(detector, photo, opened, name, report, "", model)
+        with self.queue.turn(client, _place(report), partial(self._decoded, photo), _alone(detector)) as (lasting, opened):
+            run = self._make(detector, lasting, opened, name, report, "", model)
         return self.store.put(run, client) if keep else run
 
     def _detector(self, model: str, report: Report | None) -> Detector:
@@ -171,13 +174,18 @@ class Engine:
         """In one's turn: this thread's part of the processors, all of them where nobody waits."""
         torch.set_num_threads(max(1, self.processors // (self.queue.at_once if len(self.queue) > 1 else 1)))
 
-    def _decoded(self, photo: photos.Photo, poll: Callable[[], object]) -> photos.Opened:
-        """The photo as a detector takes it; `poll` as in `PhotoProcess.open`."""
-        return self.photos.open(photo, poll) if isinstance(photo, str | Path | bytes) else photos.open_small(photo)
+    def _decoded(self, photo: photos.Photo, poll: Callable[[], object]) -> tuple[bytes | np.ndarray, photos.Opened]:
+        """What gives the same pixels when the visitor's file is gone, the encoded picture or the pixels themselves; and the photo
+        as a detector takes it. `poll` as in `PhotoProcess.open`."""
+        if isinstance(photo, str | Path):
+            photo = _content(photo)
+        opened = self.photos.open(photo, poll) if isinstance(photo, bytes) else photos.open_small(photo)
+        return photo if isinstance(photo, bytes) else opened.pixels, opened
 
     def _make(
-        self, detector: Detector, photo: photos.Photo, opened: photos.Opened, name: str, report: Report, example: str, model: str
-    ) -> Run:
+        self, detector: Detector, lasting: bytes | np.ndarray, opened: photos.Opened, name: str, report: Report, example: str,
+        model: str,
+    ) -> Run:  # fmt: skip
         """The run itself, in the caller's turn."""
         self._share_processors()
 
@@ -195,7 +203,7 @@ class Engine:
             detections=detections,
             config=detector.config,
             cost=_cost(detector, detections.trace.geometry.padded),
-            photo=_lasting(photo, opened.pixels),
+            photo=lasting,
             example=example,
             spared=spared,
         )
@@ -215,14 +223,15 @@ class Engine:
         if found is not None:
             return found
         work = _work(detector, opened)
-        deadline = Deadline(math.inf) if self.models.trusts(model) else self.pace.deadline(work)
+        trusted = self.models.trusts(model)
+        deadline = Deadline(math.inf) if trusted else self.pace.deadline(work)
 
         def begun(_: float, stage: str) -> None:
             deadline.check()
             report({"stage": stage})
 
         try:
-            with report_stages(detector, begun):
+            with report_stages(detector, begun), nullcontext() if trusted else Watch(deadline.check):
                 found = detector.predict(opened, threshold=threshold, trace=trace, cache=self.steps)
         except (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
             if not model or out_of_memory(error):
@@ -289,7 +298,8 @@ class Engine:
             torch.set_num_threads(self.processors)
             deadline = Deadline(3 * LONGEST)
             begun(0.0, "")
-            _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
+            with Watch(deadline.check):
+                _, made = first_that_fits([("", lambda: view.work(run, state, detectors, begun))])
         run.extras.put(key, made)
         self.store.trim()
         return key
@@ -297,7 +307,7 @@ class Engine:
     def detect(self, photo: photos.Photo, threshold: float | None = None, client: Client = NOBODY) -> Detections:
         """Detections alone: nothing is traced and nothing is kept."""
         detector = self._detector("", None)
-        with self.queue.turn(client, None, partial(self._decoded, photo), _alone(detector)) as opened:
+        with self.queue.turn(client, None, partial(self._decoded, photo), _alone(detector)) as (_, opened):
             self._share_processors()
             return self._within_memory(detector, "", lambda chosen: self._predict(chosen, "", opened, threshold, False))[1]
 
@@ -319,11 +329,16 @@ def _cost(detector: Detector | GuestDetector, size: tuple[int, int]) -> Cost:
     return detector.cost(size) if isinstance(detector, GuestDetector) else gmacs(detector.config, size)
 
 
-def _lasting(photo: photos.Photo, pixels: np.ndarray) -> bytes | np.ndarray:
-    """What gives the same pixels when the visitor's file is gone: the encoded picture, or the pixels themselves."""
-    if isinstance(photo, str | Path):
-        return Path(photo).read_bytes()
-    return photo if isinstance(photo, bytes) else pixels
+def _content(path: str | Path) -> bytes:
+    """A visitor's file.
+
+    Raises:
+        litedetr.image.PhotoError: it is not there, or may not be read.
+    """
+    try:
+        return decode.source(path).read_bytes()
+    except OSError as error:  # it went just now
+        raise photos.PhotoError(f"There is no picture called {Path(path).name} that may be read: check the path.") from error
 
 
 def shown_picture(pixels: np.ndarray) -> bytes:

@@ -6,15 +6,18 @@ import asyncio
 import logging
 import re
 import threading
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
-from app.engine.queue import BEAT
+from app.engine.queue import BEAT, LONGEST, Client, QueueFull
 
 log = logging.getLogger(__name__)
 
+OF_AN_ADDRESS = LONGEST + 8
+"""So many jobs of one address are under way at a time: those that wait for the model, and some that wait for a download."""
 VISITORS = 4096
 """So many are remembered, the last ones."""
 _VISITOR = re.compile(r"^[a-z0-9]{8,40}\Z")
@@ -35,8 +38,27 @@ class Jobs:
     def __init__(self) -> None:
         self._cancelled: OrderedDict[str, int] = OrderedDict()
         self._lock = threading.Lock()
+        self._under_way: Counter[str] = Counter()
         self.closed = False
         """Whether the page ends: all jobs do then, with a sentence."""
+
+    @contextmanager
+    def place(self, client: Client) -> Iterator[None]:
+        """One more job of an address while the body lasts, whatever it waits for.
+
+        Raises:
+            QueueFull: so many of them are under way already.
+        """
+        with self._lock:
+            if self._under_way[client.address] >= OF_AN_ADDRESS:
+                raise QueueFull
+            self._under_way[client.address] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._under_way[client.address] -= 1
+                self._under_way += Counter()  # without those that have none
 
     def cancel(self, visitor: Any, ticket: Any) -> None:
         """End a visitor's jobs up to this ticket, running or waiting; anything strange is ignored."""

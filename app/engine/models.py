@@ -22,13 +22,14 @@ from pathlib import Path
 from huggingface_hub import constants
 
 from app.engine.loading import Loading
+from app.engine.trial import try_apart
 from app.run.model_list import listed
 from app.run.state import HUB_ID
 from app.settings import number
 from litedetr import Detector
 from litedetr.config import preset
 from litedetr.guests.detector import GuestDetector
-from litedetr.guests.folder import load
+from litedetr.guests.folder import find, load
 from litedetr.weights import Progress, WeightsError
 from litedetr.weights.limits import Limits, check_work
 from litedetr.weights.published import catalogue
@@ -88,6 +89,7 @@ class Models:
         self.own = own
         self._loaded: OrderedDict[str, Pair] = OrderedDict()
         self._loading: dict[str, Loading[Pair]] = {}
+        self._tried: set[frozenset[str]] = set()
         self._slots = threading.Semaphore(AT_ONCE)
         self._lock = threading.Lock()
 
@@ -128,6 +130,8 @@ class Models:
             self._make_room()
         # This machine's token opens only what the page offers.
         terms = {} if self.trusts(source) else {"token": False, "limits": limits()}
+        if terms:
+            terms["revision"] = self._tried_out(source, progress, **terms)
         known = listed().get(source)
         if known is not None and known.source in catalogue():
             check_work(preset(catalogue()[known.source].preset), known.name, limits())
@@ -138,6 +142,24 @@ class Models:
             self._make_room()
             self._loaded[source] = pair
         return pair
+
+    def _tried_out(self, source: str, progress: Progress, token: bool, limits: Limits) -> str:
+        """Download a model and have it look at its first photo elsewhere, once for the same files; the commit, because something
+        else may be pushed meanwhile."""
+        share = 0, 0
+
+        def downloaded(done: int, total: int) -> None:
+            nonlocal share
+            share = done, total
+            progress(done, total)
+
+        folder = find(source, token=token, progress=downloaded, limits=limits)
+        # In the cache they are links to files that are called by what they hold.
+        files = frozenset(file.resolve().name if file.is_symlink() else str(file) for file in folder.iterdir())
+        if files not in self._tried:
+            try_apart(folder, source, limits, lambda: progress(*share))
+            self._tried.add(files)
+        return folder.name
 
     def trusts(self, source: str) -> bool:
         """Whether the host chose this model; "" is the page's own."""

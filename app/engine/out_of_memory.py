@@ -44,7 +44,7 @@ def first_that_fits(ways: Iterable[tuple[str, Callable[[], T]]]) -> tuple[str, T
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether this is what PyTorch, its libraries and Python raise where memory ends."""
-    words = ("can't allocate memory", "not enough memory", "_ALLOC_FAILED", "out of memory")
+    words = ("can't allocate memory", "not enough memory", "_ALLOC_FAILED", "out of memory", "could not create a primitive")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Hashable
 
+from app.engine.queue import Client
 from app.run.run import Run
 from app.settings import number
 from litedetr.fast.allocator import give_back
@@ -14,6 +14,8 @@ from litedetr.fast.allocator import give_back
 KEEP_SECONDS = 60 * number("KEEP_MINUTES", 60)
 """A run that nobody looked into for so long is dropped, and a photo that was uploaded so long ago."""
 STORE_BYTES = int(number("STORE_MB", 1024) * 1024**2)
+OF_AN_ADDRESS, OF_A_VISITOR = 0.5, 0.25
+"""Shares of the store: who holds more makes room for the others."""
 GIVE_BACK_BYTES = 256 * 1024**2
 
 
@@ -22,8 +24,9 @@ class ExpiredRun(KeyError):
 
 
 class RunStore:
-    """Runs by id. When their bytes pass the limit, who owns the most runs loses one first, the least recently used of them: so
-    a crowd with one each keeps what was used last, and a visitor with many takes nobody's place.
+    """Runs by id. When their bytes pass the limit, who holds more than a share of them loses one first, or else who has the most
+    runs: always its least recently used one. So a crowd with one each keeps what was used last, and neither a visitor with many
+    nor one with large ones takes the others' places.
 
     Args:
         limit: bytes.
@@ -34,11 +37,11 @@ class RunStore:
         self.limit, self.keep = limit, keep
         self._runs: OrderedDict[str, Run] = OrderedDict()
         self._used: dict[str, float] = {}
-        self._owners: dict[str, Hashable] = {}
+        self._owners: dict[str, Client] = {}
         self._freed = 0
         self._lock = threading.Lock()
 
-    def put(self, run: Run, owner: Hashable = None) -> Run:
+    def put(self, run: Run, owner: Client | None = None) -> Run:
         """Keep a run; one that is larger than the limit is kept alone.
 
         Args:
@@ -46,7 +49,7 @@ class RunStore:
         """
         with self._lock:
             self._runs[run.id] = run
-            self._owners[run.id] = run.id if owner is None else owner
+            self._owners[run.id] = owner or Client(visitor=run.id)
             self._use(run.id)
             self._trim()
         self._give_back()
@@ -60,9 +63,25 @@ class RunStore:
 
     def _trim(self) -> None:
         while len(self._runs) > 1 and self._bytes() > self.limit:
-            counts = Counter(self._owners.values())
-            most = max(counts.values())
-            self._drop(next(name for name in self._runs if counts[self._owners[name]] == most))
+            self._drop(self._first_to_go())
+
+    def _first_to_go(self) -> str:
+        """Of an address with more than its share, or of all: of a visitor with more than its share, or of one with the most."""
+        addresses, visitors, counts = Counter[str](), Counter[Client](), Counter[Client]()
+        for name, run in self._runs.items():
+            owner = self._owners[name]
+            addresses[owner.address] += run.nbytes
+            visitors[owner] += run.nbytes
+            counts[owner] += 1
+        known = [owner for owner in counts if owner.address]  # others are nobody in particular, as with an example
+        greedy = [owner for owner in known if addresses[owner.address] > self.limit * OF_AN_ADDRESS]
+        heaviest = max(greedy or known, key=lambda owner: visitors[owner], default=None)
+        owners = greedy or list(counts)
+        if heaviest is not None and visitors[heaviest] > self.limit * OF_A_VISITOR:
+            owners = [heaviest]
+        most = max(counts[owner] for owner in owners)
+        losing = {owner for owner in owners if counts[owner] == most}
+        return next(name for name in self._runs if self._owners[name] in losing)
 
     def _drop(self, name: str) -> None:
         run = self._runs.pop(name)

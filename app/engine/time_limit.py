@@ -6,6 +6,10 @@ import statistics
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
 
 from app.settings import number
 
@@ -41,6 +45,25 @@ class Deadline:
         """Raise `TooSlow` where it is over."""
         if self.passed > self.seconds:
             raise TooSlow(self.seconds)
+
+
+class Watch(TorchFunctionMode):
+    """While it is entered, something is called before every PyTorch function that this thread calls, so that a long stage of a
+    model ends too; a single one of those is not interrupted, and has a part of the model's multiply-adds.
+
+    Args:
+        check: raises what ends the work.
+    """
+
+    def __init__(self, check: Callable[[], object]):
+        super().__init__()
+        self._check = check
+
+    def __torch_function__(
+        self, function: Callable, types: Iterable[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self._check()
+        return function(*args, **(kwargs or {}))
 
 
 class Pace:

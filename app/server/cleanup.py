@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 
 from app.engine.store import RunStore
-from app.server.uploads import forget_photos, forget_the_dead, keeps_photos, own_folder
+from app.server.uploads import LEAST, Stored, forget_photos, forget_the_dead, keeps_photos, own_folder, owners
 from app.settings import ALL_UPLOADS, UPLOADS, number
 
 log = logging.getLogger(__name__)
@@ -23,37 +23,42 @@ log = logging.getLogger(__name__)
 EVERY = 30.0
 """Seconds between two rounds."""
 UPLOADS_BYTES = int(number("UPLOADS_MB", 1024) * 1024**2)
-"""So much of visitors' photos lies on the disk; the oldest go first."""
+"""So much of visitors' photos lies on the disk; the oldest of who has most go first."""
 
 
 def trim_uploads(uploads: set[str], limit: int = UPLOADS_BYTES) -> None:
-    """Delete the oldest of these files until the rest holds at most `limit` bytes; what is gone leaves the set."""
-    files = []
-    for name in list(uploads):
-        try:
-            about = os.stat(name)
-            files.append((about.st_ctime, about.st_size, name))
-        except OSError:
-            uploads.discard(name)
-    held = sum(size for _, size, _ in files)
-    for _, size, name in sorted(files):
-        if held <= limit:
-            break
+    """Delete files until the rest holds at most `limit` bytes, the oldest of who has most first; what is gone leaves the set."""
+    files = _stored(uploads)
+    uploads.intersection_update(files)
+    while files and sum(file.size for file in files.values()) > limit:
+        name = owners.first_to_go(files.values()).name
         with suppress(OSError):
             os.remove(name)
         with suppress(OSError):
             Path(name).parent.rmdir()  # Gradio makes a folder for each
         uploads.discard(name)
-        held -= size
+        del files[name]
+
+
+def _stored(names: set[str]) -> dict[str, Stored]:
+    """Those that are there, by name."""
+    files = {}
+    for name in list(names):
+        with suppress(OSError):
+            about = os.stat(name)
+            files[name] = Stored(name, about.st_ino, max(about.st_size, LEAST), about.st_ctime)
+    return files
 
 
 def make_room(uploads: set[str] | None = None) -> None:
     """Keep the bound on the disk: of all that lies in the page's own folder, whether its upload came to an end or not;
     elsewhere of these uploads."""
-    names = set(uploads or ())
-    if keeps_photos():
-        names |= {str(path) for path in UPLOADS.rglob("*") if path.is_file()}
-    trim_uploads(names)
+    trim_uploads((uploads or set()) | _on_the_disk())
+
+
+def _on_the_disk() -> set[str]:
+    """The files in the page's own folder."""
+    return {str(path) for path in UPLOADS.rglob("*") if path.is_file()} if keeps_photos() else set()
 
 
 def sweep(folder: Path, age: float) -> None:
@@ -63,7 +68,7 @@ def sweep(folder: Path, age: float) -> None:
     """
     for path in sorted(folder.rglob("*"), reverse=True):  # what lies in a folder comes before it
         with suppress(OSError):
-            if time.time() - path.lstat().st_ctime > age:
+            if abs(time.time() - path.lstat().st_ctime) > age:  # a clock that was set back keeps nothing for longer
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
@@ -78,6 +83,7 @@ def clean_up(store: RunStore, files: list[set[str]]) -> None:
         sweep(UPLOADS, store.keep)
     for names in files:
         names -= {name for name in list(names) if not os.path.exists(name)}
+    owners.forget_all_but({file.inode for file in _stored(files[0] | _on_the_disk()).values()})
     store.expire()
 
 

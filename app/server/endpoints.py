@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+import anyio
 import gradio as gr
 
 from app.engine.engine import Engine
+from app.engine.jobs import OF_AN_ADDRESS
 from app.engine.out_of_memory import NoMemory
-from app.engine.queue import QueueFull
+from app.engine.queue import Client, QueueFull
 from app.engine.time_limit import TooSlow
 from app.i18n import say
 from app.run.state import AUTO
 from app.server.explain import ExplainError
 from app.server.explain import explain as explanation
 from app.server.guard import client_of
-from app.server.uploads import arrived, photo_box
+from app.server.uploads import PhotoGone, arrived, photo_box
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
 
@@ -26,23 +28,36 @@ MCP = find_spec("mcp") is not None
 """Whether the packages of ``gradio[mcp]`` are here: without them Gradio has no MCP server."""
 
 
-def add_endpoints(engine: Engine, **limits: Any) -> None:
-    """Add both to the page that is being built; `limits` are those of the model's other events.
+def add_endpoints(engine: Engine) -> None:
+    """Add both to the page that is being built. They wait in the engine's own queue, in threads of their own.
 
     Gradio makes their documentation out of names, labels and docstrings.
     """
+    threads = anyio.CapacityLimiter(4 * OF_AN_ADDRESS)
 
-    def detect(photo: str, threshold: float | None, request: gr.Request) -> dict[str, Any]:
+    async def answered(request: gr.Request | None, act: Callable[[Client], dict[str, Any]]) -> dict[str, Any]:
+        client = client_of(request)
+
+        def work() -> dict[str, Any]:
+            with _sentences(), engine.jobs.place(client):
+                return act(client)
+
+        return await anyio.to_thread.run_sync(work, limiter=threads)
+
+    async def detect(photo: str, threshold: float | None, request: gr.Request) -> dict[str, Any]:
         """Find objects in a photo: their names, scores and boxes (x1, y1, x2, y2 in the photo's pixels), best first.
 
         Args:
             photo: the picture file.
             threshold: lowest score to give, from 0 to 1.
         """
-        with _sentences():
-            return engine.detect(_given(photo), _score(threshold), client_of(request)).to_dict()
 
-    def explain(
+        def act(client: Client) -> dict[str, Any]:
+            return engine.detect(_given(photo, client), _score(threshold), client).to_dict()
+
+        return await answered(request, act)
+
+    async def explain(
         photo: str,
         x: float | None = None,
         y: float | None = None,
@@ -62,28 +77,31 @@ def add_endpoints(engine: Engine, **limits: Any) -> None:
             step: an encoder update like "B1 high" or a decoder layer like "decoder 3"; "auto" for the last one that fits.
             scale: which scale's token asks in the encoder, "S1" (coarsest) to "S4" (finest); "auto" for the one that fits.
         """
-        with _sentences():
+
+        def act(client: Client) -> dict[str, Any]:
             for name, value in (("x", x), ("y", y), ("detection", detection)):
                 _number(name, value)
-            run = engine.run(_given(photo), keep=False, client=client_of(request))
+            run = engine.run(_given(photo, client), keep=False, client=client)
             return explanation(run, x, y, detection, step, scale)
 
-    _endpoint(detect, [photo_box(label="photo"), gr.Number(0.3, visible=False, label="threshold")], "detections", limits)
+        return await answered(request, act)
+
+    _endpoint(detect, [photo_box(label="photo"), gr.Number(0.3, visible=False, label="threshold")], "detections")
     place = [gr.Number(visible=False, label=axis) for axis in "xy"]
     which = gr.Number(visible=False, label="detection")
     names = [gr.Textbox(AUTO, visible=False, label=label, max_length=40) for label in ("step", "scale")]
-    _endpoint(explain, [photo_box(label="photo"), *place, which, *names], "explanation", limits)
+    _endpoint(explain, [photo_box(label="photo"), *place, which, *names], "explanation")
 
 
-def _endpoint(function: Callable[..., dict[str, Any]], inputs: list[Any], label: str, limits: dict[str, Any]) -> None:
+def _endpoint(function: Callable[..., Awaitable[dict[str, Any]]], inputs: list[Any], label: str) -> None:
     answer = gr.JSON(visible=False, label=label)
-    gr.Button(visible=False).click(function, inputs=inputs, outputs=[answer], api_name=function.__name__, **limits)
+    gr.Button(visible=False).click(function, inputs=inputs, outputs=[answer], api_name=function.__name__, concurrency_limit=None)
 
 
-def _given(photo: str | None) -> str:
+def _given(photo: str | None, client: Client) -> str:
     if not photo:
         raise PhotoError(say("en", "error.no_photo"))
-    return arrived(photo)
+    return arrived(photo, client)
 
 
 def _score(threshold: float | None) -> float | None:
@@ -107,6 +125,8 @@ def _sentences() -> Iterator[None]:
         yield
     except (ExplainError, PhotoError, WeightsError) as error:
         raise gr.Error(str(error), print_exception=False) from None
+    except PhotoGone:
+        raise gr.Error(say("en", "error.gone"), print_exception=False) from None
     except QueueFull:
         raise gr.Error(say("en", "error.queue"), print_exception=False) from None
     except NoMemory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from app.engine.store import ExpiredRun
 from app.engine.time_limit import TooSlow
 from app.i18n import say
 from app.run.state import ViewState
-from app.server.uploads import arrived
+from app.server.uploads import PhotoGone, arrived
 from litedetr.image import PhotoError
 from litedetr.weights import WeightsError
 
@@ -25,8 +26,9 @@ def run_events(
 ) -> AsyncIterator[Event]:  # fmt: skip
     """Run the model on a photo or an example, with an event as each stage begins.
 
-    Yields the events of `Engine.run`, and ``{"run": id}`` or ``{"error": sentence}`` at the end; ``{"refused": sentence}`` where
-    a model cannot be had, and the page's own goes on in its place.
+    Yields the events of `Engine.run`, and ``{"run": id}`` or ``{"error": sentence}`` at the end, with ``"expired"`` where the
+    photo is no longer on the disk: the page sends it again; ``{"refused": sentence}`` where a model cannot be had, and the
+    page's own goes on in its place.
     """
     refused: Event = {}  # goes with all later events, because the page sees only the newest of what comes fast
 
@@ -35,7 +37,7 @@ def run_events(
             report(event | refused)
 
         if file:
-            made = engine.run(arrived(file), Path(file).name, progress, source, client=client)
+            made = engine.run(arrived(file, client), Path(file).name, progress, source, client=client)
         elif example:
             made = engine.example(example, progress, source, client)
         else:
@@ -52,15 +54,17 @@ def run_events(
                 refused["refused"] = str(error)
                 return run("", report)
         except (PhotoError, WeightsError) as error:
-            return {"error": str(error)} | refused
+            if not file or os.path.exists(file):
+                return {"error": str(error)} | refused
+            return {"error": say(lang, "error.gone"), "expired": True}  # it went while it waited
+        except PhotoGone:
+            return {"error": say(lang, "error.gone"), "expired": True}
         except NoMemory:
             return {"error": say(lang, "error.memory")}
         except TooSlow as error:
             return {"error": say(lang, "error.slow", seconds=round(error.seconds))} | refused
-        except QueueFull:
-            return {"error": say(lang, "error.queue")}
 
-    return _follow(engine, act, cancelled, lang)
+    return _follow(engine, act, cancelled, lang, client)
 
 
 def work_events(
@@ -83,17 +87,24 @@ def work_events(
             return {"error": say(state.lang, "error.memory")}
         except TooSlow as error:
             return {"error": say(state.lang, "error.slow", seconds=round(error.seconds))}
-        except QueueFull:
-            return {"error": say(state.lang, "error.queue")}
 
-    return _follow(engine, act, cancelled, state.lang)
+    return _follow(engine, act, cancelled, state.lang, client)
 
 
-def _follow(engine: Engine, act: Callable[[Report], Event], cancelled: Callable[[], bool], lang: str) -> AsyncIterator[Event]:
+def _follow(
+    engine: Engine, act: Callable[[Report], Event], cancelled: Callable[[], bool], lang: str, client: Client
+) -> AsyncIterator[Event]:
     """The job's events; where the page ends, its own end with a sentence."""
     jobs = engine.jobs
 
     def end() -> Event:
         return {"error": say(lang, "error.closing")} if jobs.closed else {"cancelled": True}
 
-    return follow(act, lambda: jobs.closed or cancelled(), say(lang, "error.inside"), end)
+    def placed(report: Report) -> Event:
+        try:
+            with jobs.place(client):
+                return act(report)
+        except QueueFull:
+            return {"error": say(lang, "error.queue")}
+
+    return follow(placed, lambda: jobs.closed or cancelled(), say(lang, "error.inside"), end)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import os
 from typing import Any
+from weakref import WeakValueDictionary
 
 import gradio as gr
 from gradio.route_utils import FnIndexInferError
@@ -18,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.engine.queue import Client
 from app.server.cleanup import make_room
+from app.server.uploads import sender
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,10 @@ MAX_FILE = 20 * 1024**2
 """Bytes of a photo."""
 MAX_BODY = 1024**2
 """Bytes of any other request."""
+UPLOADS_AT_ONCE = 8
+"""Of one address."""
+SILENCE = 60.0
+"""Seconds without a byte of a body, after which it has broken off."""
 _DRAINED = 4 * MAX_FILE
 LONGEST_NAME = 255
 """Bytes between two strokes of an address; no file system has longer names."""
@@ -57,10 +64,12 @@ class Page(gr.Blocks):
 
 
 class Bodies:
-    """Refuses a request whose body is too large, by what it says or by what comes."""
+    """Refuses a request whose body is too large, by what it says or by what comes, and reads a few uploads of an address at a
+    time: the others wait where they are."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
+        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -69,13 +78,25 @@ class Bodies:
         if max(map(len, scope["path"].encode().split(b"/"))) > LONGEST_NAME:
             await JSONResponse({"detail": "There is nothing of so long a name."}, 404)(scope, receive, send)
             return
-        limit, come, too_large, begun = _limit(scope["path"]), 0, False, False
-        if scope["path"].rstrip("/").endswith("/upload"):
+        address = scope["client"][0] if scope["client"] else ""
+        sender.set(address)
+        if not _is_upload(scope["path"]):
+            await self._bounded(scope, receive, send)
+            return
+        async with self._places.setdefault(address, asyncio.Semaphore(UPLOADS_AT_ONCE)):
             await asyncio.to_thread(make_room)
+            await self._bounded(scope, receive, send)
+
+    async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit, come, too_large, no_room, begun, all_come = _limit(scope["path"]), 0, False, False, False, False
 
         async def counted() -> Message:
-            nonlocal come, too_large
-            message = await receive()
+            nonlocal come, too_large, all_come
+            try:  # what comes after the body is that its sender has left, at any time
+                message = await asyncio.wait_for(receive(), None if all_come else SILENCE)
+            except TimeoutError:
+                return {"type": "http.disconnect"}
+            all_come = not message.get("more_body")
             come += len(message.get("body", b""))
             if come > limit:
                 too_large = True
@@ -86,6 +107,8 @@ class Bodies:
             nonlocal begun
             if not too_large or begun:
                 begun = True
+                if message["type"] == "http.response.start" and _is_stream(message):
+                    message["headers"] = [*message["headers"], (b"x-accel-buffering", b"no")]  # nginx would hold events back
                 await send(message)
 
         if _declared(scope) <= limit:
@@ -95,21 +118,24 @@ class Bodies:
                 if not too_large:
                     log.info("An upload broke off")
                     return
-            except Exception:
-                if not too_large:
+            except Exception as error:
+                no_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+                if not (too_large or (no_room and not begun)):
                     raise
-            if not too_large or begun:
+            if begun or not (too_large or no_room):
                 return
         # Who still sends does not listen: the rest is read and dropped, up to a limit of its own.
-        while come <= _DRAINED:
+        while come <= _DRAINED and not all_come:
             message = await receive()
             come += len(message.get("body", b""))
             if message["type"] == "http.disconnect" or not message.get("more_body"):
                 break
         what = "less" if limit == MAX_BODY else "a smaller photo"
-        sentence = f"Expected at most {limit / 1024**2:.0f} MB, got more: send {what}."
+        status, sentence = 413, f"Expected at most {limit / 1024**2:.0f} MB, got more: send {what}."
+        if no_room and not too_large:
+            status, sentence = 507, "There is no room for it on this machine now: try again in a minute."
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": json.dumps({"detail": sentence, "error": sentence}).encode()})
 
 
@@ -121,9 +147,17 @@ def client_of(request: gr.Request | None) -> Client:
     return Client(request.client.host if request.client else "", str(request.session_hash or "")[:64])
 
 
+def _is_upload(path: str) -> bool:
+    return path.rstrip("/").endswith("/upload")
+
+
+def _is_stream(message: Message) -> bool:
+    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in message["headers"])
+
+
 def _limit(path: str) -> int:
     """Bytes that a request to this address may have."""
-    if path.rstrip("/").endswith("/upload"):
+    if _is_upload(path):
         return MAX_FILE + 4096  # what stands around the file in a form
     return 2 * MAX_FILE if "/mcp" in path else MAX_BODY
 

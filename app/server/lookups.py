@@ -11,16 +11,20 @@ import orjson
 
 from app.drawing.canvas import Drawing
 from app.engine.store import ExpiredRun, RunStore
+from app.engine.time_limit import Deadline, TooSlow, Watch
 from app.i18n import say
 from app.run.rail import stops
 from app.run.run import Run
 from app.run.state import ViewState
+from app.settings import number
 from app.theme import class_colour
 from app.views import VIEWS, view_of
 
 log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
+LONGEST = number("LOOK_SECONDS", 20)
+"""Seconds for a look-up."""
 HEAVY = 400
 """Detections of a run whose figures take long."""
 
@@ -50,21 +54,24 @@ class Lookups:
         """
         return self._answer(request, self._look)
 
-    def _answer(self, request: Any, make: Callable[[Run, ViewState, dict[str, Any]], Answer]) -> Answer:
+    def _answer(self, request: Any, make: Callable[[Run, ViewState, dict[str, Any], Deadline], Answer]) -> Answer:
         request = request if isinstance(request, dict) else {}
         state = ViewState.from_query(request.get("state"))
-        seq = request.get("seq")
+        seq, deadline = request.get("seq"), Deadline(LONGEST)
         try:
-            answer = make(self.store.get(request.get("run")), state, request)
+            with Watch(deadline.check):
+                answer = make(self.store.get(request.get("run")), state, request, deadline)
             self.store.trim()  # views keep with the run what they computed from it
             return {"seq": seq, **answer}
         except ExpiredRun:
             return {"seq": seq, "error": say(state.lang, "error.expired"), "expired": True}
+        except TooSlow:
+            return {"seq": seq, "error": say(state.lang, "error.slow", seconds=round(LONGEST))}
         except Exception:
             log.exception("A look-up failed")
             return {"seq": seq, "error": say(state.lang, "error.inside")}
 
-    def _open(self, run: Run, state: ViewState, request: dict[str, Any]) -> Answer:
+    def _open(self, run: Run, state: ViewState, request: dict[str, Any], deadline: Deadline) -> Answer:
         found = run.detections
         height, width = run.size
         return {
@@ -97,7 +104,7 @@ class Lookups:
             "spent": _spent(run),
         }
 
-    def _look(self, run: Run, state: ViewState, request: dict[str, Any]) -> Answer:
+    def _look(self, run: Run, state: ViewState, request: dict[str, Any], deadline: Deadline) -> Answer:
         where, step = _pair(request.get("pick")), _pair(request.get("move"))
         asked = view_of(state.view, run)
         if where is not None:
@@ -108,16 +115,22 @@ class Lookups:
         # What is drawn is what the link says, to the last digit.
         state = ViewState.from_query(state.with_(view=view.name).to_query())
         job = view.job(run, state)
-        return {
+        answer: Answer = {
             "state": state.to_query(),
             "view": state.view,
-            "figure": _json(view.drawing(run, state)),
-            "summary": _plain(view.summary(run, state)),
-            "controls": _plain(view.controls(run, state)),
-            "charts": [_json(chart) for chart in view.charts(run, state)],
             "job": None if job is None else {"key": job, "done": job in run.extras},
-            "needs": {each.name: why for each in VIEWS.values() if (why := each.of(run).needs(run, state)) is not None},
         }
+        parts: dict[str, Callable[[], Any]] = {
+            "figure": lambda: _json(view.drawing(run, state)),
+            "summary": lambda: _plain(view.summary(run, state)),
+            "controls": lambda: _plain(view.controls(run, state)),
+            "charts": lambda: [_json(chart) for chart in view.charts(run, state)],
+            "needs": lambda: {each.name: why for each in VIEWS.values() if (why := each.of(run).needs(run, state)) is not None},
+        }
+        for name, make in parts.items():
+            answer[name] = make()
+            deadline.check()
+        return answer
 
 
 def _json(drawing: Drawing) -> str:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 from gradio import route_utils
 from starlette.datastructures import FormData, UploadFile
 
+from app.engine.queue import Client
 from app.settings import ALL_UPLOADS, UPLOADS
 
 ARRIVAL = 3.0
@@ -26,17 +31,77 @@ def photo_box(**options: Any) -> gr.File:
     return box
 
 
-def arrived(path: str) -> str:
-    """The same path, once the photo is there: Gradio brings an upload to its place after it has told its visitor where."""
+LEAST = 64 * 1024
+"""Bytes that a file counts at least: very many small ones keep the page busy."""
+
+
+class PhotoGone(Exception):
+    """The uploaded photo is not on the disk any more: it was kept for long enough, or others needed the room."""
+
+
+def arrived(path: str, client: Client) -> str:
+    """The same path, once the photo is there: Gradio brings an upload to its place after it has told its visitor where.
+
+    Args:
+        client: whose photo it is from now on.
+
+    Raises:
+        PhotoGone: it is not there.
+    """
     until = time.monotonic() + ARRIVAL
-    while not os.path.exists(path) and time.monotonic() < until:
+    while not os.path.exists(path):
+        if time.monotonic() > until:
+            raise PhotoGone
         time.sleep(0.02)
+    with suppress(OSError):
+        owners.of[os.stat(path).st_ino] = client
     return path
 
 
+class Owners:
+    """Whose the photos on the disk are: the address that sent each, and the session that named it in a job."""
+
+    def __init__(self) -> None:
+        self.of: dict[int, Client] = {}  # by inode: Gradio gives the files other names
+
+    def first_to_go(self, files: Iterable[Stored]) -> Stored:
+        """Of the address that has most on the disk, and of its session that has most: the oldest."""
+        owned = [(self.of.get(file.inode, Client()), file) for file in files]
+        addresses, clients = Counter[str](), Counter[Client]()
+        for client, file in owned:
+            addresses[client.address] += file.size
+            clients[client] += file.size
+        return min(owned, key=lambda each: (-addresses[each[0].address], -clients[each[0]], each[1].changed))[1]
+
+    def forget_all_but(self, inodes: set[int]) -> None:
+        """Files of other inodes are no more."""
+        for inode in set(self.of) - inodes:
+            self.of.pop(inode, None)
+
+
+class Stored(NamedTuple):
+    """A file of the folder: ``size`` in bytes, `LEAST` where it has fewer; ``changed`` is when it was last written or renamed,
+    in seconds."""
+
+    name: str
+    inode: int
+    size: int
+    changed: float
+
+
+owners = Owners()
+sender: ContextVar[str] = ContextVar("sender", default="")
+"""The address whose request is served now."""
+
+
 class UploadParser(route_utils.GradioMultiPartParser):
-    """Gradio's, without what it leaves on the disk: of an upload that breaks off or is too large, and of files that are called
-    otherwise than the page calls them."""
+    """Gradio's, which notes whose files they are, and leaves nothing on the disk of an upload that breaks off or is too large,
+    nor of files that are called otherwise than the page calls them."""
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        for file in self._files_to_close_on_error[-1:]:
+            owners.of[os.stat(file.name).st_ino] = Client(sender.get())
 
     async def parse(self) -> FormData:
         kept: set[str] = set()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import Drawing, canvas, outline
-from app.drawing.marks import SHOWN, apart, corner, hoverlabel, tag
+from app.drawing.marks import SHOWN, apart, corner, cut, hoverlabel, tag
 from app.i18n import class_name, say
 from app.run.choice import detection_of, move_object
 from app.run.run import Run
@@ -24,7 +24,7 @@ LABELS = 24
 def drawing(run: Run, state: ViewState) -> Drawing:
     """Boxes over the photo; large ones first, so that the small ones are on top and can be pointed at."""
     found = run.detections
-    shown = run.shown(state.threshold, state.classes)
+    shown, _ = cut(run.shown(state.threshold, state.classes), state.lang)
     areas = np.prod(found.boxes[shown, 2:] - found.boxes[shown, :2], axis=1)
     chosen = detection_of(run, state.query)
     traces = [_box(run, state, int(index), int(index) == chosen) for index in shown[np.argsort(-areas, kind="stable")]]
@@ -38,9 +38,12 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     counts = Counter(int(label) for label in found.labels[everything])  # in the order in which they come
     # A class that is chosen stays in sight where the threshold leaves none of it.
     counts.update({label: 0 for label in state.classes if label < len(found.class_names)})
+    shown = run.shown(state.threshold, state.classes)
+    _, cuts = cut(shown, state.lang)
+    mouse, touch = (" ".join([*cuts, say(state.lang, key)]) for key in ("hint.detections", "hint.touch"))
     return {
         "threshold": run.threshold(state.threshold),
-        "shown": len(run.shown(state.threshold, state.classes)),
+        "shown": len(shown),
         "classes": [
             {
                 "label": label,
@@ -52,8 +55,8 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         ],
         "chosen": detection_of(run, state.query),
         "step": "boxes",
-        "caption": say(state.lang, "hint.detections"),
-        "line": {"mouse": say(state.lang, "hint.detections"), "touch": say(state.lang, "hint.touch")},
+        "caption": mouse,
+        "line": {"mouse": mouse, "touch": touch},
     }
 
 

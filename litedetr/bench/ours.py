@@ -63,7 +63,7 @@ def encoder(config: DetectorConfig, pixels: Tensor, dtype: torch.dtype | None, b
 class PublishedAttention(KeyAwareDeformableAttention):
     """`KeyAwareDeformableAttention` with its core as its authors have it, for inference."""
 
-    def sample(self, query, locations, memory, spatial_shapes, padding_mask, return_weights) -> tuple[Tensor, Sampling]:
+    def attend(self, query, locations, memory, spatial_shapes, padding_mask, return_weights) -> tuple[Tensor, Sampling]:
         B, Q, _ = query.shape
         value = self.project(self.value_proj, memory, padding_mask)
         key = self.project(self.key_proj, memory, padding_mask) if self.proj_key else value

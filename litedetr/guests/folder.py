@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
+from litedetr import weights
 from litedetr.detector import Detector
-from litedetr.guests.calls import find
+from litedetr.guests import calls
 from litedetr.guests.detector import CUBIC, TITLES, GuestConfig, GuestDetector
 from litedetr.weights import hub
 from litedetr.weights.errors import ANOTHER, OtherTypeError, WeightsError
-from litedetr.weights.folder import CONFIG_BYTES, KINDS, headers
-from litedetr.weights.limits import Limits, Progress, check_size
+from litedetr.weights.folder import CONFIG_BYTES, KINDS, headers, understand
+from litedetr.weights.limits import Limits, Progress, check_numbers, check_size
 
 FILES = ("preprocessor_config.json", "model.safetensors")
 LARGEST_SIDE = 1600
@@ -40,16 +41,36 @@ def load(
     try:
         return Detector.from_pretrained(source, revision, token, progress, limits)
     except OtherTypeError as error:
-        if error.model_type not in TITLES:
-            raise
-        folder, kind = error.folder, error.model_type
-    local = Path(source).is_dir()
-    name = folder.name if local else str(source)
-    if not local:
+        folder = _fetched(error, source, token, progress, limits)
+        return read(folder, error.model_type, folder.name if Path(source).is_dir() else str(source), limits)
+
+
+def find(
+    source: str | Path,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    progress: Progress | None = None,
+    limits: Limits | None = None,
+) -> Path:
+    """The folder of such a model, downloaded where it is not in the cache; nothing of it is loaded. Arguments and errors are
+    those of `load`."""
+    try:
+        return weights.find(source, revision, token, progress, limits)
+    except OtherTypeError as error:
+        return _fetched(error, source, token, progress, limits)
+
+
+def _fetched(
+    other: OtherTypeError, source: str | Path, token: str | bool | None, progress: Progress | None, limits: Limits | None
+) -> Path:
+    """The folder of a model of another type, with its files, if it is one of those in `TITLES`."""
+    if other.model_type not in TITLES:
+        raise other
+    if not Path(source).is_dir():
         files = hub.Source(str(source), token, limits)
         for file in FILES:
-            files.fetch(file, folder.name, progress if file == FILES[-1] else None)
-    return read(folder, kind, name, limits)
+            files.fetch(file, other.folder.name, progress if file == FILES[-1] else None)
+    return other.folder
 
 
 def read(folder: Path, kind: str, name: str, limits: Limits | None = None) -> GuestDetector:
@@ -67,10 +88,9 @@ def read(folder: Path, kind: str, name: str, limits: Limits | None = None) -> Gu
     check_size((folder / FILES[1]).stat().st_size, stored.values(), name, limits)
     model = _model(folder, kind, settings, name, limits)
     names = tuple(str(model.config.id2label[index]) for index in range(len(model.config.id2label)))
-    heads = find(model)[0].module.n_heads
+    heads = calls.find(model)[0].module.n_heads
     size, mean, std = _preparation(photo, name, kind)
-    top_k = 100 if kind == "lw_detr" else model.config.num_queries  # what transformers' image processors keep
-    config = GuestConfig(kind, names, heads, model.config.decoder_layers, size, mean, std, top_k)
+    config = GuestConfig(kind, names, heads, model.config.decoder_layers, size, mean, std, _top_k(model.config))
     detector = GuestDetector(model, config)
     _try(detector, name, limits)
     return detector
@@ -78,19 +98,12 @@ def read(folder: Path, kind: str, name: str, limits: Limits | None = None) -> Gu
 
 def _model(folder: Path, kind: str, settings: dict[str, Any], name: str, limits: Limits | None) -> torch.nn.Module:
     """The model, all of whose tensors are in the file and no other ones; no memory is spent before its size is known."""
-    try:
-        from transformers import CONFIG_MAPPING, MODEL_FOR_OBJECT_DETECTION_MAPPING
-        from transformers.utils import logging
-    except ImportError as error:
-        raise WeightsError(
-            f'expected the library transformers for {name}, a {TITLES[kind]}, and it is not installed: "pip install -r '
-            'requirements-guests.txt" where this runs, or choose another model.'
-        ) from error
+    config_class, build = _classes(kind, name)
     _check_settings(settings, name)
-    logging.disable_progress_bar()
     try:
-        config = CONFIG_MAPPING[kind].from_dict(settings)
-        build = MODEL_FOR_OBJECT_DETECTION_MAPPING[type(config)]
+        config = config_class.from_dict(settings)
+        if limits is not None:
+            check_numbers(_asked(config), name)
         with torch.device("meta"):
             numbers = sum(tensor.numel() for tensor in build(config).state_dict().values())
         if limits is not None and 4 * numbers > limits.file_bytes:
@@ -122,6 +135,29 @@ def _model(folder: Path, kind: str, settings: dict[str, Any], name: str, limits:
     return model
 
 
+def import_library(folder: Path) -> None:
+    """Have `transformers` in memory where a folder's model needs it, before anybody counts what that model takes."""
+    try:
+        understand(folder, folder.name)
+    except OtherTypeError as error:
+        if error.model_type in TITLES:
+            _classes(error.model_type, folder.name)
+
+
+def _classes(kind: str, name: str) -> tuple[type, type[torch.nn.Module]]:
+    """The classes of a type's config and model."""
+    try:
+        from transformers import CONFIG_MAPPING, MODEL_FOR_OBJECT_DETECTION_MAPPING
+        from transformers.utils import logging
+    except ImportError as error:
+        raise WeightsError(
+            f'expected the library transformers for {name}, a {TITLES[kind]}, and it is not installed: "pip install -r '
+            'requirements-guests.txt" where this runs, or choose another model.'
+        ) from error
+    logging.disable_progress_bar()
+    return CONFIG_MAPPING[kind], MODEL_FOR_OBJECT_DETECTION_MAPPING[CONFIG_MAPPING[kind]]
+
+
 def _unfit(found: dict[str, Any]) -> list[tuple[str, Any]]:
     return [(kind, found[f"{kind}_keys"]) for kind in ("missing", "unexpected", "mismatched")]
 
@@ -133,6 +169,20 @@ def _check_settings(settings: dict[str, Any], name: str) -> None:
     layers = sum(_layers(settings))
     if layers > _MOST_LAYERS:
         raise WeightsError(f"expected at most {_MOST_LAYERS} layers in config.json of {name}, got {layers:,}. {ANOTHER}")
+
+
+def _asked(config: Any) -> dict[str, int]:
+    """Of what a model may have only so many, as `litedetr.weights.limits.MOST` names it."""
+    scores = config.num_queries * config.num_labels * (config.decoder_layers + 1)
+    return {
+        "queries": config.num_queries, "top_k": _top_k(config), "decoder_layers": config.decoder_layers,
+        "class scores of all layers": scores,
+    }  # fmt: skip
+
+
+def _top_k(config: Any) -> int:
+    """What the image processor of `transformers` keeps."""
+    return 100 if config.model_type == "lw_detr" else config.num_queries
 
 
 def _layers(settings: Any, counted: bool = False) -> list[int]:

@@ -282,7 +282,11 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _decode(image: Image.Image, upright: bool) -> np.ndarray:
+    if image.format == "TIFF":
+        image.filename, name = "", image.filename  # else Pillow maps files into memory where it can, and forgets to turn them
     image.load()
+    if image.format == "TIFF":
+        image.filename = name
     turn = _TURNS.get(_orientation(image)) if upright else None
     if turn is not None:
         image = image.transpose(turn)

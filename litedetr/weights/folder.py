@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +41,8 @@ class Stored(NamedTuple):
 
 
 def write(config: DetectorConfig, state: Mapping[str, Tensor], folder: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write `folder`/config.json and `folder`/model.safetensors, without what only training needs.
+    """Write `folder`/config.json and `folder`/model.safetensors, without what only training needs. Files that are there already
+    are exchanged once the new ones are whole: another process may have them open, and the disk may be full.
 
     Args:
         dtype: of the floating-point weights in the file, e.g. ``torch.float16``; as they are if None.
@@ -51,9 +54,12 @@ def write(config: DetectorConfig, state: Mapping[str, Tensor], folder: str | Pat
         for key, value in state.items()
         if not key.startswith(_TRAINING_ONLY)
     }
-    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     settings = config.to_dict() | {"dense_head": False}
-    (folder / "config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as whole:
+        save_file(kept, Path(whole, "model.safetensors"), metadata={"format": "pt"})
+        Path(whole, "config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for name in ("model.safetensors", "config.json"):
+            os.replace(Path(whole, name), folder / name)
 
 
 def convert_file(
@@ -73,9 +79,11 @@ def convert_file(
         origin, ap, file_sha256: for the card: where it is from, its AP in the authors' words, the file's fingerprint.
 
     Raises:
-        WeightsError: the checkpoint cannot be read, something about it is unknown, or a key is unaccounted for; nothing is
-            written then.
+        WeightsError: the checkpoint cannot be read, something about it is unknown, or a key is unaccounted for, or it would
+            be overwritten; nothing is written then.
     """
+    if path.resolve() in (folder.resolve(), (folder / "model.safetensors").resolve()):
+        raise WeightsError(f"expected another folder than the checkpoint's own to write to, got {str(folder)!r}: give a new one")
     checkpoint = read_checkpoint(path, origin=origin)
     config, state = from_checkpoint(checkpoint, schedule, heads)
     write(config, state, folder)

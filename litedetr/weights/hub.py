@@ -50,6 +50,10 @@ class MissingFileError(WeightsError):
     """The repository is there and a file of it is not."""
 
 
+class MoreThanSaid(Exception):
+    """A file brings more bytes than the Hub said it has."""
+
+
 def download(
     repo: str,
     revision: str | None = None,
@@ -163,9 +167,14 @@ class Source:
             raise WeightsError(_refusal(error, repo, revision)) from error
         cached = try_to_load_from_cache(repo, file, cache_dir=cache, revision=about.commit_hash)
         self.admit(file, about.size, isinstance(cached, str))
-        bar = _bar(progress)
+        bar = _bar(progress, about.size)
         try:
             return Path(hf_hub_download(repo, file, revision=revision, token=self.token, cache_dir=cache, tqdm_class=bar))
+        except MoreThanSaid as error:
+            raise WeightsError(
+                f"expected {about.size:,} bytes of {file} from {repo}, as the Hub said, got more, and the download was stopped: "
+                "choose another model."
+            ) from error
         except (_HTTPError, OSError) as error:
             done = f"after {bar.done:,} of {bar.all:,} bytes" if bar.all else "before its first byte"
             raise WeightsError(
@@ -229,8 +238,9 @@ def _refusal(error: Exception, repo: str, revision: str | None) -> str:
     return f"The Hub at {hub} cannot be reached, and {repo} is not in the cache: check the connection and try again."
 
 
-def _bar(progress: Progress | None) -> type[tqdm]:
-    """A progress bar for huggingface_hub that counts, and tells `progress` instead of drawing where one is given."""
+def _bar(progress: Progress | None, size: int | None) -> type[tqdm]:
+    """A progress bar for huggingface_hub that counts, and tells `progress` instead of drawing where one is given. It ends a
+    download that brings more than ``size`` bytes: the library itself would look only at its end."""
 
     class Bar(tqdm):
         done = all = 0
@@ -242,6 +252,8 @@ def _bar(progress: Progress | None) -> type[tqdm]:
 
         def update(self, n: float | None = 1) -> bool | None:
             Bar.done += int(n or 0)
+            if size is not None and Bar.done > size:
+                raise MoreThanSaid
             if progress is not None:
                 progress(Bar.done, Bar.all)
             return super().update(n)

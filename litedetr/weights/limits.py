@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,12 +47,17 @@ def check_size(size: int, stored: Iterable[Shaped], name: str, limits: Limits | 
     """
     if limits is None:
         return
-    needed = max(size, 4 * sum(math.prod(tensor.shape) for tensor in stored))
+    needed = max(size, 4 * numbers(stored))
     if needed > limits.file_bytes:
         raise WeightsError(
             f"expected a model of at most {limits.file_bytes / 1e6:,.0f} MB, got {needed / 1e6:,.0f} MB in {name}: choose a "
             f"smaller one{limits.advice}."
         )
+
+
+def numbers(stored: Iterable[Shaped]) -> int:
+    """How many there are in some tensors."""
+    return sum(math.prod(tensor.shape) for tensor in stored)
 
 
 MOST = {
@@ -83,9 +88,7 @@ def check_work(config: DetectorConfig, name: str, limits: Limits | None) -> None
         "encoder steps": len(config.encoder_schedule.steps()),
         "class scores of all layers": config.queries * config.num_classes * (config.decoder_layers + 1),
     }  # fmt: skip
-    for what, most in MOST.items():
-        if asked[what] > most:
-            raise WeightsError(f"expected a model of at most {most:,} {what}, got {asked[what]:,} in {name}. {ANOTHER}")
+    check_numbers(asked, name)
     size = config.short_side, config.long_side
     try:
         work = gmacs(config, size).total + _sampling(config, size)
@@ -104,6 +107,17 @@ def check_work(config: DetectorConfig, name: str, limits: Limits | None) -> None
             f"expected a model that needs at most {limits.memory_bytes / 1e6:,.0f} MB for a photo, got one that may need "
             f"{memory / 1e6:,.0f} MB in {name}: choose a smaller one{limits.advice}."
         )
+
+
+def check_numbers(asked: Mapping[str, int], name: str) -> None:
+    """Refuse more than `MOST` of something.
+
+    Raises:
+        WeightsError: says of what.
+    """
+    for what, number in asked.items():
+        if number > MOST[what]:
+            raise WeightsError(f"expected a model of at most {MOST[what]:,} {what}, got {number:,} in {name}. {ANOTHER}")
 
 
 def _sampling(config: DetectorConfig, size: tuple[int, int]) -> float:
@@ -136,7 +150,8 @@ def make_room(cache: Path, needed: int, limit: int, keep: str, begins: bool) -> 
         if free >= 0:
             break
         if folder != own:
-            shutil.rmtree(folder, ignore_errors=True)
+            for place in (folder, cache / ".locks" / folder.name):
+                shutil.rmtree(place, ignore_errors=True)
             free += sizes[folder]
     return free >= 0
 

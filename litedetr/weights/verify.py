@@ -11,7 +11,6 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from PIL import Image
 
 from litedetr.detector import Detector
+from litedetr.image import open_photo
 from litedetr.weights import WeightsError, find
 from litedetr.weights.download import sha256
 from litedetr.weights.published import CATALOGUE, Published, catalogue, write_catalogue
@@ -69,10 +69,11 @@ def verify(model: str, photo: str | Path | None = None) -> Verification:
 
     Raises:
         WeightsError: nothing is published for this model, or the picture cannot be fetched.
+        litedetr.image.PhotoError: it is none.
     """
     if model not in PUBLISHED:
         raise WeightsError(f"expected one of {', '.join(PUBLISHED)}, whose numbers are published, got {model!r}")
-    picture = Image.open(BytesIO(_bytes(photo))).convert("RGB")
+    picture = Image.fromarray(open_photo(_bytes(photo)))
     detector = Detector.from_pretrained(model)
     with torch.inference_mode():
         output = detector(pixels(picture, detector))

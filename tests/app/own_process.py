@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -73,7 +74,9 @@ class Server:
 
 
 @contextmanager
-def started(root: Path, folder: Path, program: str = "app.py", **environment: str) -> Iterator[Server]:
+def started(
+    root: Path, folder: Path, program: str = "app.py", one_processor: bool = False, **environment: str
+) -> Iterator[Server]:
     """The page of the project in `root`, until the body ends; its uploads and its log go into `folder`."""
     (folder / "noted").mkdir()
     (folder / "noted" / "sitecustomize.py").write_text(_NOTE_CONNECTIONS)
@@ -92,7 +95,8 @@ def started(root: Path, folder: Path, program: str = "app.py", **environment: st
     begun = time.perf_counter()
     with open(folder / "log", "wb") as log:
         command = [sys.executable, program]
-        process = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True)
+        bound = ["taskset", "-c", str(min(os.sched_getaffinity(0)))] if one_processor and shutil.which("taskset") else []
+        process = subprocess.Popen([*bound, *command], cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True)
     server = Server(f"http://127.0.0.1:{port}", folder, process)
     try:
         while True:

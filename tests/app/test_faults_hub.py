@@ -1,6 +1,7 @@
 """A Hub that is down, slow or dying, and a full disk, seen from the running page: the own model goes on in every case."""
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 
@@ -122,8 +123,8 @@ def test_a_full_disk_while_a_photo_comes(url):
 
     with full_disk(1000):
         status, text = run_apart(visit())
-    assert status == 500
-    assert "/" not in text
+    assert status == 507
+    assert json.loads(text)["detail"] == "There is no room for it on this machine now: try again in a minute."
     assert say("en", "error.upload") != say("ko", "error.upload")  # what the page shows then
 
 

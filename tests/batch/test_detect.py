@@ -252,6 +252,9 @@ def test_linked_folders_are_entered_once(photo, tmp_path):
     (root / "link").symlink_to(other)
     (root / "once more").symlink_to(other)
     (other / "circle").symlink_to(root)
+    (root / "zero.png").symlink_to("/dev/zero")  # never ends
+    (root / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    os.mkfifo(root / "pipe.png")  # nobody writes to it
     assert photo_files([root]) == [root / "link" / "deeper" / "a.png"]
 
 

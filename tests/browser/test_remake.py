@@ -1,12 +1,15 @@
 """A run that the server dropped comes again from the visitor's own photo, in the state in which it was left."""
 
 import json
+import shutil
 
 import pytest
+from gradio.utils import get_upload_folder
 
 from app.run.state import ViewState
 from tests.app import live
-from tests.browser.driver import click, current, open_page
+from tests.app.faults import half_way
+from tests.browser.driver import click, current, open_page, settle
 from tests.pictures import scene
 
 HERE = "liteDetr.info.run !== {} && liteDetr.root.dataset.busy === 'no' && !liteDetr.asking && !liteDetr.pending"
@@ -94,3 +97,51 @@ def test_without_the_photo_there_is_a_sentence(own):
     own.wait_for_function("!document.querySelector('[role=alert]').hidden")
     assert "no longer kept" in own.locator('[role="alert"]').inner_text()
     own.evaluate("() => { liteDetr.upload = liteDetr.kept; }")
+
+
+def gone_with_the_server(page) -> str:
+    """The run and the photo are no longer there, as after a restart; the run's name."""
+    run = drop(page)
+    shutil.rmtree(get_upload_folder(), ignore_errors=True)
+    return run
+
+
+def reloaded(page) -> None:
+    """As Gradio does where its server was away, and browsers with a tab that slept for hours."""
+    page.reload()
+    page.wait_for_function("window.liteDetr?.info && liteDetr.root.dataset.busy === 'no' && !liteDetr.asking")
+
+
+def test_after_a_restart_and_a_reload_the_own_photo_is_sent_again(own):
+    own.evaluate("liteDetr.change({ view: 'points', step: 'B2 high', t: '0.05' })")
+    settle(own)
+    gone = gone_with_the_server(own)
+    reloaded(own)
+    wait(own, gone)
+    assert own.evaluate("[liteDetr.state.view, liteDetr.state.step, liteDetr.info.name]") == ["points", "B2 high", "mine.png"]
+    gone = gone_with_the_server(own)
+    own.evaluate("liteDetr.analyse(liteDetr.last)")  # another model, say, for a photo that is no longer there
+    wait(own, gone)
+    own.locator('[data-example="coffee"]').click()
+    own.wait_for_function("liteDetr.info.name === 'coffee' && liteDetr.root.dataset.busy === 'no'")
+    kept = "new Promise((done) => { indexedDB.open('lite-detr').onsuccess = ({ target: { result } }) => {"
+    kept += " result.transaction('photos').objectStore('photos').count().onsuccess = (event) => done(event.target.result); }; })"
+    assert own.evaluate(kept) == 0  # with the example the photo has gone
+
+
+def test_a_run_and_a_views_work_go_on_after_a_reload_in_their_midst(own, tmp_path):
+    scene(200, 140).save(tmp_path / "next.png")
+    with half_way(live.engine()) as (reached, go, _):
+        own.set_input_files('[data-part="file"]', str(tmp_path / "next.png"))
+        assert reached.wait(60)
+        shutil.rmtree(get_upload_folder(), ignore_errors=True)
+        own.reload()
+        go.set()
+        own.wait_for_function("window.liteDetr?.info?.name === 'next.png' && liteDetr.root.dataset.busy === 'no'")
+    own.evaluate("liteDetr.change({ view: 'mattered', t: '0' })")
+    settle(own)
+    own.locator('[data-part="compute"]').click()
+    reloaded(own)
+    own.wait_for_function("liteDetr.work.ticket === null && liteDetr.work.job?.done")
+    assert own.evaluate("liteDetr.info.name") == "next.png"
+    own.evaluate("sessionStorage.clear()")

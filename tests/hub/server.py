@@ -23,6 +23,8 @@ class Repo:
         private: whether others are told that it does not exist.
         dies_after: bytes of a file after which every answer breaks off; None for never.
         gate: what the second half of a file waits for.
+        moved: where every answer for a file leads first: "/cdn" is here, and has the file.
+        longer: so many bytes come behind each file, of which its length says nothing.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -30,6 +32,8 @@ class Repo:
     private: bool = False
     dies_after: int | None = None
     gate: threading.Event | None = None
+    moved: str = ""
+    longer: int = 0
     branches: dict[str, str] = field(default_factory=dict)
     history: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
@@ -116,8 +120,9 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             if path.startswith("/api/models/"):
                 self.about(path.removeprefix("/api/models/").split("/"))
                 return
-            owner, name, _, revision, *rest = path[1:].split("/") + [""] * 3
-            self.file(f"{owner}/{name}", revision, "/".join(part for part in rest if part))
+            elsewhere = path.startswith("/cdn/")
+            owner, name, _, revision, *rest = path.removeprefix("/cdn")[1:].split("/") + [""] * 3
+            self.file(f"{owner}/{name}", revision, "/".join(part for part in rest if part), elsewhere)
 
         def find(self, name: str, revision: str) -> tuple[Repo, str] | None:
             repo = hub.repos.get(name)
@@ -145,7 +150,7 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 siblings = [{"rfilename": file} for file in repo.history[sha]]
                 self.json({"id": name, "modelId": name, "sha": sha, "siblings": siblings, "tags": [], "private": repo.private})
 
-        def file(self, name: str, revision: str, file: str) -> None:
+        def file(self, name: str, revision: str, file: str, elsewhere: bool) -> None:
             found = self.find(name, revision)
             if found is None:
                 return
@@ -153,6 +158,21 @@ def _handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             data = repo.history[sha].get(file)
             if data is None:
                 self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=sha)
+                return
+            if repo.moved and not elsewhere:
+                place = f"{repo.moved}/{name}/resolve/{sha}/{file}"
+                place = hub.url + place if place.startswith("/") else place
+                self.answer(302, Location=place, X_Linked_Size=str(len(data)), X_Linked_Etag=_etag(data), X_Repo_Commit=sha)
+                return
+            if repo.longer and self.command == "GET":
+                self.send_response(200)
+                for key, value in {"ETag": f'"{_etag(data)}"', "X-Repo-Commit": sha, "Connection": "close"}.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(data)
+                for _ in range(repo.longer // 4096):
+                    self.wfile.write(bytes(4096))
+                self.close_connection = True
                 return
             start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
             headers = {"ETag": f'"{_etag(data)}"', "X-Repo-Commit": sha, "Accept-Ranges": "bytes"}

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save, save_file
 
 from litedetr import Detector
+from litedetr.weights import find
 from litedetr.weights.limits import Limits, folder_bytes, make_room
 from tests.hub.conftest import read, refusal, same
 from tests.weights.of_transformers import build
@@ -301,6 +302,35 @@ def test_the_disk_is_bounded(hub, files, tmp_path):
     assert not Path(constants.HF_HUB_CACHE).exists()  # the host's own cache is not touched
     hub.broken = True
     Detector.from_pretrained("a/one", limits=limits)
+
+
+def test_a_hundred_small_models_are_bounded(hub, files, tmp_path):
+    size = len(files["model.safetensors"]) + len(files["config.json"])
+    limits = Limits(file_bytes=2 * size, cache=tmp_path / "visitors", cache_bytes=4 * size)
+    for number in range(100):
+        hub.add(f"owner/number{number}", files)
+        find(f"owner/number{number}", limits=limits)
+        assert folder_bytes(tmp_path / "visitors") <= limits.cache_bytes
+    there = [folder for folder in (tmp_path / "visitors").iterdir() if folder.name.startswith("models--")]
+    assert 1 <= len(there) <= 4
+    assert tmp_path / "visitors" / "models--owner--number99" in there
+    assert len(list((tmp_path / "visitors").rglob("*"))) < 100  # nor do locks and empty folders add up
+
+
+def test_where_the_hub_leads_elsewhere(hub, files, detector):
+    """As the real one does for large files; around in a circle, to this machine's files, or to nobody, there is a sentence."""
+    hub.add(NAME, files, moved="/cdn")
+    assert same(Detector.from_pretrained(NAME, limits=LIMITS), detector)
+    for number, place in enumerate(("", "file:///etc", "ftp://127.0.0.1", "http://127.0.0.1:9", "gopher:", "//")):
+        hub.add(f"owner/astray{number}", files, moved=place or f"/owner/astray{number}/resolve/main/config.json?")
+        assert re.match(r"^(The download of|The Hub at) ", refusal(f"owner/astray{number}", limits=LIMITS)), place
+
+
+def test_what_is_longer_than_it_said_is_stopped(hub, files):
+    hub.add(NAME, files, longer=200 * 2**20)
+    sentence = refusal(NAME, limits=LIMITS)
+    assert re.match(r"^expected [\d,]+ bytes of config\.json from owner/tiny, as the Hub said, got more, and ", sentence)
+    assert folder_bytes(Path(constants.HF_HUB_CACHE)) < 2**20
 
 
 def test_one_model_with_many_revisions_is_bounded_too(tmp_path):

@@ -20,12 +20,14 @@ class Visitor:
 
     Args:
         url: of the running page.
+        address: of this machine, that it comes from, like "127.0.0.2"; "" for any.
     """
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, address: str = ""):
         # The server closes what is idle for five seconds: no request may go out on such a connection.
         limits = httpx.Limits(keepalive_expiry=3)
-        self.http = httpx.AsyncClient(base_url=url, timeout=PATIENCE, limits=limits, trust_env=False)
+        transport = httpx.AsyncHTTPTransport(local_address=address or None, limits=limits)
+        self.http = httpx.AsyncClient(base_url=url, timeout=PATIENCE, transport=transport, trust_env=False)
         self.session, self.name = secrets.token_hex(6), secrets.token_hex(12)
         self.ticket = 0
         self._events: dict[str, tuple[int, int]] = {}

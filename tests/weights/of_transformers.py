@@ -8,7 +8,7 @@ import torch
 transformers = pytest.importorskip("transformers")
 
 
-def build(two_stage: bool, box_refine: bool, levels: int = 4):
+def build(two_stage: bool, box_refine: bool, levels: int = 4, classes: int = 7):
     """A tiny model with a backbone of ResNet-50's shape, and random weights everywhere."""
     torch.manual_seed(4)
     backbone = transformers.ResNetConfig(
@@ -20,7 +20,7 @@ def build(two_stage: bool, box_refine: bool, levels: int = 4):
             backbone_config=backbone, d_model=32, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=24, decoder_ffn_dim=20,
             encoder_attention_heads=4, decoder_attention_heads=4, num_queries=11, two_stage_num_proposals=11,
             num_feature_levels=levels,
-            two_stage=two_stage, with_box_refine=box_refine, id2label={index: f"thing {index}" for index in range(7)},
+            two_stage=two_stage, with_box_refine=box_refine, id2label={index: f"thing {index}" for index in range(classes)},
         )
     )  # fmt: skip
     with torch.no_grad():

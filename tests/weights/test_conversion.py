@@ -216,6 +216,12 @@ def test_what_is_refused(published, tmp_path, capsys):
     with pytest.raises(WeightsError) as error:
         convert(tmp_path / "lost.pth", tmp_path / "out")
     assert "1 missing: selection.project.weight; 1 unexpected: more" in str(error.value)
+    one, width = "transformer.encoder.layers.0.linear1.weight", parameters["transformer.level_embed"].shape[1]
+    for spoilt in (torch.zeros(()), torch.zeros(1).expand(10**7, width), torch.zeros(0, width), None):  # a number, repeated, none
+        state = {key: value for key, value in (parameters | {one: spoilt}).items() if value is not None}
+        torch.save({"model": state, "args": argparse.Namespace(**entry["config"])}, tmp_path / "spoilt.pth")
+        assert main(["convert", str(tmp_path / "spoilt.pth"), str(tmp_path / "out")]) == 2
+        assert "expected the weights of a whole model in spoilt.pth, got some that are " in capsys.readouterr().err
     incomplete = {key: value for key, value in parameters.items() if "class_embed.1." not in key}
     with pytest.raises(WeightsError) as error:
         from_checkpoint(Checkpoint(incomplete, entry["config"], "", ""))

@@ -1,5 +1,6 @@
 """transformers' DeformableDetr, an independent implementation: the same random weights give the same detections."""
 
+import argparse
 import json
 import re
 
@@ -9,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from litedetr import Detector
 from litedetr.weights import WeightsError, convert, read_config
+from litedetr.weights.conversion.transformers import arguments, published_state
 from tests.weights.of_transformers import build, name_of_2022
 
 VARIANTS = {"plain": (False, False), "box refine": (False, True), "two-stage": (True, True), "one scale": (False, False, 1),
@@ -62,8 +64,16 @@ def test_the_layout_of_2022(saved, tmp_path):
 
 
 def test_loaded_as_it_is(saved, tmp_path):
+    """Also where the folder had others before, which somebody reads; never where they would be the checkpoint's own."""
     _, folder = saved
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"{}" if name == "config.json" else (folder / name).read_bytes())
+    before = load_file(tmp_path / "model.safetensors")  # its pages are the file's
     convert(folder, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in load_file(folder / "model.safetensors").items())
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    with pytest.raises(WeightsError, match="expected another folder than the checkpoint's own to write to"):
+        convert(folder, folder)
     direct, converted = Detector.from_pretrained(folder), Detector.from_pretrained(tmp_path)
     assert direct.config == converted.config == read_config(folder)
     assert not direct.training
@@ -81,3 +91,30 @@ def test_other_kinds_are_refused(saved, tmp_path):
     assert str(error.value) == (
         "expected a transformers model with position_embedding_type sine, got 'learned': convert another one"
     )
+
+
+@pytest.mark.parametrize("classes", [1, 3, 80, 91, 365])
+@pytest.mark.parametrize("family", ["transformers", "deformable_detr", "h_detr"])
+def test_other_families_with_any_classes(family, classes, tmp_path, caplog):
+    """Saved by transformers, and under the names of the published implementations; an H-DETR with what its training had more."""
+    two_stage = family == "h_detr"
+    model = build(two_stage, box_refine=two_stage, classes=classes)
+    if family == "transformers":
+        model.save_pretrained(tmp_path / "saved")
+        convert(tmp_path / "saved", tmp_path / "made")
+    else:
+        state, args = published_state(model.state_dict()), arguments(model.config.to_dict())
+        if family == "h_detr":
+            state["query_embed.weight"] = torch.rand(11 + 7, 32)
+            state["class_embed_one2many.0.weight"] = torch.rand(classes, 32)
+            args |= {"num_queries_one2one": 11}
+        torch.save({"model": state, "args": argparse.Namespace(**args)}, tmp_path / "checkpoint.pth")
+        convert(tmp_path / "checkpoint.pth", tmp_path / "made")
+    detector = Detector.from_pretrained(tmp_path / "made")
+    config = detector.config
+    assert config.family == ("h_detr" if family == "h_detr" else "deformable_detr")
+    assert config.num_classes == len(config.names) == classes
+    assert config.names[-1] == f"thing {classes - 1}"
+    assert torch.equal(detector.heads.classes[0].weight, model.class_embed[0].weight)
+    assert any("that only training uses are left out" in record.getMessage() for record in caplog.records) == two_stage
+    assert len(detector.predict(torch.zeros(3, 96, 96), threshold=0.0)) <= min(config.top_k, 11 * classes)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from litedetr.cli import main
 from litedetr.weights import WeightsError, verify
@@ -15,7 +15,9 @@ NAME = "SenseTime/deformable-detr"
 def picture(photo, tmp_path, monkeypatch):
     detector = small("deformable-detr-r50")
     monkeypatch.setattr(verify.Detector, "from_pretrained", lambda source: detector)
-    Image.fromarray(photo).save(tmp_path / "39769.png")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 3
+    Image.fromarray(photo).rotate(180).save(tmp_path / "39769.png", exif=turned)  # opened as all pictures are
     with torch.no_grad():
         output = detector(verify.pixels(Image.fromarray(photo), detector))
     numbers = tuple(output.logits[0, 0, :3].tolist()), tuple(output.boxes[0, 0, :3].tolist())

@@ -5,6 +5,7 @@ import { fill, part } from './dom.js';
 import { Glossary } from './glossary.js';
 import { Inspector } from './inspector.js';
 import { intake } from './intake.js';
+import { keep, kept } from './keep.js';
 import { Link, clean, difference } from './link.js';
 import { models } from './models.js';
 import { Network } from './network.js';
@@ -18,7 +19,6 @@ import { Tour } from './tour.js';
 import { Work } from './work.js';
 
 const NOTHING_CHOSEN = { view: '', q: '', at: '', box: '', mute: '' };
-const RUN = 'lite-detr-run'; // of sessionStorage
 const THEME = 'lite-detr-theme'; // of localStorage
 const DOUBT = 6_000; // milliseconds without an event of a run, after which the page looks whether the server is there
 const PATIENCE = 90_000; // and after which it asks once more, and at last says so
@@ -78,9 +78,16 @@ class Page {
     this.translate();
     if (!this.Plotly) { this.fail(this.say('error.plotly')); return; }
     this.link.follow((entry) => this.revisit(entry));
-    const kept = recall();
-    if (kept && !this.state.example && !this.state.tour) this.restore(kept);
-    else this.analyse({ example: this.example(this.state) }, true);
+    this.resume();
+  }
+
+  // What was looked at before a reload, else the first example or the link's.
+  async resume() {
+    const left = await kept();
+    const { example, tour } = this.state;
+    const again = left?.computing ? () => this.work.resume() : null;
+    if (left && !left.job.example && !example && !tour) await this.restore(left, again);
+    else this.analyse({ example: this.example(this.state) }, true, left?.job.example === example ? again : null);
   }
 
   // Of a state, or the first where it names none that is here.
@@ -99,6 +106,11 @@ class Page {
       this.state = { ...state, lang: this.state.lang };
       this.analyse({ example: this.example(state) }, true);
     } else this.reopen(run, state, this.jobs.get(run));
+  }
+
+  // For the time after a reload; run: '' while it is on its way.
+  keep(run) {
+    keep({ run, state: run ? this.state : this.next, job: run ? this.opened : this.last, computing: this.work.ticket !== null });
   }
 
   get words() {
@@ -142,6 +154,7 @@ class Page {
     this.next = keep ? next : { ...next, ...NOTHING_CHOSEN };
     this.rail.halt();
     this.tries = 0;
+    this.keep('');
     this.start();
   }
 
@@ -171,20 +184,26 @@ class Page {
     this.start();
   }
 
-  // A finished run again, in the state in which it was left; job: what made it.
-  async reopen(run, state, job) {
+  // A finished run again, in the state in which it was left; job: what made it; then: what follows it.
+  async reopen(run, state, job, then = null) {
     this.begun(job);
     clearTimeout(this.patience);
     this.rail.halt();
+    this.then = then;
     this.next = clean(state);
     await this.open(run);
   }
 
-  // After a reload: the run of the visitor's own photo, or a sentence and the first example where it is gone.
-  async restore({ run, state, job }) {
-    const { error } = await this.ask('open_run', { run, state: { lang: this.state.lang } });
-    if (!error) { await this.reopen(run, { ...state, ...this.state }, job); return; }
-    forget();
+  // After a reload: the run of the visitor's own photo, which is made again where it is gone or was on its way; without the photo
+  // a sentence and the first example.
+  async restore({ run, state, job }, then) {
+    const { error } = run ? await this.ask('open_run', { run, state: { lang: this.state.lang } }) : { error: this.say('error.expired') };
+    if (!error) { await this.reopen(run, { ...state, ...this.state }, job, then); return; }
+    if (job.photo) {
+      this.state = clean({ ...state, ...this.state });
+      await this.remake.start(job, then);
+      return;
+    }
     this.analyse({ example: this.examples[0] }, true);
     this.refused = error;
   }
@@ -258,7 +277,11 @@ class Page {
       this.next = clean({ ...this.next, model: '' });
       this.state = clean({ ...this.state, model: '' });
     }
-    if (event.error) this.fail(event.error);
+    if (event.expired) { // the photo that was sent before is no longer there
+      this.state = clean(this.next);
+      this.remake.ticket = null;
+      await this.remake.start(this.last, this.then);
+    } else if (event.error) this.fail(event.error);
     else if (event.download) this.downloading(...event.download);
     else if (event.waiting) {
       this.wait();
@@ -388,7 +411,7 @@ class Page {
     this.work.show(answer.job);
     this.furnish();
     this.link.write(this.state, this.info.run, move);
-    remember(this);
+    if (this.root.dataset.busy === 'no' || this.opened === this.last) this.keep(this.info.run);
     await painted(); // the figure first; what stands beside it when it is in sight, and not while a slider is dragged on
     if (!this.pending) await this.card.show(answer, this.state);
   }
@@ -494,22 +517,6 @@ class Page {
     this.nameModel();
     this.tour.show();
   }
-}
-
-// What a reload of this tab opens again: the run of a photo that no link holds. Browsers may forbid to remember.
-function remember({ info, state, opened }) {
-  try {
-    if (info.example) window.sessionStorage.removeItem(RUN);
-    else window.sessionStorage.setItem(RUN, JSON.stringify({ run: info.run, state, job: { file: opened?.file } }));
-  } catch { /* then a reload begins anew */ }
-}
-
-function recall() {
-  try { return JSON.parse(window.sessionStorage.getItem(RUN)); } catch { return null; }
-}
-
-function forget() {
-  try { window.sessionStorage.removeItem(RUN); } catch { /* nothing was remembered */ }
 }
 
 // Light or dark as the visitor left it, unless the address says which.

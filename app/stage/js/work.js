@@ -28,8 +28,14 @@ export class Work {
     this.progress(0, page.say('status.waiting'));
     this.show(this.job);
     part(this.root, 'work-cancel').focus({ preventScroll: true });
+    page.keep(page.info.run);
     this.trigger();
     this.watch();
+  }
+
+  // What was on its way before a reload.
+  resume() {
+    if (this.job && !this.job.done) this.start();
   }
 
   watch() {
@@ -60,6 +66,7 @@ export class Work {
     if (this.ticket === null) return;
     this.page.cancel(this.ticket);
     this.ticket = null;
+    this.page.keep(this.page.info.run);
     this.show(this.job);
   }
 

@@ -56,6 +56,7 @@ def drawing(run: Run, state: ViewState, frame: Frame) -> Drawing:
         drawn["data"] = [*heats, *drawn["data"]]
         layout["coloraxis"] = _colours(state, film)
         layout["margin"] = {**layout["margin"], "b": 54}
+    layout["margin"] = {**layout["margin"], "t": 8}  # titles keep their height where panels are small
     layout["meta"]["tall"] *= 1 + HEAD * max(run.size) / run.size[0]
     layout["meta"]["tall"] += 0.14 * (state.film == "change")  # on a phone, for the colour bar
     for place in range(len(contents) + spare):

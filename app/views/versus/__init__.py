@@ -11,7 +11,7 @@ import numpy as np
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import chart, name_axis, value_axis
-from app.drawing.marks import SHOWN, apart, hoverlabel, tag
+from app.drawing.marks import SHOWN, apart, cut, hoverlabel, tag
 from app.drawing.panels import Panel, panels
 from app.i18n import class_name, say
 from app.run.model_list import OWN, describe, other_models
@@ -32,14 +32,15 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     """Both photos with their detections: thin where both have them, thick and dashed where one has them alone."""
     rivals = _rivals(run, state)
     if rivals is None:
-        found, shown = run.detections, run.shown(state.threshold)
+        found, (shown, _) = run.detections, cut(run.shown(state.threshold), state.lang)
         named = [(found.boxes[i], found.names[i], float(found.scores[i]), False) for i in shown]
         return panels(run, [_panel(run, state.lang, run.config.schedule, named), Panel(_short(state))], veil=0.25)
     pairs = matched(rivals["left"], rivals["right"], state.threshold)
     contents = []
     for place, side in enumerate(SIDES):
         rival = rivals[side]
-        kept = [(pair[place], None in pair) for pair in pairs if pair[place] is not None]
+        drawn, _ = cut(_of(pairs, place), state.lang)
+        kept = [(pair[place], None in pair) for pair in pairs if pair[place] in drawn]
         named = [(rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
         contents.append(_panel(run, state.lang, f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", named))
     return panels(run, contents, veil=0.25)
@@ -59,6 +60,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     left, right = (rivals[side] for side in SIDES)
     pairs = matched(left, right, state.threshold)
     both = [pair for pair in pairs if None not in pair]
+    _, cuts = cut(max((_of(pairs, place) for place in (0, 1)), key=len), lang)
     only = [sum(pair[place] is not None and None in pair for pair in pairs) for place in (0, 1)]
     facts = [
         [say(lang, "versus.time"), f"{left.milliseconds:.0f} / {right.milliseconds:.0f} ms"],
@@ -71,7 +73,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     return {
         "caption": say(lang, "versus.caption", left=left.name, right=_right(state, right), both=len(both), l=only[0], r=only[1]),
         "facts": facts,
-        "notes": [*notes, say(lang, "versus.note.match"), say(lang, "versus.note.time")],
+        "notes": [*cuts, *notes, say(lang, "versus.note.match"), say(lang, "versus.note.time")],
         "rivals": {side: {key: value for key, value in vars(rivals[side]).items() if key not in ("boxes", "names", "scores")}
                    for side in SIDES},
         "pairs": pairs,
@@ -121,6 +123,11 @@ def work(
 
 def _rivals(run: Run, state: ViewState) -> dict[str, Rival] | None:
     return run.extras.get(job(run, state))
+
+
+def _of(pairs: list[tuple[int | None, int | None, float]], place: int) -> list[int]:
+    """The detections of one side, best first."""
+    return sorted(pair[place] for pair in pairs if pair[place] is not None)
 
 
 def _right(state: ViewState, rival: Rival) -> str:

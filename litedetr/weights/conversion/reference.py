@@ -14,7 +14,7 @@ from litedetr.config import DetectorConfig
 from litedetr.network import Network
 from litedetr.weights.conversion.checkpoint import Checkpoint
 from litedetr.weights.conversion.infer import Known, infer_config
-from litedetr.weights.errors import WeightsError, check_state
+from litedetr.weights.errors import WeightsError, check_state, why
 
 log = logging.getLogger(__name__)
 LABEL_BOOK = "label_embed.weight"
@@ -174,8 +174,19 @@ def from_checkpoint(
 
     Args:
         schedule, heads: what the checkpoint does not tell.
+
+    Raises:
+        WeightsError: it is no model of a known family, or not a whole one.
     """
-    config = infer_config(checkpoint.state, Known(checkpoint.args, checkpoint.name, schedule, heads))
-    with torch.device("meta"):
-        expected = Network(config).state_dict()
+    try:
+        config = infer_config(checkpoint.state, Known(checkpoint.args, checkpoint.name, schedule, heads))
+        with torch.device("meta"):
+            expected = Network(config).state_dict()
+    except WeightsError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        raise WeightsError(
+            f"expected the weights of a whole model in {checkpoint.origin}, got some that are missing or of shapes that fit none "
+            f"({type(error).__name__}: {why(error)}): use the file as it was published"
+        ) from error
     return config, {key: value.to(expected[key].dtype) for key, value in convert_state(checkpoint.state, expected).items()}

@@ -7,6 +7,7 @@ import torch
 
 from app.engine.engine import EXAMPLE_NAMES, EXAMPLES
 from app.engine.jobs import Cancelled
+from app.engine.queue import Client
 from app.engine.store import ExpiredRun, RunStore
 from app.run import progress
 from app.run.run import Extras
@@ -35,11 +36,27 @@ def test_the_store_drops_the_least_recently_used(run):
 def test_a_visitor_with_many_runs_gives_way_first(run):
     store = RunStore(limit=4 * run.nbytes + run.layers[1])
     mine, example, *yours = copies(run, 5)
-    store.put(mine, "me")
+    store.put(mine, Client("1.1.1.1", "me"))
     store.put(example)
     for each in yours:
-        store.put(each, "you")
+        store.put(each, Client("1.1.1.1", "you"))
     assert [name in store for name in ("run 0", "run 1", "run 2", "run 3", "run 4")] == [True, True, False, True, True]
+
+
+def test_neither_a_heavy_run_nor_invented_visitors_push_out_the_others(run):
+    store = RunStore(limit=10 * run.nbytes + run.layers[1])
+    *others, heavy = copies(run, 4)
+    for number, each in enumerate(others):
+        store.put(each, Client(f"2.2.2.{number}", "alone"))
+    store.put(heavy, Client("1.1.1.1", "heavy"))
+    heavy.extras.put("computed", bytes(7 * run.nbytes))
+    store.trim()
+    assert [each.id in store for each in (*others, heavy)] == [True, True, True, False]
+    for number in range(10):
+        store.put(replace(run, id=f"invented {number}"), Client("1.1.1.1", f"invented {number}"))
+    assert all(each.id in store for each in others)
+    assert "invented 9" in store
+    assert len(store) == 10
 
 
 def test_a_run_larger_than_the_store_is_kept_alone(run):

@@ -60,7 +60,7 @@ def test_names():
 
 
 @pytest.fixture
-def loads(monkeypatch, detector):
+def loads(monkeypatch, detector, tmp_path):
     """Every load of a model: its source, and whether this machine's token was used, without limits."""
     made = []
 
@@ -70,6 +70,8 @@ def loads(monkeypatch, detector):
         return detector
 
     monkeypatch.setattr(models_module.Detector, "from_pretrained", load)
+    monkeypatch.setattr(models_module, "find", lambda source, **terms: tmp_path)
+    monkeypatch.setattr(models_module, "try_apart", lambda *_: None)
     return made
 
 

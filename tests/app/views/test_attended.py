@@ -187,7 +187,7 @@ def test_a_second_model_fills_the_second_photo(key_aware):
 
     run.extras.put(key, attended.work(run, state, detectors, lambda share, stage: told.append((share, stage))))
     assert asked == ["somebody/model"]
-    assert [stage for _, stage in told][:2] == ["backbone", "B1 all"]
+    assert list(dict.fromkeys(stage for _, stage in told))[:2] == ["backbone", "B1 all"]  # a long stage is told again
     assert all(0 <= share <= 1 for share, _ in told)
     trace = detector.predict(run.photo, threshold=0.0, trace=True).trace
     step = trace.encoder_steps[-1]  # it has no step of that name

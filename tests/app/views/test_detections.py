@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from app.drawing import marks
+from app.i18n import say
 from app.run.state import ViewState
 from app.theme import class_colour
-from app.views import detections
+from app.views import detections, versus
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5, 1.0])
@@ -37,3 +39,15 @@ def test_classes_filter_boxes_and_are_counted(run):
     assert counted == {int(label): int((labels == label).sum()) for label in set(labels.tolist())}
     none = detections.summary(run, ViewState(threshold=1.0, classes=some))
     assert {entry["label"]: entry["count"] for entry in none["classes"]} == dict.fromkeys(some, 0)
+
+
+def test_a_figure_that_draws_too_many_is_cut_and_says_so(run, monkeypatch):
+    state = ViewState(threshold=0.0, lang="ko")
+    monkeypatch.setattr(marks, "BOXES", 7)
+    assert {trace.meta for trace in detections.VIEW.figure(run, state).data} == set(range(7))
+    numbers = detections.summary(run, state)
+    words = say("ko", "cut", most=7, count=len(run.detections))
+    assert numbers["line"]["mouse"] == numbers["caption"] == f"{words} {say('ko', 'hint.detections')}"
+    assert len(versus.VIEW.figure(run, state).data) < len(run.detections)
+    monkeypatch.setattr(marks, "BOXES", len(run.detections))
+    assert detections.summary(run, state)["caption"] == say("ko", "hint.detections")
