@@ -189,11 +189,15 @@ def class_nms(boxes: np.ndarray, labels: np.ndarray, nms_iou: float | None) -> n
         (N,) bool.
     """
     keep = np.ones(len(boxes), bool)
-    if nms_iou is None or len(boxes) == 0:
+    if nms_iou is None:
         return keep
-    clash = (labels[:, None] == labels) & (iou(boxes, boxes) >= nms_iou)  # NaN of empty boxes is no clash
-    for place in np.flatnonzero(np.tril(clash, -1).any(1)):  # few have a better one to clash with
-        keep[place] = not (clash[place, :place] & keep[:place]).any()
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)  # still by falling score
+        clash = np.tril(iou(boxes[places], boxes[places]) >= nms_iou, -1)  # NaN of empty boxes is no clash
+        stays = np.ones(len(places), bool)
+        for place in np.flatnonzero(clash.any(1)):  # few have a better one to clash with
+            stays[place] = not (clash[place] & stays).any()
+        keep[places] = stays
     return keep
 
 
