@@ -34,9 +34,10 @@ def taught_losses(
 ) -> dict[str, Tensor]:
     """`token_losses` of every encoder token (``_soft``) and of every decoder layer's queries (``_taught`` for the last one,
     ``_taught_0``, … for the earlier ones), of each of which the teacher says what it says of the token it comes from."""
-    losses = named(token_losses(output.every_token, *answers(teacher, usable), settings, targets), "soft")
+    soft, boxes = answers(teacher, usable)
+    losses = named(token_losses(output.every_token, soft, boxes, settings, targets), "soft")
     rows = output.tokens[..., None]  # (B, Q, 1)
-    soft, boxes = (torch.gather(part, 1, rows.expand(-1, -1, part.shape[-1])) for part in answers(teacher, usable))
+    soft, boxes = (torch.gather(part, 1, rows.expand(-1, -1, part.shape[-1])) for part in (soft, boxes))
     layers = {"taught": LayerOutput(output.logits, output.boxes)}
     layers |= {f"taught_{index}": layer for index, layer in enumerate(output.auxiliary)}
     for name, layer in layers.items():
