@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from litedetr.cli import main
 from litedetr.training import study as module
 from litedetr.training.data import PhotoSet
-from litedetr.training.log import read_log
 from litedetr.training.start import build_detector, close_branches
 from litedetr.training.study import Variant, clock, markdown, spread, study
 from tests.training.conftest import tiny_detector
@@ -32,7 +32,8 @@ def test_a_study_of_two_encoders(photo_folder, tmp_path, start, monkeypatch):
     assert seeds == {"full": [0, 1], "plain": [0]}
     assert all(0 <= run["AP"] <= 100 for row in found["variants"] for run in row["runs"])
     assert found["variants"][0]["encoder_gmacs"] > found["variants"][1]["encoder_gmacs"]
-    assert read_log(out / "full-0" / "log.jsonl") != read_log(out / "full-1" / "log.jsonl")
+    first, second = (load_file(out / f"full-{seed}" / "weights" / "model.safetensors") for seed in (0, 1))
+    assert any(not torch.equal(value, second[name]) for name, value in first.items() if name.startswith("encoder."))
     spread(found, photo_folder, out, rounds=20, progress=False)
     clock(found, out, size=(64, 96), rounds=1)
     table = markdown(found).splitlines()
