@@ -27,6 +27,7 @@ TURN = """() => [...document.querySelectorAll('.ld-turn button, .ld-tour h3')].f
     return top < 0 || bottom > window.innerHeight;
 }).map(({ textContent }) => textContent)"""
 """Names of the tour's own controls that are not in sight."""
+CUT = "(() => { const line = document.querySelector('[data-part=line]'); return line.scrollHeight > line.clientHeight + 1; })()"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def sweep(browser: Browser, url: str, folder: Path) -> Iterator[str]:
     tours = {f"tour-{stop:02}": f"tour={stop}" for stop in range(1, len(lesson("en")) + 1)}
     for screen in SCREENS:
         size = {"width": screen.width, "height": screen.height}
-        context = browser.new_context(viewport=size, color_scheme=screen.scheme, has_touch=screen.touch, is_mobile=screen.touch)
+        context = browser.new_context(viewport=size, color_scheme=screen.scheme, has_touch=screen.touch, is_mobile=screen.touch,
+                                      reduced_motion="reduce")  # fmt: skip
         page = context.new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
@@ -70,6 +72,8 @@ def sweep(browser: Browser, url: str, folder: Path) -> Iterator[str]:
             page.screenshot(path=folder / f"{screen}-{name}.png")
             if page.evaluate(WIDER):
                 yield f"{screen} {name}: wider than the window"
+            if page.evaluate(CUT):
+                yield f"{screen} {name}: the caption is cut"
             if name in tours and screen.width == 1280 and (hidden := page.evaluate(TURN)):
                 yield f"{screen} {name}: not in sight: {', '.join(hidden)}"
             yield from (f"{screen} {name}: {error}" for error in errors)
