@@ -21,10 +21,9 @@ from litedetr.encoder import InterleavedEncoder
 from litedetr.families import family_of
 from litedetr.families.heads import DenseHead, DetectionHeads
 from litedetr.families.selection import Selection, TokenHeads
-from litedetr.lru import ByteLRU
 from litedetr.output import DenoisingQueries, DetectorOutput, LayerOutput
 from litedetr.pyramid import PyramidNeck
-from litedetr.replay import Replay
+from litedetr.replay import Replay, StepCache
 from litedetr.trace import Trace, stage
 
 BATCH = 8
@@ -168,7 +167,7 @@ class Network(nn.Module):
         photo: image.Photo,
         threshold: float | None = None,
         trace: bool | Literal["light"] = False,
-        cache: ByteLRU | None = None,
+        cache: StepCache | None = None,
     ) -> Detections:
         """Find objects in one photo.
 
@@ -189,7 +188,7 @@ class Network(nn.Module):
         output = self.infer(pixels, record)
         return replace(self.detections(output, [geometry], threshold, record)[0], photo=opened.pixels)
 
-    def replay(self, cache: ByteLRU | None = None) -> Replay | None:
+    def replay(self, cache: StepCache | None = None) -> Replay | None:
         """What makes a light trace's steps again; None where they would not be those of the run, so that it must keep them."""
         preliminary = ops.in_preparation()  # the run has the reference, and later there would be the kernel
         if preliminary or self.neck.level_embed.dtype != torch.float32 or torch.is_autocast_enabled(self.device.type):
@@ -248,13 +247,15 @@ class Network(nn.Module):
 
 
 def _put_before(denoising: DenoisingQueries | None, selected: Selection) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Contents, references and attention mask of all queries, the denoising ones first."""
+    """Contents, references and attention mask of all queries, the denoising ones first; a small picture has fewer tokens than
+    the model has queries, and then the mask's last rows and columns are nobody's."""
     if denoising is None:
         return selected.content, selected.references, selected.attention_mask
+    count = denoising.content.shape[1] + selected.content.shape[1]
     return (
         torch.cat((denoising.content.to(selected.content.dtype), selected.content), dim=1),
         torch.cat((denoising.reference_points.to(selected.references.dtype), selected.references), dim=1),
-        denoising.attention_mask,
+        denoising.attention_mask[:count, :count],
     )
 
 

@@ -21,12 +21,27 @@ from litedetr.steps import AttentionStep, stored_bytes
 from litedetr.trace import Trace
 
 CACHE_BYTES = 64 * 1024**2
-"""Of the steps that a trace made last, where no other cache is given."""
+"""Of the steps that a trace made last, where no other cache is given; a quarter of them for the tokens that it does not keep."""
 
 
-def step_cache(limit: int = CACHE_BYTES, least: int = 1) -> ByteLRU:
-    """For the steps that are looked at now, of one trace or of many; arguments as in `ByteLRU`."""
-    return ByteLRU(limit, lambda made: stored_bytes(made.tensors() if isinstance(made, AttentionStep) else [made]), least)
+@dataclass(frozen=True)
+class StepCache:
+    """What is at hand of one light trace or of many.
+
+    Attributes:
+        steps: that are looked at now, and the tokens of all scales after them.
+        written: what the last runs' steps wrote where traces do not keep it. It takes as long to make again as a step, in a
+            twentieth of the bytes, so that steps do not push it out.
+    """
+
+    steps: ByteLRU
+    written: ByteLRU
+
+
+def step_cache(limit: int = CACHE_BYTES, least: int = 1, written: int | None = None) -> StepCache:
+    """`limit` and `least` of the steps as in `ByteLRU`; bytes of what was written, a quarter of the steps' if None."""
+    steps = ByteLRU(limit, lambda made: stored_bytes(made.tensors() if isinstance(made, AttentionStep) else [made]), least)
+    return StepCache(steps, ByteLRU(limit // 4 if written is None else written, lambda made: stored_bytes([made]), least=0))
 
 
 @dataclass(eq=False)
@@ -52,7 +67,7 @@ class Replay:
     encoder: nn.Module
     decoder: nn.Module
     layouts: Layouts
-    cache: ByteLRU = field(default_factory=step_cache)
+    cache: StepCache = field(default_factory=step_cache)
     threads: int = field(default_factory=torch.get_num_threads)
     shapes: tuple[tuple[int, int], ...] = ()
     padding: Tensor | None = None
@@ -72,7 +87,7 @@ class Replay:
         Raises:
             RuntimeError: the detector was trained, or moved, since the run.
         """
-        return self.cache.memo((self._key, index), lambda: self._made(index))
+        return self.cache.steps.memo((self._key, index), lambda: self._made(index))
 
     def memory(self, index: int) -> Tensor:
         """(S, d): the tokens after an encoder step, counted from 0; -1 for before the encoder."""
@@ -81,14 +96,21 @@ class Replay:
         written = self.written[index]
         if written is not None and len(written) == len(self.tokens):
             return written
-        return self.cache.memo((self._key, "memory", index), lambda: self._memory(index))
+        return self.cache.steps.memo((self._key, "memory", index), lambda: self._memory(index))
 
     def keeps(self, queries: int) -> bool:
         """Whether the tokens that the next encoder step writes are kept."""
         return queries == len(self.tokens) or (bool(self.written) and self.written[-1] is None)
 
+    def drop(self, written: Tensor) -> None:
+        """What the next encoder step wrote (Q, d) is not kept; the cache has it for a while, because most looks come soon."""
+        self.cache.written.put((self._key, len(self.written)), written)
+        self.written.append(None)
+
     def _memory(self, index: int) -> Tensor:
         before, written = self.memory(index - 1), self.written[index]
+        if written is None:
+            written = self.cache.written.get((self._key, index))
         if written is not None:
             return torch.cat((before[: len(before) - len(written)], written))
         with self._as_in_the_run():

@@ -121,6 +121,8 @@ class StepMaker(Protocol):
 
     def keeps(self, queries: int) -> bool: ...
 
+    def drop(self, written: Tensor) -> None: ...
+
 
 @dataclass(frozen=True, eq=False)
 class LightStep(StepOutline):

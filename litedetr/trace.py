@@ -239,14 +239,13 @@ class Trace:
     def end_step(self, tokens: Tensor, overwritten: bool = False) -> None:
         """What the last step's queries (1, Q, d) became; `overwritten` where that tensor will not last."""
         step = self.steps[-1]
-        if self.replay is not None and step.kind != "decoder" and not self.replay.keeps(tokens.shape[1]):
-            self.replay.written.append(None)
-            return
         kept = _keep(tokens[0].clone() if overwritten else tokens[0])
         if self.replay is None:
             self.steps[-1] = replace(step, tokens=kept)
-        else:
+        elif step.kind == "decoder" or self.replay.keeps(tokens.shape[1]):
             self.replay.written.append(kept)
+        else:
+            self.replay.drop(kept)
 
 
 _OUTLINE = ("name", "kind", "block", "query_levels", "first_query")

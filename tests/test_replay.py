@@ -68,7 +68,9 @@ def of_a_kind(request) -> Detector:
 def test_a_light_trace_makes_what_the_run_had(of_a_kind, photo, fast, backend):
     detector = of_a_kind.optimize("float32") if fast else of_a_kind
     with ops.use(backend):
-        whole, light = (detector.predict(photo, 0.0, trace=trace).trace for trace in (True, "light"))
+        whole = detector.predict(photo, 0.0, trace=True).trace
+        nothing = step_cache(limit=1, least=3, written=0)
+        light = detector.predict(photo, 0.0, trace="light", cache=nothing).trace
         assert differences(whole, light) == []
     assert light.nbytes < 0.6 * whole.nbytes
     for name in ("padding", "selected_tokens", "boxes", "logits", "queries", "query_positions", "proposal_logits"):
@@ -93,7 +95,7 @@ def test_a_padded_photo(kind, fast):
 
 def test_another_number_of_threads_and_a_full_cache_change_nothing(detector, photo):
     fast, threads = detector.optimize("float32"), torch.get_num_threads()
-    one_step = step_cache(limit=1)
+    one_step = step_cache(limit=1, written=0)
     try:
         torch.set_num_threads(2)
         whole, light = fast.predict(photo, 0.0, trace=True).trace, fast.predict(photo, 0.0, trace="light", cache=one_step).trace
@@ -102,7 +104,7 @@ def test_another_number_of_threads_and_a_full_cache_change_nothing(detector, pho
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(threads)
-    assert len(one_step) == 1
+    assert len(one_step.steps) == 1
     assert light.steps[0].whole is light.steps[0].whole
 
 
@@ -112,6 +114,15 @@ def test_every_step_is_at_most_one_step_from_kept_tokens(photo):
     assert kept[-1]
     assert all(one or other for one, other in pairwise(kept))
     assert kept.count(False) == 3
+
+
+@pytest.mark.parametrize("fast", [False, True], ids=["plain", "fast"])
+def test_what_is_not_kept_is_at_hand_while_there_is_room(photo, fast, monkeypatch):
+    detector = build("H3L1-6x1").optimize("float32") if fast else build("H3L1-6x1")
+    whole, light = (detector.predict(photo, 0.0, trace=trace).trace for trace in (True, "light"))
+    monkeypatch.setattr(type(detector.encoder), "update_again", lambda *_: pytest.fail("made again, though it was at hand"))
+    assert all(torch.equal(whole.memory(index), light.memory(index)) for index in range(len(whole.encoder_steps)))
+    assert light.nbytes < 0.6 * whole.nbytes
 
 
 def test_a_light_trace_outlives_its_detector_but_not_its_training(photo):

@@ -53,7 +53,8 @@ EXAMPLE_NAMES = ("astronaut", "motorcycle", "cat", "coffee", "hopper")
 SHOWN_SIDE = 1600
 """Longest side of the picture that the page shows; coordinates stay those of the photo."""
 STEPS_BYTES = 128 * 1024**2
-"""For the steps of all runs that visitors look at now: they are made again when somebody reads them (`litedetr.replay`)."""
+"""For the steps of all runs that visitors look at now: they are made again when somebody reads them (`litedetr.replay`). A
+quarter of it more for what the last runs do not keep."""
 MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 NOBODY = Client()
 MOST_THREADS = 8

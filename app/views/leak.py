@@ -8,6 +8,7 @@ query and head), so that those of the scales add up.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -26,7 +27,7 @@ from app.run.run import Run
 from app.run.state import AUTO, ViewState
 from app.run.step_queries import StepQueries, level_grid, queries_of
 from app.theme import CHOSEN, LIGHT_HALF, NOTHING, NUMBERS, WHITE, scale_colour
-from app.views.view import View
+from app.views.view import Detectors, Report, View
 from litedetr import AttentionStep
 from litedetr.positions import level_slices
 
@@ -35,6 +36,9 @@ WORST = 6
 ROOM = 0.2
 """Widest gutter, relative to the photo's longer side, that is opened for points outside."""
 VEIL = 0.55
+HEAVY = 20.0
+"""GMACs of encoder and decoder above which the table of all steps is a job: it takes seconds to make them again."""
+_SHARES = "leaks"
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Leak:
 
 def leak_of(run: Run, step: AttentionStep) -> Leak:
     """The leak of one step, kept with the run."""
-    return run.extras.memo(f"leak {step.name}", lambda: _leak(run, step))
+    return run.extras.memo(_key(step), lambda: _leak(run, step))
 
 
 def drawing(run: Run, state: ViewState) -> Drawing:
@@ -79,7 +83,8 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     """The shares of the step and of the run.
 
     ``steps``, ``scales`` (S1 first) and ``outside`` (one row per step, one column per scale) are what the table chart shows;
-    ``heads`` is the step's share per head and scale; ``padding`` the padding's share per step.
+    ``heads`` is the step's share per head and scale; ``padding`` the padding's share per step. Of a heavy model, steps that
+    nobody looked at have no numbers (NaN) until the `job` is done.
     """
     shown = _Shown(run, state)
     lang = state.lang
@@ -91,7 +96,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     total = float(np.average(table.sum(axis=1), weights=[step.queries for step in run.trace.steps]))
     facts = [
         [say(lang, "leak.here", step=shown.step.name), f"{here:.2%}"],
-        [say(lang, "leak.run"), f"{total:.2%}"],
+        [say(lang, "leak.run"), "…" if np.isnan(total) else f"{total:.2%}"],
         [say(lang, "leak.padding", step=shown.step.name), f"{padding[index]:.2%}"],
         [say(lang, "leak.touched"), f"{np.count_nonzero(lost > 1e-6)} / {len(lost)}"],
     ]
@@ -127,6 +132,16 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
     """Steps by scales as a table of shares, and the step's heads."""
     shown = _Shown(run, state)
     return [_table_chart(shown), _heads_chart(shown)]
+
+
+def job(run: Run, state: ViewState) -> str | None:
+    """The shares of all steps, where it takes long to make them again."""
+    return _SHARES if _heavy(run) else None
+
+
+def work(run: Run, state: ViewState, detectors: Detectors, report: Report) -> np.ndarray:
+    """The shares of every step."""
+    return _shares(run, lambda done: report(done / len(run.trace.steps), step_name(state.lang, run.step_names[done])))
 
 
 class _Shown:
@@ -195,17 +210,43 @@ def _of_head(values: np.ndarray, head: int | None) -> np.ndarray:
 
 
 def _table(run: Run, head: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, L) shares outside, S1 first, and (steps,) shares on padding; kept with the run."""
-    return run.extras.memo(f"leak table {head}", lambda: _shares(run, head))
+    """(steps, L) shares outside, S1 first, and (steps,) shares on padding; NaN where a heavy run's step is unknown."""
+    shares = run.extras.get(_SHARES)
+    if shares is None:
+        shares = _known_shares(run) if _heavy(run) else run.extras.put(_SHARES, _shares(run))
+    outside, padding = np.moveaxis(shares.mean(axis=2) if head is None else shares[:, :, head - 1], 1, 0)
+    return outside[:, ::-1], padding.sum(axis=-1)
 
 
-def _shares(run: Run, head: int | None) -> tuple[np.ndarray, np.ndarray]:
-    outside, padding = [], []
-    for step in run.trace.steps:
-        leak, heads = leak_of(run, step), slice(None) if head is None else slice(head - 1, head)
-        outside.append(leak.outside[:, heads].mean(axis=(0, 1), dtype=np.float64)[::-1])
-        padding.append(leak.padding[:, heads].mean(axis=(0, 1), dtype=np.float64).sum() if leak.padding.any() else 0.0)
-    return np.stack(outside), np.array(padding)
+def _shares(run: Run, begun: Callable[[int], None] = lambda step: None) -> np.ndarray:
+    """(steps, 2, M, L): the means over each step's queries, outside and on padding; `begun` hears which step it is at."""
+    found = []
+    for index, step in enumerate(run.trace.steps):
+        begun(index)
+        found.append(_means(leak_of(run, step)))
+    return np.stack(found)
+
+
+def _known_shares(run: Run) -> np.ndarray:
+    """`_shares` of the steps whose leak is known, one of them at least; NaN of the others."""
+    known = [run.extras.get(_key(step)) for step in run.trace.steps]
+    means = [None if leak is None else _means(leak) for leak in known]
+    unknown = np.full_like(next(mean for mean in means if mean is not None), np.nan)
+    return np.stack([unknown if mean is None else mean for mean in means])
+
+
+def _means(leak: Leak) -> np.ndarray:
+    """(2, M, L)"""
+    return np.stack([lost.mean(axis=0, dtype=np.float64) for lost in (leak.outside, leak.padding)])
+
+
+def _heavy(run: Run) -> bool:
+    """Whether the steps must be made again, and that takes seconds."""
+    return run.trace.replay is not None and run.cost.encoder + run.cost.decoder > HEAVY
+
+
+def _key(step: AttentionStep) -> str:
+    return f"leak {step.name}"
 
 
 def _notes(shown: _Shown, padding: np.ndarray) -> list[str]:
@@ -359,4 +400,6 @@ def _heads_chart(shown: _Shown) -> Drawing:
     return head_bars(heads, step.scales[::-1], names, title, "%{x:.3f}%", shown.head, " %")
 
 
-VIEW = View("leak", drawing, summary, group="understand", controls=controls, charts=charts)
+VIEW = View(
+    "leak", drawing, summary, group="understand", controls=controls, charts=charts, job=job, work=work, begins=True
+)

@@ -52,6 +52,7 @@ class View:
         charts: further figures. One whose ``layout.meta.card`` names a card of `cards` lies there, the others in the view's own.
         pick, move: what a click at x, y in [0, 1] of the photo and an arrow key mean.
         job: the key of exactly what must be computed with a model again, None for nothing; work: computes it.
+        begins: whether the job begins by itself: it takes a few seconds, and the view says most of what it says without.
         needs: a sentence that says why the view cannot show this run what it is for; None where it can.
         cards: cards of the inspector that the page fills from the summary: "query", "classes".
         rail: whether one step is looked at; a stop of the rail leads from a view without to the first one with.
@@ -71,6 +72,7 @@ class View:
     move: Callable[[Run, ViewState, int, int], ViewState] = choice.move
     job: Callable[[Run, ViewState], str | None] = _none
     work: Callable[[Run, ViewState, Detectors, Report], Any] = _no_work
+    begins: bool = False
     needs: Callable[[Run, ViewState], str | None] = _none
     cards: tuple[str, ...] = ()
     rail: bool = True
@@ -99,6 +101,7 @@ class View:
             "boxes": self.boxes,
             "leads": self.leads,
             "box": self.box,
+            "begins": self.begins,
         }
 
 

@@ -14,10 +14,9 @@ from litedetr.fast.encoder import FastEncoder
 from litedetr.fast.neck import fast_neck
 from litedetr.fast.parts import fast_heads
 from litedetr.fast.selection import fast_selection
-from litedetr.lru import ByteLRU
 from litedetr.network import Network
 from litedetr.output import DenoisingQueries, DetectorOutput
-from litedetr.replay import Replay
+from litedetr.replay import Replay, StepCache
 from litedetr.timing import take_turns
 from litedetr.trace import Trace
 
@@ -66,7 +65,7 @@ class FastDetector(Network):
             self._refuse("trained")
         return super().forward(pixels, mask, trace=trace)
 
-    def replay(self, cache: ByteLRU | None = None) -> Replay | None:
+    def replay(self, cache: StepCache | None = None) -> Replay | None:
         # What asks for attention is rounded to bfloat16 once in the run, and would be rounded twice.
         return super().replay(cache) if self.dtype == torch.float32 else None
 

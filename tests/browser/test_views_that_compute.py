@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.views import mattered, schedule, versus
+from app.views import leak, mattered, schedule, versus
 from litedetr.cost import gmacs
 from tests.browser.driver import current, open_page, settle
 
@@ -66,6 +66,22 @@ def test_versus_shows_both_sides(page, url):
     left, right = (summary["rivals"][side] for side in ("left", "right"))
     assert left["encoder_gmacs"] == pytest.approx(run.cost.encoder)
     assert left["encoder_gmacs"] < right["encoder_gmacs"]
+
+
+def test_the_leaks_of_a_heavy_model_come_by_themselves(page, url, monkeypatch):
+    monkeypatch.setattr(leak, "HEAVY", 0.0)
+    open_page(page, url, "example=coffee")
+    run, state = current(page)
+    for key in [leak.job(run, state), *(f"leak {name}" for name in run.step_names)]:
+        run.extras._held.pop(key, None)
+    page.locator('[role="tab"][data-view="leak"]').click()
+    page.wait_for_function("liteDetr.work.job?.done && liteDetr.work.ticket === null")
+    settle(page)
+    assert page.locator('[data-part="work"]').is_hidden()
+    table = "[...document.querySelectorAll('.ld-chart')].map(({ data }) => data?.[0].z).find((z) => z)"
+    shares = page.evaluate(f"{table}.map((row) => [...row])")
+    assert len(shares) == len(run.step_names)
+    assert all(share is not None for row in shares for share in row)
 
 
 def test_mattered_mutes_by_row_and_by_control(page, url):

@@ -414,6 +414,7 @@ class Page {
     if (this.root.dataset.busy === 'no' || this.opened === this.last) this.keep(this.info.run);
     await painted(); // the figure first; what stands beside it when it is in sight, and not while a slider is dragged on
     if (!this.pending) await this.card.show(answer, this.state);
+    this.work.begin();
   }
 
   // Everything around the figure that follows from the state.

@@ -1,13 +1,17 @@
-// What a view needs the model again for: a button, how far it is, and a way out. One job at a time; the newest counts.
+// What a view needs the model again for: a button, how far it is, and a way out. One job at a time; the newest counts. Of some
+// views it begins by itself, until somebody cancels it.
 import { part } from './dom.js';
 
 const DOUBT = 6_000; // milliseconds without an event, after which it looks whether the server is there
 
 export class Work {
   constructor(root, page, trigger) {
-    Object.assign(this, { root, page, trigger, request: null, ticket: null });
+    Object.assign(this, { root, page, trigger, request: null, ticket: null, cancelled: null });
     part(root, 'compute').addEventListener('click', () => this.start());
-    part(root, 'work-cancel').addEventListener('click', () => this.stop());
+    part(root, 'work-cancel').addEventListener('click', () => {
+      this.cancelled = this.page.info.run;
+      this.stop();
+    });
   }
 
   // job: {key, done} of the state shown, or null.
@@ -20,14 +24,15 @@ export class Work {
     if (!busy) part(this.root, 'work-text').textContent = '';
   }
 
-  start() {
+  // focus: whether Cancel gets it, as Compute had it.
+  start(focus = true) {
     const { page } = this;
     this.ticket = page.nextTicket();
     this.request = { ticket: this.ticket, visitor: page.visitor, run: page.info.run, state: page.state };
     this.server = page.network.started;
     this.progress(0, page.say('status.waiting'));
     this.show(this.job);
-    part(this.root, 'work-cancel').focus({ preventScroll: true });
+    if (focus) part(this.root, 'work-cancel').focus({ preventScroll: true });
     page.keep(page.info.run);
     this.trigger();
     this.watch();
@@ -35,7 +40,13 @@ export class Work {
 
   // What was on its way before a reload.
   resume() {
-    if (this.job && !this.job.done) this.start();
+    if (this.job && !this.job.done && this.ticket === null) this.start();
+  }
+
+  // What needs no button.
+  begin() {
+    const { page, job } = this;
+    if (page.view.begins && job && !job.done && this.ticket === null && this.cancelled !== page.info.run) this.start(false);
   }
 
   watch() {
@@ -82,7 +93,12 @@ export class Work {
     if (event.share !== undefined) { this.progress(event.share, event.text || this.page.say('work.begun')); return; }
     this.ticket = null;
     if (event.expired) { await this.page.remake.start(this.page.opened, () => this.start()); return; }
-    if (event.error) { this.show(this.job); this.page.fail(event.error); return; }
+    if (event.error) {
+      this.cancelled = this.page.info.run;
+      this.show(this.job);
+      this.page.fail(event.error);
+      return;
+    }
     this.show(this.job);
     await this.page.look({});
   }

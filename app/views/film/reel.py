@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from app.run.run import Run
 from app.run.state import ViewState
@@ -86,21 +87,25 @@ def make_reel(trace: Trace) -> Reel:
 
     A component points to where its largest loading is positive: the same film always has the same colours.
     """
-    # In NumPy: PyTorch's threads wait for each other, and here the model of somebody else may be at work beside them.
+    # Element by element in NumPy: PyTorch's threads wait for each other, and somebody else's model may be at work beside them.
+    # Products and `eigh` in PyTorch: where NumPy's threads wait, they spin, which beside others takes ten times as long.
     frames = [trace.tokens.float().numpy()]
     for step in trace.encoder_steps:
         frames.append(np.concatenate((frames[-1][: step.first_query], step.tokens.float().numpy())))
     mean, basis, spread, explained = _basis(frames, level_slices(trace.spatial_shapes))
     colours = np.empty((len(frames), len(frames[0]), 3), dtype=np.uint8)
     change = np.zeros(colours.shape[:2], dtype=np.float32)
+    lengths = _lengths(frames[0])
     for index, frame in enumerate(frames):
         first = trace.encoder_steps[index - 1].first_query if index else 0
-        before = frames[max(index - 1, 0)][first:]
-        change[index, first:] = _lengths(frame[first:] - before) / np.maximum(_lengths(before), 1e-12)
-        colours[index, :first] = colours[index - 1, :first]
-        shades = 0.5 + (frame[first:] @ basis - mean @ basis) / (2 * SPREAD * spread)
+        updated = frame[first:]
+        if index:
+            change[index, first:] = _lengths(updated - frames[index - 1][first:]) / np.maximum(lengths[first:], 1e-12)
+            lengths[first:] = _lengths(updated)
+            colours[index, :first] = colours[index - 1, :first]
+        shades = 0.5 + (updated @ basis - mean @ basis) / (2 * SPREAD * spread)
         colours[index, first:] = np.clip(np.round(255 * shades), 0, 255)
-    return Reel(colours, change, explained, float(np.isin(colours, (0, 255)).mean()))
+    return Reel(colours, change, explained, float(((colours == 0) | (colours == 255)).mean()))
 
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:
@@ -112,10 +117,11 @@ def _basis(frames: list[np.ndarray], levels: list[slice]) -> tuple[np.ndarray, n
     """Mean (d,), components (d, 3), their standard deviations (3,), and their share of the variance."""
     parts = [part[:: -(-len(part) // SAMPLE)] for frame in frames for part in (frame[tokens] for tokens in levels)]
     mean = np.mean([part.mean(0) for part in parts], axis=0)
-    covariance = np.mean([(part - mean).T @ (part - mean) / len(part) for part in parts], axis=0)
-    variances, vectors = np.linalg.eigh(covariance.astype(np.float64))
+    centred = torch.from_numpy(np.concatenate([(part - mean) / np.float32((len(part) * len(parts)) ** 0.5) for part in parts]))
+    covariance = (centred.T @ centred).double()
+    variances, vectors = (found.numpy() for found in torch.linalg.eigh(covariance))
     variances, basis = np.clip(variances[::-1][:3], 0, None), vectors[:, ::-1][:, :3]
     basis = basis * np.sign(np.take_along_axis(basis, np.abs(basis).argmax(0, keepdims=True), 0))
-    total = float(covariance.diagonal().sum(dtype=np.float64))
+    total = float(covariance.trace())
     spread = np.maximum(np.sqrt(variances), 1e-12)
     return mean, basis.astype(np.float32), spread.astype(np.float32), float(variances.sum()) / max(total, 1e-12)

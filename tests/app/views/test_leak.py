@@ -1,5 +1,7 @@
 """The leak meter's shares are those of the trace, by PyTorch's own bilinear sampling of maps of ones."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,8 @@ from app.views import leak
 from litedetr.ops import reference
 from tests.app.views.padded import padded_run
 from tests.app.views.small import small_run
-from tests.small_models import KINDS
+from tests.pictures import scene
+from tests.small_models import KINDS, small_detector
 
 ALL = pytest.mark.parametrize("kind", KINDS)
 
@@ -59,6 +62,23 @@ def test_the_table_is_the_share_outside_per_step_and_scale(kind, head):
     table, _ = leak.charts(run, ViewState(view="leak", head=head))
     np.testing.assert_allclose(table["data"][0]["z"][:, :-1], 100 * np.array(rows), atol=1e-3)
     np.testing.assert_allclose(table["data"][0]["z"][:, -1], 100 * np.sum(rows, axis=1), atol=1e-3)
+
+
+def test_of_a_heavy_model_the_other_steps_shares_are_a_job(monkeypatch):
+    monkeypatch.setattr(leak, "HEAVY", 0.0)
+    whole, state = small_run("H3L1"), ViewState(view="leak", step="B1 all", head=2)
+    assert leak.job(whole, state) is None  # all its steps are there
+    run = replace(whole, detections=small_detector("H3L1").predict(scene(180, 120), 0.0, trace="light"))
+    expected, place = leak.summary(whole, state), run.step_names.index("B1 all")
+    numbers = leak.summary(run, state)
+    assert [bool(np.isfinite(row).all()) for row in numbers["outside"]] == [name == "B1 all" for name in run.step_names]
+    assert numbers["outside"][place] == expected["outside"][place]
+    assert [text for _, text in numbers["facts"]] == ["…" if i == 1 else text for i, (_, text) in enumerate(expected["facts"])]
+    assert leak.charts(run, state)[0]["data"][0]["z"].shape == (len(run.step_names), 5)
+    told = []
+    run.extras.put(leak.job(run, state), leak.work(run, state, None, lambda *event: told.append(event)))
+    assert [text for _, text in told] == list(run.step_names)
+    assert leak.summary(run, state) == expected
 
 
 @pytest.mark.parametrize("key_aware", [True, False])
