@@ -247,13 +247,15 @@ class Network(nn.Module):
 
 
 def _put_before(denoising: DenoisingQueries | None, selected: Selection) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Contents, references and attention mask of all queries, the denoising ones first."""
+    """Contents, references and attention mask of all queries, the denoising ones first; a small picture has fewer tokens than
+    the model has queries, and then the mask's last rows and columns are nobody's."""
     if denoising is None:
         return selected.content, selected.references, selected.attention_mask
+    count = denoising.content.shape[1] + selected.content.shape[1]
     return (
         torch.cat((denoising.content.to(selected.content.dtype), selected.content), dim=1),
         torch.cat((denoising.reference_points.to(selected.references.dtype), selected.references), dim=1),
-        denoising.attention_mask,
+        denoising.attention_mask[:count, :count],
     )
 
 

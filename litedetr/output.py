@@ -25,7 +25,7 @@ class DenoisingQueries:
     Attributes:
         content: (B, N, d) label embeddings.
         reference_points: (B, N, 4) noised boxes, cxcywh **before** the sigmoid.
-        attention_mask: (N + Q, N + Q) bool, True = may not attend.
+        attention_mask: (N + Q, N + Q) bool, True = may not attend; Q: as many as the model has.
     """
 
     content: Tensor

@@ -17,15 +17,14 @@ _LEGEND = {
     "orientation": "h",
     "x": 1,
     "xanchor": "right",
-    "y": 1,
     "yanchor": "bottom",
     "traceorder": "normal",
     "font": {"size": 11},
 }
 HEADS = 54
 """Pixels for the names of heads; the plot is then wide enough for a legend of four scales in one row."""
-TITLE, LEGEND = 26, 20
-"""Pixels above the plot for each."""
+TITLE, LEGEND, LEGEND_GAP = 26, 24, 5
+"""Pixels above the plot for each, and between legend and plot."""
 
 
 def small_chart(traces: list[dict[str, Any]], height: int, **layout: Any) -> Drawing:
@@ -71,11 +70,12 @@ def chart(traces: list[dict[str, Any]], title: str, room: float, legend: bool = 
         layout: more of Plotly's layout; axes are dicts of their own.
     """
     top, bottom = TITLE + LEGEND * legend, 24
+    above = 1 + LEGEND_GAP / room
     own = {
         "title": {"text": title, "font": {"size": 12}, **_TOP_LEFT},
         "margin": {"l": 74, "r": 10, "t": top, "b": bottom},
         "showlegend": legend,
-        "legend": _LEGEND,
+        "legend": {**_LEGEND, "y": above},
         "meta": {"panels": []},
     }
     return small_chart(traces, int(room + top + bottom), **own | layout)

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.drawing.canvas import Drawing, canvas
 from app.run.run import Run
-from app.theme import FONT
+from app.theme import FONT, GROUND, WHITE
 
 GAP = 0.02
 """Between panels, relative to the figure."""
@@ -84,5 +84,6 @@ def _domain(place: int, places: int) -> list[float]:
 
 def _title(text: str, x: str, y: str) -> dict[str, Any]:
     place = {"xref": x, "yref": y, "x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom", "showarrow": False}
-    font = {"size": 12, "family": FONT, "weight": 600}
-    return {**place, "text": escape(text), "font": font, "borderpad": 2, "xshift": -2, "captureevents": False}
+    font = {"size": 12, "family": FONT, "weight": 600, "color": WHITE}
+    words = {"text": escape(text), "font": font, "bgcolor": GROUND, "borderpad": 2}
+    return {**place, **words, "xshift": -1, "yshift": 1, "captureevents": False}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,16 @@ def step_name(lang: str, name: str) -> str:
 
 STEP = re.compile(r"(B\d+ )?(high|low|all|backbone|selection|token|encoder|decoder)( \d+)?")
 _CALLS = {"step": step_name, "stage": step_name, "next": step_name, "name": class_name, "wanted": class_name}
+
+
+def number(value: float, form: str = ".2f") -> str:
+    """A number in Python's format as the page writes it: with a minus, not a hyphen; a dash where it is not finite."""
+    return format(value, form).replace("-", "−") if math.isfinite(value) else "–"
+
+
+def short(value: float) -> str:
+    """A number of any size in few digits: 0.39, 12.3, 1,234."""
+    return number(value, ".2f" if abs(value) < 10 else ".1f" if abs(value) < 100 else ",.0f")
 
 
 def power(value: float) -> str:

@@ -23,7 +23,7 @@ from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import HEADS, ROW, chart, name_axis, value_axis
 from app.drawing.marks import cells, diameters, query_box, sampling_points
 from app.drawing.panels import Panel, panels
-from app.i18n import power, say
+from app.i18n import number, power, say
 from app.run import bilinear
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
@@ -206,31 +206,27 @@ def _lists(values: np.ndarray) -> list[list[float | None]]:
     return [[float(value) if np.isfinite(value) else None for value in row] for row in values]
 
 
-def _share(value: float) -> str:
-    return f"{value:.0%}" if np.isfinite(value) else "–"
-
-
 def _facts(chosen: QueryChoice, desire: Desire, head: int, lang: str) -> list[list[str]]:
     """The head over all levels at once."""
     level = int(np.nanargmax(desire.best[head]))
     there = np.nanmax(desire.best[head])
     top = desire.top[head]
-    found = [[say(lang, "desire.wanted"), say(lang, "desire.at", logit=f"{there:.2f}", scale=chosen.step.scales[level])]]
+    found = [[say(lang, "desire.wanted"), say(lang, "desire.at", logit=number(there), scale=chosen.step.scales[level])]]
     if np.isfinite(top.max()):
         where = chosen.step.scales[int(top.argmax())]
-        found.append([say(lang, "desire.got"), say(lang, "desire.at", logit=f"{top.max():.2f}", scale=where)])
+        found.append([say(lang, "desire.got"), say(lang, "desire.at", logit=number(top.max()), scale=where)])
     reached = desire.reached
     known = np.isfinite(reached)
     if known.any():
-        found.append([say(lang, "desire.mean"), f"{reached[known].mean():.0%}"])
+        found.append([say(lang, "desire.mean"), number(reached[known].mean(), ".0%")])
     return found
 
 
 def _row(chosen: QueryChoice, desire: Desire, head: int, level: int) -> dict[str, Any]:
     scales = chosen.step.scales
     top = desire.top[head, level]
-    cells = [scales[level], f"{desire.best[head, level]:.2f}", f"{top:.2f}" if np.isfinite(top) else "–"]
-    cells += [_share(desire.reached[head, level]), _share(desire.beaten[head, level])]
+    cells = [scales[level], number(desire.best[head, level]), number(top)]
+    cells += [number(desire.reached[head, level], ".0%"), number(desire.beaten[head, level], ".0%")]
     return {"cells": cells, "set": {"hide": ",".join(sorted(scale for scale in scales if scale != scales[level]))}}
 
 
@@ -240,7 +236,7 @@ def _panel(run: Run, state: ViewState, chosen: QueryChoice, desire: Desire | Non
     traces: list[dict[str, Any]] = []
     if desire is not None:
         if np.isfinite(desire.reached[head, level]):
-            title = say(state.lang, "desire.title", scale=scale, reached=_share(desire.reached[head, level]))
+            title = say(state.lang, "desire.title", scale=scale, reached=number(desire.reached[head, level], ".0%"))
         traces.append(_map(run, desire.dense[level][head], scale))
         traces.append(_best(run, desire.dense[level][head], state.lang))
     traces += query_box(chosen)

@@ -19,8 +19,8 @@ import numpy as np
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import head_bars
-from app.drawing.marks import hoverlabel, tag
-from app.i18n import say
+from app.drawing.marks import SHOWN, apart, hoverlabel, tag
+from app.i18n import say, short
 from app.run import bilinear, choice
 from app.run.run import Run
 from app.run.state import ViewState
@@ -45,7 +45,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
         traces.append(_reader(shown, state.query))
     traces += [_cell(shown, level) for level in range(len(shown.step.scales)) if level in shown.levels]
     traces += _mark(shown)
-    ranks = [_rank(shown, place, int(row)) for place, row in enumerate(readers[:NUMBERED])]
+    ranks = apart([_rank(shown, place, int(row)) for place, row in enumerate(readers[:NUMBERED])], run.size[1] / SHOWN, NUMBERED)
     return canvas(run, traces, veil=VEIL, annotations=ranks[::-1], meta={"panels": [{"x": "x", "y": "y"}]})
 
 
@@ -62,10 +62,10 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     usual = shown.usual()
     facts = [
         [say(lang, "lookers.readers", step=step.name), f"{np.count_nonzero(readings > 0)} / {len(readings)}"],
-        [say(lang, "lookers.total"), say(lang, "lookers.queries", count=f"{arriving.sum():.3g}")],
+        [say(lang, "lookers.total"), say(lang, "lookers.queries", count=short(arriving.sum()))],
     ]
     for level in reversed(shown.levels):
-        text = say(lang, "lookers.times", times=f"{usual[level]:.2g}", cell="{} × {}".format(*_pixels(shown, level)))
+        text = say(lang, "lookers.times", times=short(usual[level]), cell="{} × {}".format(*_pixels(shown, level)))
         facts.append([say(lang, "lookers.on", scale=step.scales[level]), text])
     return {
         "step": step.name,

@@ -60,7 +60,8 @@ def sweep(browser: Browser, url: str, folder: Path) -> Iterator[str]:
     tours = {f"tour-{stop:02}": f"tour={stop}" for stop in range(1, len(lesson("en")) + 1)}
     for screen in SCREENS:
         size = {"width": screen.width, "height": screen.height}
-        context = browser.new_context(viewport=size, color_scheme=screen.scheme, has_touch=screen.touch, is_mobile=screen.touch)
+        context = browser.new_context(viewport=size, color_scheme=screen.scheme, has_touch=screen.touch, is_mobile=screen.touch,
+                                      reduced_motion="reduce")  # fmt: skip
         page = context.new_page()
         errors: list[str] = []
         page.on("pageerror", lambda error, errors=errors: errors.append(str(error)))

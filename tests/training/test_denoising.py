@@ -5,6 +5,7 @@ from torch import nn
 
 from litedetr.training.denoising import DenoisingSettings, make_denoising
 from litedetr.training.targets import Targets
+from tests.training.conftest import tiny_detector
 
 
 def content(filled: bool) -> tuple[torch.Tensor, nn.Embedding, torch.Tensor]:
@@ -33,3 +34,12 @@ def test_the_label_of_no_class_learns():
     found.sum().backward()
     assert embed.weight.grad[-1].abs().sum() > 0
     assert not embed.weight.grad[3].any(), "no object has this class"
+
+
+def test_a_picture_of_fewer_tokens_than_queries_is_trained_on():
+    detector = tiny_detector(queries=200)
+    targets = Targets.from_lists([torch.tensor([0, 1])], [torch.full((2, 4), 0.3)])
+    noisy = make_denoising(targets, detector.label_embed, detector.config.num_classes, detector.num_queries)
+    output = detector(torch.zeros(1, 3, 64, 128), denoising=noisy.queries)
+    assert output.logits.shape[1] == len(output.tokens[0]) < 200
+    assert output.denoising[0].logits.shape[1] == noisy.queries.content.shape[1]

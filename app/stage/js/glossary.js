@@ -1,6 +1,8 @@
 // Words that are explained where they stand: dotted, a press opens what they mean, by mouse, touch and keyboard.
 import { make, part } from './dom.js';
 
+const JOINED = '\u2060'; // around a button a line may break, also where no space is: not here
+
 export class Glossary {
   // glossary: {language: [{id, names, text}, …]}.
   constructor(root, page, glossary) {
@@ -24,7 +26,11 @@ export class Glossary {
         if (!found) continue;
         const rest = text.splitText(found.index).splitText(found[0].length);
         const term = byName.get(found[0]);
-        if (!seen.has(term.id)) rest.previousSibling.replaceWith(this.button(term, found[0]));
+        if (!seen.has(term.id)) {
+          rest.previousSibling.replaceWith(this.button(term, found[0]));
+          if (/\S$/.test(text.data)) text.data += JOINED;
+          if (/^\S/.test(rest.data)) rest.data = JOINED + rest.data;
+        }
         seen.add(term.id);
         texts.currentNode = rest.previousSibling; // what follows is looked through too
       }

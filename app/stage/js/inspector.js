@@ -163,12 +163,12 @@ export class Inspector {
     const sum = line(say('spent.total'), total, spent.gmacs.total, 0, 'total');
     const tokens = Object.entries(spent.tokens);
     const chips = tokens.map(([scale, count]) =>
-      make('span', { class: 'ld-token' }, mark(this.page.scales[scale]), `${scale} `, make('b', {}, count.toLocaleString())),
+      make('span', { class: 'ld-token' }, mark(this.page.scales[scale]), `${scale} `, make('b', {}, count.toLocaleString('en'))),
     );
+    const input = make('span', { class: 'ld-small' }, say('spent.input', { width: spent.input[1], height: spent.input[0] }));
     this.part('spent').replaceChildren(
       make('table', { class: 'ld-cost' }, make('thead', {}, make('tr', {}, ...head)), make('tbody', {}, ...rows, sum)),
-      make('p', { class: 'ld-tokens' }, make('span', { class: 'ld-small' }, `${say('spent.tokens')} `), ...chips),
-      make('p', { class: 'ld-small' }, say('spent.input', { width: spent.input[1], height: spent.input[0] })),
+      make('p', { class: 'ld-tokens' }, make('span', { class: 'ld-small' }, `${say('spent.tokens')} `), ...chips, input),
     );
     this.page.glossary.mark(this.part('spent'));
   }

@@ -75,15 +75,31 @@ export class Plot {
     }
   }
 
-  // Two photos stand beside each other or one above the other, as they are larger on this stage: [axis, its part of it] of each.
+  // Several photos stand in as many columns as make them largest on this stage, close together in its middle; two fill it, so
+  // that there is room around them to zoom into: [axis, its part of the stage] of each.
   domains(width, height) {
-    if (this.panels.length !== 2) return [];
-    const [xs, ys] = ['x', 'y'].map((name) => this.panels.map((panel) => long(panel[name])));
-    const [across, down] = [xs, ys].map(([axis]) => Math.abs(this.figure.layout[axis].range[1] - this.figure.layout[axis].range[0]));
-    const beside = Math.min(width / 2 / across, height / down) > Math.min(width / across, height / 2 / down);
-    this.tall = (beside ? 0.5 : 2) * (down / across);
-    const [split, whole] = beside ? [xs, ys] : [[...ys].reverse(), xs]; // y runs up
-    return [[split[0], [0, (1 - GAP) / 2]], [split[1], [(1 + GAP) / 2, 1]], ...whole.map((axis) => [axis, [0, 1]])];
+    const count = this.panels.length;
+    if (count < 2) return [];
+    const { layout } = this.figure;
+    const { l, r, t, b } = layout.margin;
+    const [across, down] = ['x', 'y'].map((name) => Math.abs(layout[long(this.panels[0][name])].range[1] - layout[long(this.panels[0][name])].range[0]));
+    const room = { x: width - l - r, y: height - t - b };
+    const grids = this.panels.map((_, index) => {
+      const [columns, rows] = [index + 1, Math.ceil(count / (index + 1))];
+      const size = { x: (1 - GAP * (columns - 1)) / columns, y: (1 - GAP * (rows - 1)) / rows };
+      return { columns, rows, size, scale: Math.min((room.x * size.x) / across, (room.y * size.y) / down) };
+    });
+    const { columns, rows, size, scale } = grids.reduce((best, grid) => (grid.scale > best.scale ? grid : best));
+    this.tall = ((room.x * size.x * down) / across / size.y + t + b) / width; // where the photos have the whole width
+    if (count > 2) Object.assign(size, { x: (scale * across) / room.x, y: (scale * down) / room.y });
+    const part = (name, place, places) => {
+      const start = (1 - places * size[name] - (places - 1) * GAP) / 2 + place * (size[name] + GAP);
+      return [Math.max(start, 0), Math.min(start + size[name], 1)];
+    };
+    return this.panels.flatMap(({ x, y }, index) => [
+      [long(x), part('x', index % columns, columns)],
+      [long(y), part('y', rows - 1 - Math.floor(index / columns), rows)], // y runs up
+    ]);
   }
 
   get axes() {

@@ -53,7 +53,10 @@ export class TakeAway {
     const [head, foot] = [HEAD, legend ? FOOT : 0];
     const height = (plot.panels.length && !plot.zoomed ? Math.round(width * plot.tall) : room) + head + foot;
     const layout = structuredClone(plot.node.layout);
-    if (!plot.zoomed) for (const axis of plot.axes) layout[axis].range = [...plot.figure.layout[axis].range]; // not the stage's, which may be wider
+    if (!plot.zoomed) { // not the stage's, which may be wider
+      for (const axis of plot.axes) layout[axis].range = [...plot.figure.layout[axis].range];
+      for (const [axis, domain] of plot.domains(width, height - head - foot)) layout[axis].domain = domain;
+    }
     for (const image of layout.images ?? []) if (image.source === info.picture) image.source = photo;
     const paper = getComputedStyle(this.root).getPropertyValue('--panel').trim();
     const { margin, annotations = [] } = layout;

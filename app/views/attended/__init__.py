@@ -223,7 +223,7 @@ def _who(shown: _Shown, samples: Samples) -> list[list[str]]:
         return []
     counts = np.bincount(who.levels[samples.rows], minlength=len(shown.step.scales))
     shares = [
-        f"{scale} {counts[level] / len(samples.rows):.0%}" for level, scale in enumerate(shown.step.scales) if counts[level]
+        f"{scale}\u00a0{counts[level] / len(samples.rows):.0%}" for level, scale in enumerate(shown.step.scales) if counts[level]
     ]
     return [[say(shown.state.lang, "attended.who"), " · ".join(reversed(shares))]]
 

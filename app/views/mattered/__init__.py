@@ -12,7 +12,7 @@ from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import chart, name_axis, value_axis
 from app.drawing.marks import diameters, hoverlabel, sampling_points
-from app.i18n import say
+from app.i18n import number, say
 from app.run.choice import QueryChoice, choose
 from app.run.run import Run
 from app.run.state import ViewState
@@ -55,7 +55,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     points = effects.points
     facts = [
         [say(lang, "mattered.score"), f"{effects.score:.3f}"],
-        [say(lang, "mattered.rho"), f"{effects.rho:.2f}"],
+        [say(lang, "mattered.rho"), number(effects.rho)],
         [say(lang, "mattered.whole"), _against(effects.outcomes["step"].score, effects.score)],
     ]
     if effects.muted is not None:
@@ -69,7 +69,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
     ranks = _ranks(points.weight)
     rows = [
         {
-            "cells": [points.names[i], f"{points.weight[i]:.3f}", f"{ranks[i]}", _signed(points.change[i])],
+            "cells": [points.names[i], f"{points.weight[i]:.3f}", f"{ranks[i]}", number(points.change[i], "+.3f")],
             "set": {"mute": "" if state.mute == (points.names[i],) else points.names[i]},
             "chosen": state.mute == (points.names[i],),
         }
@@ -140,12 +140,8 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     return ranks
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
-
-
 def _against(score: float, before: float) -> str:
-    return f"{score:.3f} ({_signed(score - before)})"
+    return f"{score:.3f} ({number(score - before, '+.3f')})"
 
 
 def _path(box, colour: str, dash: str, name: str) -> dict[str, Any]:
@@ -164,7 +160,7 @@ def _points(run: Run, state: ViewState, chosen: QueryChoice, effects: Effects | 
     off = [_is_muted(name, state.mute) for name in names]
     words = [
         f"<b>{name}</b><br>{say(state.lang, 'weight')} {weight:.4f}"
-        + ("" if change is None else f"<br>{say(state.lang, 'mattered.column.effect')} {_signed(change[i])}")
+        + ("" if change is None else f"<br>{say(state.lang, 'mattered.column.effect')} {number(change[i], '+.3f')}")
         for i, (name, weight) in enumerate(zip(names, chosen.weights[:, level].ravel(), strict=True))
     ]
     adds = np.zeros(len(names), bool) if change is None else change > 0
