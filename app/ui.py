@@ -36,13 +36,14 @@ def build(engine: Engine) -> gr.Blocks:
     """The page over an engine. Start it with ``page.launch(**launch_options(engine))``."""
     lookups, jobs = Lookups(engine.store), engine.jobs
 
-    # More at once would only take the interpreter from each other, and from the server.
-    few = anyio.CapacityLimiter(granted())
+    # A click takes little of a processor, and waits for one while runs have them all: several wait side by side, so that a
+    # classroom behind one address does not wait in a row; and one address leaves room for others.
+    few = anyio.CapacityLimiter(3 * granted())
     one = anyio.CapacityLimiter(1)  # for runs whose figures take long: their visitors wait for each other, not others for them
     of_an_address: WeakValueDictionary[str, anyio.CapacityLimiter] = WeakValueDictionary()
 
     async def answered(method: Callable[[Any], dict[str, Any]], request: Any) -> dict[str, Any]:
-        async with of_an_address.setdefault(sender.get(), anyio.CapacityLimiter(max(1, granted() - 1))):
+        async with of_an_address.setdefault(sender.get(), anyio.CapacityLimiter(2 * granted())):
             return await anyio.to_thread.run_sync(method, request, limiter=one if lookups.heavy(request) else few)
 
     async def open_run(request: Any) -> dict[str, Any]:

@@ -389,4 +389,4 @@ def preset(name: str, **changes: Any) -> DetectorConfig:
     config = known[name]
     if changes.get("num_classes", config.num_classes) != config.num_classes:
         changes = {"class_names": (), "category_ids": (), **changes}
-    return replace(config, **changes)
+    return replace(config, **changes) if changes else config

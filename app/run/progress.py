@@ -23,17 +23,17 @@ def report_stages(detector: Detector | GuestDetector, report: Callable[[float, s
     mine = get_ident()  # others may have the same detector, in threads of their own
     now, told = (0.0, ""), 0.0
 
-    def tell(share: float, name: str) -> None:
+    def begun(share: float, name: str) -> None:
         nonlocal now, told
         now, told = (share, name), monotonic()
         report(share, name)
 
     def begin(share: float, name: str) -> Callable[..., None]:
-        return lambda *_: tell(share, name) if get_ident() == mine else None
+        return lambda *_: begun(share, name) if get_ident() == mine else None
 
     def go_on(*_: object) -> None:
         if get_ident() == mine and now[1] and monotonic() - told > PULSE:
-            tell(*now)
+            begun(*now)
 
     hooks = [module.register_forward_pre_hook(begin(index / len(stages), name)) for index, (name, module) in enumerate(stages)]
     parts = {part for _, module in stages for part in module.modules() if next(part.children(), None) is not None}

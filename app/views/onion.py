@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from typing import Any
 
@@ -190,6 +191,7 @@ def _points(run: Run, state: ViewState) -> list[dict[str, Any]]:
     return traces
 
 
+@cache
 def _shade(index: int, count: int) -> tuple[str, float]:
     """Colour and opacity of a skin: the oldest faint."""
     part = index / max(count - 1, 1)

@@ -80,17 +80,17 @@ class Plan:
                 raise ValueError(f"expected {name} of at least 1, got {least}")
 
 
-def measure(plan: Plan, tell: Callable[[str], None] = lambda group: None) -> Iterator[Report]:
+def measure(plan: Plan, progress: Callable[[str], None] = lambda group: None) -> Iterator[Report]:
     """Measures the plan's groups one after the other; gives the report so far after each, so that a stopped run keeps something.
 
-    `tell` hears of each group before it begins.
+    `progress` is called with each group before it begins.
     """
     before = torch.get_num_threads()
     report = Report((), plan.threads, plan.rounds, machine(), software(), datetime.date.today().isoformat())
     try:
         for group in plan.groups:
             for threads in (max(plan.threads),) if group in WITH_MOST_THREADS else plan.threads:
-                tell(f"{group}, {threads} thread{'s' if threads > 1 else ''}")
+                progress(f"{group}, {threads} thread{'s' if threads > 1 else ''}")
                 torch.set_num_threads(threads)
                 rows = tuple(replace(row, threads=threads) for row in GROUPS[group](plan, threads))
                 report = replace(report, rows=report.rows + rows)

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from litedetr.batch.processes import ALONE, Processes
 from litedetr.image import PhotoError, open_photo
+from litedetr.training.annotated_sizes import AnnotatedSize, annotated_sizes
 from litedetr.training.annotations import Annotations, DataError, Entry, few, read_annotations
 from litedetr.training.augment import NONE, AugmentSettings, Sample, augment
-from litedetr.training.frames import Frame, frames
 from litedetr.training.layouts import find
 from litedetr.training.targets import Targets
 
@@ -57,7 +57,7 @@ class PhotoSet:
         images: the folder that file names are in.
 
     Raises:
-        DataError: see `read_annotations` and `frames`; or pictures are missing, or no box is left.
+        DataError: see `read_annotations` and `annotated_sizes`; or pictures are missing, or no box is left.
     """
 
     def __init__(self, annotations: Annotations | Path | str, images: Path | str, cache_bytes: int = 2_000_000_000) -> None:
@@ -70,7 +70,7 @@ class PhotoSet:
         of_image: dict[int | str, list[Entry]] = {image["id"]: [] for image in found.images}
         for box in found.boxes:
             of_image[box["image_id"]].append(box)
-        placed, notes = frames(found, files, list(of_image.values()))
+        placed, notes = annotated_sizes(found, files, list(of_image.values()))
         self.photos, kept, left_out, reaching = _photos(found, files, placed, of_image)
         problems = {**found.left_out, **left_out}
         self.skipped = {reason: len(names) for reason, names in problems.items()}
@@ -146,7 +146,7 @@ def _files(found: Annotations, folder: Path) -> list[Path]:
 
 
 def _photos(
-    found: Annotations, files: list[Path], placed: list[Frame], of_image: dict[int | str, list[Entry]]
+    found: Annotations, files: list[Path], placed: list[AnnotatedSize], of_image: dict[int | str, list[Entry]]
 ) -> tuple[list[Photo], list[Entry], dict[str, list[str]], list[str]]:
     """Every picture with its targets; all usable annotations; the others' names by reason; those whose box was cut by a pixel or
     more."""

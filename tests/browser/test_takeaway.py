@@ -51,12 +51,28 @@ def test_svg_and_png_hold_the_photo(dialog, tmp_path):
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", text)
     picture = Image.open(save(dialog, "png", tmp_path))
     assert max(picture.size) >= 1500
-    rows = list(csv.DictReader(save(dialog, "csv", tmp_path).open(encoding="utf-8")))
-    assert {(row["step"], row["query"]) for row in rows} == {("B3 all", "")}, "a place of the photo is no query"
-    shown = [row for row in rows if row["head"] == "2"]
-    drawn = [(x, y) for trace in points.VIEW.figure(run, state).data if re.match(r"S\d$", str(trace.meta))
-             for x, y in zip(trace.x, trace.y, strict=True)]  # fmt: skip
-    np.testing.assert_allclose(sorted((float(row["x"]), float(row["y"])) for row in shown), sorted(drawn), atol=0.01)
+
+
+def test_the_csv_lists_the_points_that_are_drawn(page, url, tmp_path):
+    open_page(page, url, "t=0&example=cat&view=points")
+    query = page.evaluate("liteDetr.info.detections[2].query")
+    asking = {  # the choice -> whose points they are; a place of the photo is no query
+        "at=0.4,0.5&step=B3+all": ("B3 all", ""),
+        "at=0.4,0.5&step=B2+high&scale=S1": ("B2 high", ""),
+        f"q={query}&step=decoder+2": ("decoder 2", str(query)),
+        f"q={query}&step=B1+all": ("B1 all", str(query)),  # of the token that became it
+    }
+    for choice, who in asking.items():
+        open_page(page, url, f"t=0&example=cat&view=points&head=2&{choice}")
+        page.locator('[data-part="take-away"]').click()
+        rows = list(csv.DictReader(save(page, "csv", tmp_path).open(encoding="utf-8")))
+        page.locator('[data-part="take-close"]').click()
+        assert {(row["step"], row["query"]) for row in rows} == {who}
+        run, state = current(page)
+        drawn = [(x, y) for trace in points.VIEW.figure(run, state).data if re.match(r"S\d$", str(trace.meta))
+                 for x, y in zip(trace.x, trace.y, strict=True)]  # fmt: skip
+        listed = [(float(row["x"]), float(row["y"])) for row in rows if row["head"] == "2"]
+        np.testing.assert_allclose(sorted(listed), sorted(drawn), atol=0.011)
 
 
 def test_the_page_of_its_own_works_offline(dialog, context, tmp_path):

@@ -1,4 +1,4 @@
-"""In which frame a set's boxes were drawn: the picture's size, and whether it is turned by its EXIF orientation.
+"""The size of picture that boxes were annotated in, and whether it is turned by its EXIF orientation.
 
 Most tools show photos upright and count pixels so; a few count them as stored. The sizes in the annotations tell, where a turn
 changes the size; where it does not, what the set's other pictures tell.
@@ -22,7 +22,7 @@ ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
 
 @dataclass(frozen=True)
-class Frame:
+class AnnotatedSize:
     """What a picture's boxes count pixels of: a width and height, of the picture turned by EXIF (``upright``) or as stored."""
 
     width: int
@@ -30,8 +30,10 @@ class Frame:
     upright: bool
 
 
-def frames(found: Annotations, files: Sequence[Path], boxes: Sequence[Sequence[Entry]]) -> tuple[list[Frame], list[str]]:
-    """Every picture's frame, and sentences on what was not as the annotations say.
+def annotated_sizes(
+    found: Annotations, files: Sequence[Path], boxes: Sequence[Sequence[Entry]]
+) -> tuple[list[AnnotatedSize], list[str]]:
+    """Every picture's annotated size, and sentences on what was not as the annotations say.
 
     A picture of another resolution keeps the annotations' size, which its boxes are in; width and height the wrong way round, or
     none at all, are taken from the file.
@@ -65,7 +67,7 @@ def frames(found: Annotations, files: Sequence[Path], boxes: Sequence[Sequence[E
             strange.append(f"{name}: {size[0]} x {size[1]} annotated, {width} x {height} in the file")
         elif size != (width, height):
             kinds.setdefault("the file has another resolution than is annotated: boxes are scaled", []).append(name)
-        placed.append(Frame(*size, upright))
+        placed.append(AnnotatedSize(*size, upright))
     if strange:
         raise DataError(
             f"expected the pictures that {found.path} says, got {len(strange)} of another shape ({'; '.join(strange[:3])}); "
