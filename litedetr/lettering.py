@@ -47,7 +47,7 @@ def fonts(size: int) -> tuple[ImageFont.FreeTypeFont, ...]:
     loaded = [ImageFont.load_default(size=size)]
     for file in font_files():
         try:
-            loaded.append(ImageFont.truetype(file, size=size))
+            loaded.append(ImageFont.truetype(str(file), size=size))
         except OSError:
             continue
     return tuple(loaded)

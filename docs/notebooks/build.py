@@ -11,6 +11,7 @@ import json
 import os
 import re
 import tempfile
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -21,8 +22,9 @@ from app.lessons import lesson
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent
-REPOSITORY = "OWNER/lite-detr-live"
-"""On GitHub, for the badge and for pip; the README says how to put another in its place."""
+PROJECT = tomllib.loads((DOCS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
+"""For the badge and for pip."""
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{repository}/blob/main/docs"

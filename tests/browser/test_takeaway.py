@@ -51,12 +51,28 @@ def test_svg_and_png_hold_the_photo(dialog, tmp_path):
     assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", text)
     picture = Image.open(save(dialog, "png", tmp_path))
     assert max(picture.size) >= 1500
-    rows = list(csv.DictReader(save(dialog, "csv", tmp_path).open(encoding="utf-8")))
-    assert {(row["step"], row["query"]) for row in rows} == {("B3 all", "")}, "a place of the photo is no query"
-    shown = [row for row in rows if row["head"] == "2"]
-    drawn = [(x, y) for trace in points.VIEW.figure(run, state).data if re.match(r"S\d$", str(trace.meta))
-             for x, y in zip(trace.x, trace.y, strict=True)]  # fmt: skip
-    np.testing.assert_allclose(sorted((float(row["x"]), float(row["y"])) for row in shown), sorted(drawn), atol=0.01)
+
+
+def test_the_csv_lists_the_points_that_are_drawn(page, url, tmp_path):
+    open_page(page, url, "t=0&example=cat&view=points")
+    query = page.evaluate("liteDetr.info.detections[2].query")
+    asking = {  # the choice -> whose points they are; a place of the photo is no query
+        "at=0.4,0.5&step=B3+all": ("B3 all", ""),
+        "at=0.4,0.5&step=B2+high&scale=S1": ("B2 high", ""),
+        f"q={query}&step=decoder+2": ("decoder 2", str(query)),
+        f"q={query}&step=B1+all": ("B1 all", str(query)),  # of the token that became it
+    }
+    for choice, who in asking.items():
+        open_page(page, url, f"t=0&example=cat&view=points&head=2&{choice}")
+        page.locator('[data-part="take-away"]').click()
+        rows = list(csv.DictReader(save(page, "csv", tmp_path).open(encoding="utf-8")))
+        page.locator('[data-part="take-close"]').click()
+        assert {(row["step"], row["query"]) for row in rows} == {who}
+        run, state = current(page)
+        drawn = [(x, y) for trace in points.VIEW.figure(run, state).data if re.match(r"S\d$", str(trace.meta))
+                 for x, y in zip(trace.x, trace.y, strict=True)]  # fmt: skip
+        listed = [(float(row["x"]), float(row["y"])) for row in rows if row["head"] == "2"]
+        np.testing.assert_allclose(sorted(listed), sorted(drawn), atol=0.011)
 
 
 def test_the_page_of_its_own_works_offline(dialog, context, tmp_path):
@@ -147,12 +163,17 @@ def test_on_a_projector_and_in_a_frame(page, context, url):
     assert page.locator(".ld-side, .ld-inspector, .ld-top").evaluate_all("nodes => nodes.every((node) => !node.offsetHeight)")
     page.evaluate("document.exitFullscreen()")
     page.wait_for_function("liteDetr.root.dataset.present === 'no'")
-    framed = watched(context)
-    framed.add_init_script("window.heights = []; addEventListener('message', ({ data }) => heights.push(data?.height))")
-    framed.goto(f"{url}/?{QUERY}&embed=1&__theme=dark&lang=ko")
-    framed.wait_for_function("window.liteDetr?.info && heights.at(-1) === liteDetr.root.offsetHeight")
+    page.locator('[data-part="take-away"]').click()
+    frame = page.inner_text('[data-part="take-frame"]').replace("__theme=light", "__theme=dark&lang=ko")
+    page.locator('[data-part="take-close"]').click()
+    around = watched(context)
+    around.set_content(f"<h1>Lecture</h1>{frame}")
+    framed = around.frames[-1]
+    framed.wait_for_function("window.liteDetr?.info && liteDetr.root.dataset.busy === 'no' && !liteDetr.asking")
+    tall = framed.evaluate("liteDetr.root.offsetHeight")
+    around.wait_for_function(f"document.querySelector('iframe').height === '{tall}'")
     shown = "nodes => nodes.filter((node) => node.offsetParent).map((node) => node.className.split(' ')[0])"
     assert framed.locator(".ld > :not(.ld-skip)").evaluate_all(shown) == ["ld-stage", "ld-inspector", "ld-rail"]
     assert framed.evaluate("[document.body.classList.contains('dark'), document.documentElement.lang]") == [True, "ko"]
-    assert (framed.errors, framed.strangers) == ([], [])
-    framed.close()
+    assert (around.errors, around.strangers) == ([], [])
+    around.close()

@@ -11,6 +11,10 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageOps
 
+from litedetr.photos.decode import FORMATS
+
+AVIF = [kind for kind in FORMATS if kind == "AVIF"]
+"""None where Pillow does not know it."""
 NOT_ONE = "This file is not a picture that can be read: send a JPEG, PNG or WebP file."
 BROKEN = "This picture is broken or cut off: save it again and send the new copy."
 HEIC = "This is a HEIC picture, which cannot be read here: save it as a JPEG and send that."
@@ -68,7 +72,7 @@ def turned(orientation: int) -> bytes:
 def refused() -> dict[str, tuple[bytes, str]]:
     """By name: the file, and the sentence that its sender must get."""
     jpeg = encoded(ImageOps.scale(quarters(), 8), "JPEG")
-    whole = {kind: encoded(ImageOps.scale(quarters(), 8), kind) for kind in ("PNG", "WEBP", "TIFF", "AVIF")}
+    whole = {kind: encoded(ImageOps.scale(quarters(), 8), kind) for kind in ("PNG", "WEBP", "TIFF", *AVIF)}
     gif, bmp = encoded(quarters(), "GIF"), encoded(quarters(), "BMP")
     ftyp = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic"
     return {
@@ -85,7 +89,7 @@ def refused() -> dict[str, tuple[bytes, str]]:
         "cut.jpg": (jpeg[: len(jpeg) // 2], BROKEN),
         "cut.png": (whole["PNG"][: len(whole["PNG"]) // 2], BROKEN),
         "cut.webp": (whole["WEBP"][: len(whole["WEBP"]) // 2], None),
-        "cut.avif": (whole["AVIF"][: len(whole["AVIF"]) // 2], None),
+        **{f"cut.{kind.lower()}": (whole[kind][: len(whole[kind]) // 2], None) for kind in AVIF},
         "cut.tif": (whole["TIFF"][: len(whole["TIFF"]) // 2], None),
         "header alone.jpg": (jpeg[:20], None),
         "script.gif": (b"GIF89a/*" + b"*/=1;alert(document.domain);//" + b";" * 99, None),
@@ -129,7 +133,7 @@ def taken() -> dict[str, tuple[bytes, tuple[int, int]]]:
         "glass.webp": (encoded(small.convert("RGBA"), "WEBP", lossless=True), (20, 40)),
         "grey glass.png": (encoded(small.convert("LA")), (20, 40)),
         "bits.png": (encoded(small.convert("1")), (20, 40)),
-        "new.avif": (encoded(small, "AVIF", quality=95), (20, 40)),
+        **{f"new.{kind.lower()}": (encoded(small, kind, quality=95), (20, 40)) for kind in AVIF},
         "two eyes.mpo": (encoded(small, "MPO", save_all=True, append_images=[small], quality=95), (20, 40)),
         "broken exif.jpg": (broken, (20, 40)),
         "exif of words.jpg": (encoded(small, "JPEG", exif=words, quality=95), (20, 40)),
