@@ -44,6 +44,11 @@ def scale_symbol(scale: str) -> str:
     return _scale(scale).symbol
 
 
+def scale_key(scale: str) -> str:
+    """The scale's mark in its colour and its name, for a figure's text."""
+    return f'<span style="color:{scale_colour(scale)}">{_scale(scale).glyph}</span> {scale}'
+
+
 def class_colour(label: int) -> str:
     """A bright colour that stays with a class; neighbours in the list of classes get far hues."""
     hue = (0.52 + label * _GOLDEN_ANGLE) % 1.0

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import Drawing, ground
-from app.theme import GRID, LIT, NEUTRAL, ink_on, scale_colour
+from app.theme import GRID, LIT, NEUTRAL, ink_on, scale_colour, scale_key
 
 ROW = 23
 """Pixels per row of bars."""
-_TOP_LEFT = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top", "pad": {"l": 2, "t": 4}}
+_TOP_LEFT = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}
+_LINE = 16
+"""Pixels of a title's further line, by which Plotly moves the first one up."""
 _LEGEND = {
     "orientation": "h",
     "x": 1,
@@ -22,7 +24,7 @@ _LEGEND = {
     "font": {"size": 11},
 }
 HEADS = 54
-"""Pixels for the names of heads; the plot is then wide enough for a legend of four scales in one row."""
+"""Pixels for the names of heads."""
 TITLE, LEGEND, LEGEND_GAP = 26, 24, 5
 """Pixels above the plot for each, and between legend and plot."""
 
@@ -62,17 +64,22 @@ def name_at(text: str, value: float, axis: str = "y") -> dict[str, Any]:
     return {**place, "text": text, "showarrow": False, "font": {"size": 10}}
 
 
-def chart(traces: list[dict[str, Any]], title: str, room: float, legend: bool = False, **layout: Any) -> Drawing:
+def chart(
+    traces: list[dict[str, Any]], title: str, room: float, legend: bool = False, scales: Sequence[str] = (), **layout: Any
+) -> Drawing:
     """A small chart with a title.
 
     Args:
         room: pixels for the plot itself, without title, legend and axis.
+        legend: of the traces, by Plotly.
+        scales: those whose marks are explained below the title instead: Plotly's legend of four has no room on narrow screens.
         layout: more of Plotly's layout; axes are dicts of their own.
     """
-    top, bottom = TITLE + LEGEND * legend, 24
+    top, bottom = TITLE + LEGEND * (legend or bool(scales)), 24
+    text = title + ("<br>" + "   ".join(map(scale_key, scales)) if scales else "")
     above = 1 + LEGEND_GAP / room
     own = {
-        "title": {"text": title, "font": {"size": 12}, **_TOP_LEFT},
+        "title": {"text": text, "font": {"size": 12}, **_TOP_LEFT, "pad": {"l": 2, "t": 4 + _LINE * bool(scales)}},
         "margin": {"l": 74, "r": 10, "t": top, "b": bottom},
         "showlegend": legend,
         "legend": {**_LEGEND, "y": above},
@@ -121,6 +128,6 @@ def head_bars(
             }
         )
     axes = {"xaxis": value_axis(ticksuffix=unit), "yaxis": name_axis()}
-    drawn = chart(traces, title, ROW * len(names), legend=True, barmode="stack", bargap=0.25, **axes)
+    drawn = chart(traces, title, ROW * len(names), scales=scales, barmode="stack", bargap=0.25, **axes)
     drawn["layout"]["margin"] |= {"l": HEADS}
     return drawn

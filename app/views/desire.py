@@ -312,7 +312,8 @@ def _heads_chart(chosen: QueryChoice, desire: Desire, head: int, lang: str) -> D
     band = {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": head - 0.5, "y1": head + 0.5, "line": {"width": 0}}
     shapes = [{**band, "fillcolor": LIT_ROW, "layer": "below"}]
     axes = {"xaxis": value_axis(tickformat=".0%", range=[low, 1.06]), "yaxis": name_axis(type="category")}
-    drawn = chart(traces, say(lang, "desire.chart"), ROW * len(names), legend=True, shapes=shapes, **axes)
+    scales = list(reversed(chosen.step.scales))
+    drawn = chart(traces, say(lang, "desire.chart"), ROW * len(names), scales=scales, shapes=shapes, **axes)
     drawn["layout"]["margin"] |= {"l": HEADS}
     return drawn
 

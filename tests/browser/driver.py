@@ -178,7 +178,7 @@ def assert_shown(page: Page) -> tuple[Run, ViewState, dict]:
             np.testing.assert_allclose(np.array(values, dtype=float), right, rtol=1e-4, atol=1e-2)
     summary = view.summary(run, state)
     facts = page.locator('[data-part="view-facts"] dd').all_inner_texts()
-    assert [_words(text) for text in facts] == [_words(str(value)) for _, value in summary.get("facts", [])]
+    assert [" ".join(text.split()) for text in facts] == [" ".join(str(value).split()) for _, value in summary.get("facts", [])]
     if "caption" in summary and state.view not in ("detections", "points"):
         assert page.inner_text('[data-part="line"]') == summary["caption"]
     charts = view.charts(run, state) if hasattr(view, "charts") else []
@@ -186,8 +186,3 @@ def assert_shown(page: Page) -> tuple[Run, ViewState, dict]:
     table = summary.get("table") or {"rows": []}
     assert page.locator('[data-part="view-table"] tbody tr').count() == len(table["rows"])
     return run, state, summary
-
-
-def _words(text: str) -> str:
-    """A text without what says only where its lines break."""
-    return " ".join(text.replace("\u2060", "").split())

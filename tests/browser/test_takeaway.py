@@ -163,12 +163,17 @@ def test_on_a_projector_and_in_a_frame(page, context, url):
     assert page.locator(".ld-side, .ld-inspector, .ld-top").evaluate_all("nodes => nodes.every((node) => !node.offsetHeight)")
     page.evaluate("document.exitFullscreen()")
     page.wait_for_function("liteDetr.root.dataset.present === 'no'")
-    framed = watched(context)
-    framed.add_init_script("window.heights = []; addEventListener('message', ({ data }) => heights.push(data?.height))")
-    framed.goto(f"{url}/?{QUERY}&embed=1&__theme=dark&lang=ko")
-    framed.wait_for_function("window.liteDetr?.info && heights.at(-1) === liteDetr.root.offsetHeight")
+    page.locator('[data-part="take-away"]').click()
+    frame = page.inner_text('[data-part="take-frame"]').replace("__theme=light", "__theme=dark&lang=ko")
+    page.locator('[data-part="take-close"]').click()
+    around = watched(context)
+    around.set_content(f"<h1>Lecture</h1>{frame}")
+    framed = around.frames[-1]
+    framed.wait_for_function("window.liteDetr?.info && liteDetr.root.dataset.busy === 'no' && !liteDetr.asking")
+    tall = framed.evaluate("liteDetr.root.offsetHeight")
+    around.wait_for_function(f"document.querySelector('iframe').height === '{tall}'")
     shown = "nodes => nodes.filter((node) => node.offsetParent).map((node) => node.className.split(' ')[0])"
     assert framed.locator(".ld > :not(.ld-skip)").evaluate_all(shown) == ["ld-stage", "ld-inspector", "ld-rail"]
     assert framed.evaluate("[document.body.classList.contains('dark'), document.documentElement.lang]") == [True, "ko"]
-    assert (framed.errors, framed.strangers) == ([], [])
-    framed.close()
+    assert (around.errors, around.strangers) == ([], [])
+    around.close()

@@ -1,8 +1,6 @@
 // Words that are explained where they stand: dotted, a press opens what they mean, by mouse, touch and keyboard.
 import { make, part } from './dom.js';
 
-const JOINED = '\u2060'; // around a button a line may break, also where no space is: not here
-
 export class Glossary {
   // glossary: {language: [{id, names, text}, …]}.
   constructor(root, page, glossary) {
@@ -26,11 +24,7 @@ export class Glossary {
         if (!found) continue;
         const rest = text.splitText(found.index).splitText(found[0].length);
         const term = byName.get(found[0]);
-        if (!seen.has(term.id)) {
-          rest.previousSibling.replaceWith(this.button(term, found[0]));
-          if (/\S$/.test(text.data)) text.data += JOINED;
-          if (/^\S/.test(rest.data)) rest.data = JOINED + rest.data;
-        }
+        if (!seen.has(term.id)) rest.previousSibling.replaceWith(joined(text, this.button(term, found[0]), rest));
         seen.add(term.id);
         texts.currentNode = rest.previousSibling; // what follows is looked through too
       }
@@ -59,4 +53,13 @@ export class Glossary {
     box.dataset.key = key;
     box.replaceChildren(...this.terms.flatMap(({ names, text }) => [make('dt', {}, names.join(', ')), make('dd', {}, text)]));
   }
+}
+
+// Around a button a line may break even where no space is: what stands close to it, as a bracket or a Korean particle, stays with it.
+function joined(before, button, after) {
+  const [head] = /\S*$/.exec(before.data);
+  const [tail] = /^\S*/.exec(after.data);
+  before.deleteData(before.length - head.length, head.length);
+  after.deleteData(0, tail.length);
+  return make('span', { class: 'ld-joined' }, head, button, tail);
 }

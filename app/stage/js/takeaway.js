@@ -4,6 +4,9 @@ import { make, part } from './dom.js';
 const PICTURE_SIDE = 1600; // pixels of a downloaded picture's longer side
 const HEAD = 58; // pixels for title and legend of a picture
 const FOOT = 30;
+// The frame takes its content's height; a page that allows no scripts leaves it at what is written.
+const AS_TALL = `<script>{ const frame = document.currentScript.previousElementSibling; addEventListener("message", ({ source, data }) => {
+  if (source === frame.contentWindow && data?.type === "lite-detr") frame.height = data.height; }); }</script>`;
 
 export class TakeAway {
   constructor(root, page, Plotly) {
@@ -25,7 +28,7 @@ export class TakeAway {
     part(this.root, 'take-code').textContent = `# ${page.say('take.where')}\n${snippet(state, info)}`;
     const embedded = page.link.of(state);
     embedded.searchParams.set('embed', '1');
-    part(this.root, 'take-frame').textContent = `<iframe src="${embedded.href}" title="Lite DETR, live" width="100%" height="760" style="border:0" loading="lazy"></iframe>`;
+    part(this.root, 'take-frame').textContent = `<iframe src="${embedded.href}" title="Lite DETR, live" width="100%" height="760" style="border:0" loading="lazy"></iframe>\n${AS_TALL}`;
     this.linkFiles();
     for (const button of this.root.querySelectorAll('[data-copy]')) button.textContent = page.say('take.copy');
     this.dialog.showModal();

@@ -205,7 +205,7 @@ def _rank_chart(effects: Effects, lang: str) -> Drawing:
         "xaxis": value_axis(title={"text": say(lang, "mattered.by_weight"), "font": {"size": 11}}, autorange="reversed"),
         "yaxis": value_axis(title={"text": say(lang, "mattered.by_effect"), "font": {"size": 11}}, autorange="reversed"),
     }
-    drawing = chart(traces, say(lang, "mattered.chart.ranks"), 190, legend=True, **axes)
+    drawing = chart(traces, say(lang, "mattered.chart.ranks"), 190, scales=sorted(set(scales)), **axes)
     drawing["layout"]["margin"] |= {"l": 52, "b": 40}
     drawing["layout"]["height"] += 16
     return drawing
