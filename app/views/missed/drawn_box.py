@@ -149,10 +149,11 @@ class DrawnBox:
 
     def _detection(self, classes: tuple[int, ...]) -> dict[str, Any] | None:
         found = self.run.detections
-        places = [i for i in self.run.shown(self.threshold, classes) if overlap(found.boxes[i], self.drawn) >= NEAR]
-        if not places:
+        shown = self.run.shown(self.threshold, classes)
+        near = shown[overlap(found.boxes[shown], self.drawn) >= NEAR]
+        if not len(near):
             return None
-        best = places[0]
+        best = int(near[0])
         values = {"name": found.names[best], "score": float(found.scores[best]), "query": int(found.queries[best])}
         return {**values, "overlap": float(overlap(found.boxes[best], self.drawn))}
 
