@@ -39,7 +39,7 @@ class FastSwin(nn.Module):
             if index:
                 table, (H, W) = self.merges[index - 1](table, (B, H, W))
             for block in blocks:
-                block.update(table, (B, H, W))
+                block(table, (B, H, W))
             if index:
                 maps.append(self.norms[index - 1](table[:-1]).view(B, H, W, -1).permute(0, 3, 1, 2))
         return maps
@@ -58,7 +58,7 @@ class FastSwinBlock(nn.Module):
         bias = attention.relative_position_bias_table.detach()[attention.relative_position_index]
         self.bias = nn.Buffer(bias.permute(2, 0, 1).to(dtype, copy=True).contiguous(), persistent=False)  # (M, N, N)
 
-    def update(self, table: Tensor, size: tuple[int, int, int]) -> None:
+    def forward(self, table: Tensor, size: tuple[int, int, int]) -> None:
         """Give the tokens of B maps, rows of `table` (B * H * W + 1, C), their new values, in place."""
         N = self.window**2
         for rows, blank, mask in window_groups(*size, self.window, self.shift, table.device):

@@ -43,7 +43,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Fate:
+class DrawnBox:
     """A drawn box in a run. T stages: before the decoder, then after each of its layers. Q queries, S tokens, K classes.
 
     Attributes:
@@ -149,10 +149,11 @@ class Fate:
 
     def _detection(self, classes: tuple[int, ...]) -> dict[str, Any] | None:
         found = self.run.detections
-        places = [i for i in self.run.shown(self.threshold, classes) if overlap(found.boxes[i], self.drawn) >= NEAR]
-        if not places:
+        shown = self.run.shown(self.threshold, classes)
+        near = shown[overlap(found.boxes[shown], self.drawn) >= NEAR]
+        if not len(near):
             return None
-        best = places[0]
+        best = int(near[0])
         values = {"name": found.names[best], "score": float(found.scores[best]), "query": int(found.queries[best])}
         return {**values, "overlap": float(overlap(found.boxes[best], self.drawn))}
 
@@ -213,7 +214,7 @@ class Fate:
         return self.run.config.names[int(label)]
 
 
-def fate(run: Run, state: ViewState) -> Fate | None:
+def drawn_box(run: Run, state: ViewState) -> DrawnBox | None:
     """The state's drawn box in the run; None without one."""
     if state.box is None:
         return None
@@ -233,10 +234,10 @@ def fate(run: Run, state: ViewState) -> Fate | None:
         scores[stage], labels[stage] = _best(logits, classes)
         ranks[stage, np.argsort(-scores[stage], kind="stable")] = np.arange(1, Q + 1)
     threshold = run.threshold(state.threshold)
-    return Fate(run, drawn, classes, threshold, boxes, overlap(boxes, drawn), scores, labels, ranks)
+    return DrawnBox(run, drawn, classes, threshold, boxes, overlap(boxes, drawn), scores, labels, ranks)
 
 
-def nearest(found: Fate) -> tuple[list[int], list[int]]:
+def nearest(found: DrawnBox) -> tuple[list[int], list[int]]:
     """Tokens and queries to show: by overlap, and the verdict's own first."""
     _, values = found.verdict
     tokens, queries = found.nearest_tokens(PROPOSALS), found.nearest_queries(QUERIES)
