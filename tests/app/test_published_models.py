@@ -42,8 +42,8 @@ def test_as_second_models(engine, host, path, checkpoint):  # noqa: F811
         answer = lookups.look({"run": run.id, "state": state.to_query()})
         assert answer["job"]["done"]
         if view == "versus":
-            assert answer["summary"]["rivals"]["right"]["schedule"] == "H3L1-(2+1)x3"
-            assert answer["summary"]["rivals"]["right"]["name"].startswith(OTHER)
+            assert answer["summary"]["results"]["right"]["schedule"] == "H3L1-(2+1)x3"
+            assert answer["summary"]["results"]["right"]["name"].startswith(OTHER)
         else:
             assert say("en", "attended.note.other.kda") in answer["summary"]["notes"]
     assert say("en", "status.converting", model=OTHER) in [event.get("text") for event in told]

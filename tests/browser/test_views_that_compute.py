@@ -63,7 +63,7 @@ def test_versus_shows_both_sides(page, url):
     assert [axes.count("x"), axes.count("x2")] == sides
     assert sides[0] == before  # the left side is this run's model again, on the same pixels
     assert facts(page) == [value for _, value in summary["facts"]]
-    left, right = (summary["rivals"][side] for side in ("left", "right"))
+    left, right = (summary["results"][side] for side in ("left", "right"))
     assert left["encoder_gmacs"] == pytest.approx(run.cost.encoder)
     assert left["encoder_gmacs"] < right["encoder_gmacs"]
 

@@ -12,7 +12,7 @@ from app.run.state import FILMS, ViewState
 from app.views.film import boxes as film_boxes
 from app.views.film import ledger
 from app.views.film import panels as film_panels
-from app.views.film.reel import Frame, frame_of, reel
+from app.views.film.frames import Frame, film_of, frame_of
 from app.views.view import View
 from litedetr.positions import level_slices
 from litedetr.schedule import scale_name
@@ -39,7 +39,7 @@ def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
     """What the step did: tokens updated, multiply-adds so far beside the full encoder's, milliseconds, change per scale."""
-    frame, entries, film = frame_of(run, state), ledger.ledger(run), reel(run)
+    frame, entries, film = frame_of(run, state), ledger.ledger(run), film_of(run)
     sizes = _sizes(run)
     past = run.trace.encoder_steps[: frame.memory]
     place = next(index for index, entry in enumerate(entries) if entry.name == frame.name)

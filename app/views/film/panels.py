@@ -14,7 +14,7 @@ from app.run.choice import detection_of
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import HALO, NEUTRAL, NOTHING, RIM, WHITE, ink_on, scale_colour
-from app.views.film.reel import Frame, Reel, reel
+from app.views.film.frames import Film, Frame, film_of
 from litedetr.positions import level_slices
 from litedetr.schedule import scale_name
 
@@ -26,7 +26,7 @@ HEAD = 0.12
 
 def drawing(run: Run, state: ViewState, frame: Frame) -> Drawing:
     """One panel per scale, S1 first, and the photo in a place that is left over."""
-    film, shapes = reel(run), run.trace.spatial_shapes
+    film, shapes = film_of(run), run.trace.spatial_shapes
     levels = list(reversed(range(len(shapes))))
     spare = len(levels) > 2 and len(levels) % (2 if len(levels) <= 4 else 3) > 0
     contents = [Panel(_title(state, len(shapes), level, shapes[level], frame), _chosen(run, state)) for level in levels]
@@ -93,7 +93,7 @@ def _heat(
     }
 
 
-def _colours(state: ViewState, film: Reel) -> dict[str, Any]:
+def _colours(state: ViewState, film: Film) -> dict[str, Any]:
     """One scale of colours, with its bar, for all panels and the whole film."""
     small = {"size": 11}
     title = {"text": say(state.lang, "film.bar"), "side": "bottom", "font": small}

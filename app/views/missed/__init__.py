@@ -15,7 +15,7 @@ from app.run.state import ViewState
 from app.theme import BLACK, CUT, FOLLOWED, RIM, WHITE
 from app.views.missed import chart as missed_chart
 from app.views.missed import words as missed_words
-from app.views.missed.fate import NEAR, Fate, Proposal, fate, nearest
+from app.views.missed.drawn_box import NEAR, DrawnBox, Proposal, drawn_box, nearest
 from app.views.view import View
 
 VEIL = 0.4
@@ -25,7 +25,7 @@ STEP = 0.062
 
 def drawing(run: Run, state: ViewState) -> Drawing:
     """The drawn box, what the nearest tokens proposed with their ranks, and the boxes of the queries that ever were near."""
-    found = fate(run, state)
+    found = drawn_box(run, state)
     if found is None:
         drawn = canvas(run, [outlines(run, state, 0.7, 1.5)], veil=0.2)
     else:
@@ -44,7 +44,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
 
 def charts(run: Run, state: ViewState) -> list[Drawing]:
     """Score, overlap and rank of the nearest queries, stage by stage, and the tokens that were cut."""
-    found = fate(run, state)
+    found = drawn_box(run, state)
     return [] if found is None else [missed_chart.lives(run, state, found)]
 
 
@@ -61,7 +61,7 @@ def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
     """The verdict with its numbers; the nearest tokens and queries."""
-    found, stage = fate(run, state), stage_of(run, state)
+    found, stage = drawn_box(run, state), stage_of(run, state)
     step = run.trace.decoder_steps[stage - 1].name if stage else state.step
     if found is None:
         return {"box": None, "verdict": None, "step": step, **missed_words.hint(state)}
@@ -90,13 +90,13 @@ def stage_of(run: Run, state: ViewState) -> int:
     return 0 if state.step in run.step_names else len(layers)
 
 
-def _numbers(found: Fate, query: int) -> dict[str, Any]:
+def _numbers(found: DrawnBox, query: int) -> dict[str, Any]:
     rows = {"overlaps": found.overlaps, "scores": found.scores, "ranks": found.ranks, "labels": found.labels}
     lists = {key: [None if value != value else value for value in values[:, query].tolist()] for key, values in rows.items()}
     return {"query": query, **lists}
 
 
-def _drawn(state: ViewState, found: Fate) -> list[dict[str, Any]]:
+def _drawn(state: ViewState, found: DrawnBox) -> list[dict[str, Any]]:
     path = {"type": "scatter", "mode": "lines", **outline(found.drawn), "hoverinfo": "skip", "name": "drawn"}
     return [{**path, "line": {"color": RIM, "width": 6}}, {**path, "line": {"color": WHITE, "width": 3, "dash": "dash"}}]
 
@@ -124,7 +124,7 @@ def _proposal(run: Run, state: ViewState, proposal: Proposal) -> list[dict[str, 
     return [{**box, "name": "proposal"}, {**common, "mode": "markers", **place, "marker": mark, "name": "token"}]
 
 
-def _query(state: ViewState, found: Fate, query: int, stage: int, place: int) -> list[dict[str, Any]]:
+def _query(state: ViewState, found: DrawnBox, query: int, stage: int, place: int) -> list[dict[str, Any]]:
     colour = FOLLOWED[place % len(FOLLOWED)]
     text = missed_words.life(state, found, query, stage)
     path = {"type": "scatter", "mode": "lines", **outline(found.boxes[stage, query])}
@@ -134,7 +134,7 @@ def _query(state: ViewState, found: Fate, query: int, stage: int, place: int) ->
     return [{**path, **seen, "meta": {"set": {"q": str(query)}, "query": query}}, {**path, **halo}]
 
 
-def _ranks(run: Run, state: ViewState, found: Fate, proposals: list[Proposal]) -> list[dict[str, Any]]:
+def _ranks(run: Run, state: ViewState, found: DrawnBox, proposals: list[Proposal]) -> list[dict[str, Any]]:
     """Ranks beside the drawn box, where there is room, each with a line to its token."""
     height, width = run.size
     x1, y1, x2, y2 = found.drawn
@@ -156,7 +156,7 @@ def _ranks(run: Run, state: ViewState, found: Fate, proposals: list[Proposal]) -
     return labels
 
 
-def _names(state: ViewState, found: Fate, queries: list[int], stage: int) -> list[dict[str, Any]]:
+def _names(state: ViewState, found: DrawnBox, queries: list[int], stage: int) -> list[dict[str, Any]]:
     """Query and score at a corner of its box, each query at another one."""
     labels = []
     for place, query in enumerate(queries[:4]):

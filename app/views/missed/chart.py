@@ -13,10 +13,10 @@ from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import CUT, FOLLOWED, GRID
 from app.views.missed import words as missed_words
-from app.views.missed.fate import NEAR, Fate, Proposal, nearest
+from app.views.missed.drawn_box import NEAR, DrawnBox, Proposal, nearest
 
 
-def lives(run: Run, state: ViewState, found: Fate) -> Drawing:
+def lives(run: Run, state: ViewState, found: DrawnBox) -> Drawing:
     """Three rows over the stages: score with the threshold, overlap with `NEAR`, rank with the cut."""
     tokens, queries = nearest(found)
     stages = list(range(len(found.scores)))

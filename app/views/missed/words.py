@@ -9,7 +9,7 @@ import numpy as np
 from app.i18n import class_name, say
 from app.run.run import Run
 from app.run.state import ViewState
-from app.views.missed.fate import NEAR, Fate, Proposal
+from app.views.missed.drawn_box import NEAR, DrawnBox, Proposal
 
 
 def hint(state: ViewState) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def hint(state: ViewState) -> dict[str, Any]:
     return {"facts": [], "notes": [text], "caption": say(state.lang, "missed.caption.none")}
 
 
-def words(run: Run, state: ViewState, found: Fate, tokens: list[int], queries: list[int]) -> dict[str, Any]:
+def words(run: Run, state: ViewState, found: DrawnBox, tokens: list[int], queries: list[int]) -> dict[str, Any]:
     """What the inspector shows: the verdict as a sentence first."""
     kind, values = found.verdict
     two_stage = found.token_ranks is not None
@@ -43,7 +43,7 @@ def words(run: Run, state: ViewState, found: Fate, tokens: list[int], queries: l
     }
 
 
-def life(state: ViewState, found: Fate, query: int, stage: int) -> str:
+def life(state: ViewState, found: DrawnBox, query: int, stage: int) -> str:
     """One query at one stage, in a few words."""
     score = found.scores[stage, query]
     where = {"query": query, "stage": stage_name(state, found, stage), "overlap": f"{found.overlaps[stage, query]:.2f}"}
@@ -62,14 +62,14 @@ def link(run: Run, proposal: Proposal) -> dict[str, str]:
     return {"q": "", "at": f"{x:.4f},{y:.4f}", "scale": proposal.scale}
 
 
-def stage_name(state: ViewState, found: Fate, stage: int) -> str:
+def stage_name(state: ViewState, found: DrawnBox, stage: int) -> str:
     """ "token" (where there are tokens), "start", or the decoder layer's name."""
     if stage:
         return found.run.trace.decoder_steps[stage - 1].name
     return say(state.lang, "missed.start" if found.token_ranks is None else "onion.token")
 
 
-def _filled(state: ViewState, found: Fate, kind: str, values: dict[str, Any]) -> dict[str, str]:
+def _filled(state: ViewState, found: DrawnBox, kind: str, values: dict[str, Any]) -> dict[str, str]:
     """The verdict's numbers as they are written."""
     texts = {key: f"{value:.3f}" if isinstance(value, float) else str(value) for key, value in values.items()}
     if kind in ("fell", "left"):
@@ -82,7 +82,7 @@ def _filled(state: ViewState, found: Fate, kind: str, values: dict[str, Any]) ->
     return texts
 
 
-def _facts(state: ViewState, found: Fate, tokens: list[int], queries: list[int]) -> list[list[str]]:
+def _facts(state: ViewState, found: DrawnBox, tokens: list[int], queries: list[int]) -> list[list[str]]:
     def text(key: str, **values: Any) -> str:
         return say(state.lang, f"missed.{key}", **values)
 
@@ -109,9 +109,9 @@ def _facts(state: ViewState, found: Fate, tokens: list[int], queries: list[int])
     return facts
 
 
-def _table(run: Run, state: ViewState, found: Fate, tokens: list[int], queries: list[int]) -> dict[str, Any]:
+def _table(run: Run, state: ViewState, found: DrawnBox, tokens: list[int], queries: list[int]) -> dict[str, Any]:
     """Queries, nearest at the end first, then the tokens that became none of them."""
-    head = [say(state.lang, f"missed.column.{key}") for key in ("rank", "who", "overlap", "score", "fate")]
+    head = [say(state.lang, f"missed.column.{key}") for key in ("rank", "who", "overlap", "score", "end")]
     rows = []
     for query in queries:
         overlaps, scores = found.overlaps[[0, -1], query], found.scores[[0, -1], query]
@@ -145,7 +145,7 @@ def _arrow(values: np.ndarray) -> str:
     return f"{first} → {last}"
 
 
-def _ending(state: ViewState, found: Fate, query: int) -> str:
+def _ending(state: ViewState, found: DrawnBox, query: int) -> str:
     """Of a query: its box ended elsewhere, below the threshold, or above it."""
     if found.overlaps[-1, query] < NEAR:
         return say(state.lang, "missed.end.elsewhere")

@@ -18,7 +18,7 @@ from app.run.model_list import OWN, describe, other_models
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
 from app.theme import CHANGED, NEUTRAL, NOTHING, OURS, class_colour
-from app.views.versus.rivals import Rival, compare, every_scale, matched
+from app.views.versus.comparison import ModelResult, compare, every_scale, matched
 from app.views.view import View
 from litedetr import Detector
 from litedetr.cost import full_encoder, gmacs
@@ -30,34 +30,34 @@ LABELS = 16
 
 def drawing(run: Run, state: ViewState) -> Drawing:
     """Both photos with their detections: thin where both have them, thick and dashed where one has them alone."""
-    rivals = _rivals(run, state)
-    if rivals is None:
+    results = _results(run, state)
+    if results is None:
         found, (shown, _) = run.detections, cut(run.shown(state.threshold), state.lang)
         named = [(found.boxes[i], found.names[i], float(found.scores[i]), False) for i in shown]
         return panels(run, [_panel(run, state.lang, run.config.schedule, named), Panel(_short(state))], veil=0.25)
-    pairs = matched(rivals["left"], rivals["right"], state.threshold)
+    pairs = matched(results["left"], results["right"], state.threshold)
     contents = []
     for place, side in enumerate(SIDES):
-        rival = rivals[side]
+        result = results[side]
         drawn, _ = cut(_of(pairs, place), state.lang)
         kept = [(pair[place], None in pair) for pair in pairs if pair[place] in drawn]
-        named = [(rival.boxes[i], rival.names[i], float(rival.scores[i]), alone) for i, alone in kept]
-        contents.append(_panel(run, state.lang, f"{_short(state, rival, side)} · {rival.milliseconds:.0f} ms", named))
+        named = [(result.boxes[i], result.names[i], float(result.scores[i]), alone) for i, alone in kept]
+        contents.append(_panel(run, state.lang, f"{_short(state, result, side)} · {result.milliseconds:.0f} ms", named))
     return panels(run, contents, veil=0.25)
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
     """Time, multiply-adds and detections of both."""
-    lang, rivals = state.lang, _rivals(run, state)
+    lang, results = state.lang, _results(run, state)
     notes = [say(lang, "versus.note.same" if state.other == "" else "versus.note.other")]
     if run.config.encoder_schedule.is_full and state.other == "":
         notes.append(say(lang, "versus.note.full"))
     elif run.config.key_aware and state.other == "":  # the other views' full encoder is the paper's
         plain = gmacs(full_encoder(run.config), run.trace.geometry.padded)
         notes.append(say(lang, "versus.note.plain", gmacs=f"{plain.encoder:.2f}"))
-    if rivals is None:
-        return {"caption": say(lang, "versus.waiting"), "facts": [], "notes": notes, "rivals": None}
-    left, right = (rivals[side] for side in SIDES)
+    if results is None:
+        return {"caption": say(lang, "versus.waiting"), "facts": [], "notes": notes, "results": None}
+    left, right = (results[side] for side in SIDES)
     pairs = matched(left, right, state.threshold)
     both = [pair for pair in pairs if None not in pair]
     _, cuts = cut(max((_of(pairs, place) for place in (0, 1)), key=len), lang)
@@ -74,7 +74,7 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         "caption": say(lang, "versus.caption", left=left.name, right=_right(state, right), both=len(both), l=only[0], r=only[1]),
         "facts": facts,
         "notes": [*cuts, *notes, say(lang, "versus.note.match"), say(lang, "versus.note.time")],
-        "rivals": {side: {key: value for key, value in vars(rivals[side]).items() if key not in ("boxes", "names", "scores")}
+        "results": {side: {key: value for key, value in vars(results[side]).items() if key not in ("boxes", "names", "scores")}
                    for side in SIDES},
         "pairs": pairs,
         "table": {
@@ -92,12 +92,12 @@ def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
 
 def charts(run: Run, state: ViewState) -> list[Drawing]:
     """Milliseconds of both, the encoder's part told apart."""
-    rivals = _rivals(run, state)
-    if rivals is None:
+    results = _results(run, state)
+    if results is None:
         return []
     names = [say(state.lang, f"versus.{side}") for side in SIDES]
-    encoder = [rivals[side].encoder_ms for side in SIDES]
-    rest = [rivals[side].milliseconds - rivals[side].encoder_ms for side in SIDES]
+    encoder = [results[side].encoder_ms for side in SIDES]
+    rest = [results[side].milliseconds - results[side].encoder_ms for side in SIDES]
     bars = [
         _bars(say(state.lang, "versus.bar.encoder"), names, encoder, OURS),
         _bars(say(state.lang, "versus.bar.rest"), names, rest, NEUTRAL),
@@ -113,7 +113,7 @@ def job(run: Run, state: ViewState) -> str | None:
 
 def work(
     run: Run, state: ViewState, detectors: Callable[[str], Detector], report: Callable[[float, str], None]
-) -> dict[str, Rival]:
+) -> dict[str, ModelResult]:
     """Detections and times of both."""
     ours = detectors(run.source)
     other = every_scale(ours) if state.other == "" else detectors("" if state.other == OWN else state.other)
@@ -121,7 +121,7 @@ def work(
     return compare(run, {"left": (ours, run.model), "right": (other, name)}, report)
 
 
-def _rivals(run: Run, state: ViewState) -> dict[str, Rival] | None:
+def _results(run: Run, state: ViewState) -> dict[str, ModelResult] | None:
     return run.extras.get(job(run, state))
 
 
@@ -130,18 +130,18 @@ def _of(pairs: list[tuple[int | None, int | None, float]], place: int) -> list[i
     return sorted(pair[place] for pair in pairs if pair[place] is not None)
 
 
-def _right(state: ViewState, rival: Rival) -> str:
+def _right(state: ViewState, result: ModelResult) -> str:
     """What the right side is called, in the visitor's language."""
-    return say(state.lang, "versus.every") if state.other == "" else rival.name
+    return say(state.lang, "versus.every") if state.other == "" else result.name
 
 
-def _short(state: ViewState, rival: Rival | None = None, side: str = "right") -> str:
+def _short(state: ViewState, result: ModelResult | None = None, side: str = "right") -> str:
     """A title that fits over half a phone's width."""
     if side == "right" and state.other == "":
         return say(state.lang, "versus.every_short")
     if side == "right" and HUB_ID.match(state.other):
         return state.other.rpartition("/")[2]
-    return say(state.lang, "models.own") if rival is None else rival.schedule
+    return say(state.lang, "models.own") if result is None else result.schedule
 
 
 def _panel(run: Run, lang: str, title: str, named: list[tuple[np.ndarray, str, float, bool]]) -> Panel:
@@ -189,7 +189,7 @@ def _bars(name: str, sides: list[str], values: list[float], colour: str) -> dict
     }
 
 
-def _cells(lang: str, left: Rival, right: Rival, pair: tuple[int | None, int | None, float]) -> list[str]:
+def _cells(lang: str, left: ModelResult, right: ModelResult, pair: tuple[int | None, int | None, float]) -> list[str]:
     i, j, overlap = pair
     name = left.names[i] if i is not None else right.names[j]
     return [

@@ -14,7 +14,7 @@ from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import scale_colour
 from app.views import film
-from app.views.film.reel import RARE, make_reel, reel
+from app.views.film.frames import RARE, film_of, make_film
 from litedetr.cost import full_encoder, gmacs
 from tests.app.views.small import small_run
 from tests.small_models import KINDS
@@ -61,19 +61,19 @@ def test_colours_are_three_components_with_one_basis_for_the_whole_film(kind):
     mean = np.mean([part.mean(0) for part in parts], axis=0)
     weighted = np.concatenate([(part - mean) / np.sqrt(len(part) * len(parts)) for part in parts])
     _, spread, basis = np.linalg.svd(weighted, full_matrices=False)
-    assert reel(run).explained == pytest.approx((spread[:3] ** 2).sum() / (spread**2).sum(), rel=1e-3)
+    assert film_of(run).explained == pytest.approx((spread[:3] ** 2).sum() / (spread**2).sum(), rel=1e-3)
     shades = (np.concatenate(memories(run)) - mean) @ basis[:3].T / spread[:3] / 5
     shades *= np.sign(basis[range(3), np.abs(basis[:3]).argmax(1)])
     expected = np.clip(np.round(255 * (0.5 + shades)), 0, 255)
-    assert np.abs(reel(run).colours.reshape(-1, 3) - expected).max() <= 1
+    assert np.abs(film_of(run).colours.reshape(-1, 3) - expected).max() <= 1
 
 
 @ALL
 def test_the_same_run_has_the_same_film(kind):
     run = small_run(kind)
-    first, again = make_reel(run.trace), make_reel(run.trace)
+    first, again = make_film(run.trace), make_film(run.trace)
     assert (first.colours == again.colours).all()
-    assert reel(run) is reel(run)
+    assert film_of(run) is film_of(run)
     assert 0 < first.explained <= 1
     assert 0 <= first.clipped < 0.2
 
@@ -82,14 +82,14 @@ def test_the_same_run_has_the_same_film(kind):
 def test_change_is_the_tokens_own(kind):
     run = small_run(kind)
     before = None
-    for tokens, change in zip(memories(run), reel(run).change, strict=True):
+    for tokens, change in zip(memories(run), film_of(run).change, strict=True):
         expected = (
             np.zeros(len(tokens)) if before is None else np.linalg.norm(tokens - before, axis=1) / np.linalg.norm(before, axis=1)
         )
         np.testing.assert_allclose(change, expected, rtol=1e-4, atol=1e-6)
         before = tokens
-    changed = reel(run).change[reel(run).change > 0]
-    assert (changed > reel(run).limit).mean() <= 1.5 / RARE + 1 / len(changed)
+    changed = film_of(run).change[film_of(run).change > 0]
+    assert (changed > film_of(run).limit).mean() <= 1.5 / RARE + 1 / len(changed)
 
 
 @ALL
@@ -102,16 +102,16 @@ def test_panels_show_the_tokens_of_their_scale(kind):
         changed = film.drawing(run, state_at(step.name, film="change"))
         changes = {trace["meta"]["scale"]: trace for trace in changed["data"] if "meta" in trace}
         colours = changed["layout"]["coloraxis"]  # one for all panels, with its bar
-        assert (colours["cmin"], colours["cmax"]) == (0, reel(run).limit)
+        assert (colours["cmin"], colours["cmax"]) == (0, film_of(run).limit)
         assert colours["colorbar"]["title"]["text"]
         for place, ((height, width), start) in enumerate(zip(shapes, starts, strict=True)):
             scale = f"S{place + 1}"
             shown = pixels_of(layout["images"][place]["source"])
             factor = shown.shape[0] // height
             assert shown.shape == (height * factor, width * factor, 3)
-            expected = reel(run).colours[index, start : start + height * width].reshape(height, width, 3)
+            expected = film_of(run).colours[index, start : start + height * width].reshape(height, width, 3)
             np.testing.assert_array_equal(shown[factor // 2 :: factor, factor // 2 :: factor], expected)
-            expected = reel(run).change[index, start : start + height * width].reshape(height, width)
+            expected = film_of(run).change[index, start : start + height * width].reshape(height, width)
             np.testing.assert_allclose(changes[scale]["z"], expected, atol=1e-4)
             assert changes[scale]["coloraxis"] == "coloraxis"
             updated = scale in step.query_scales

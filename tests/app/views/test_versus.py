@@ -10,7 +10,7 @@ import torch
 from app.run.state import ViewState
 from app.views import schedule, versus
 from app.views.film.ledger import ledger
-from app.views.versus.rivals import Rival, every_scale, matched
+from app.views.versus.comparison import ModelResult, every_scale, matched
 from litedetr import Detector
 from tests.app.views.small import small_run
 from tests.small_models import KINDS
@@ -22,18 +22,18 @@ def detector_of(kind: str) -> Detector:
     return Detector(small_run(kind).config)
 
 
-def rival(boxes, scores, names, threshold=0.5) -> Rival:
+def result(boxes, scores, names, threshold=0.5) -> ModelResult:
     arrays = np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32)
-    return Rival("a", "H4L0-(1+1)x6", *arrays, tuple(names), threshold, 2.0, 1.0, 20.0, 10.0)
+    return ModelResult("a", "H4L0-(1+1)x6", *arrays, tuple(names), threshold, 2.0, 1.0, 20.0, 10.0)
 
 
 def test_each_detection_is_matched_once_with_the_best_of_its_class():
-    left = rival([[0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60], [80, 80, 90, 90]], [0.9, 0.8, 0.7, 0.2], ["cat"] * 4)
-    right = rival([[0, 0, 10, 9], [50, 50, 60, 60], [80, 80, 90, 90]], [0.9, 0.6, 0.9], ["cat", "dog", "cat"])
+    left = result([[0, 0, 10, 10], [0, 0, 10, 9], [50, 50, 60, 60], [80, 80, 90, 90]], [0.9, 0.8, 0.7, 0.2], ["cat"] * 4)
+    right = result([[0, 0, 10, 9], [50, 50, 60, 60], [80, 80, 90, 90]], [0.9, 0.6, 0.9], ["cat", "dog", "cat"])
     assert matched(left, right, None) == [(1, 0, 1.0), (0, None, 0.0), (2, None, 0.0), (None, 1, 0.0), (None, 2, 0.0)]
     assert matched(left, right, 0.1)[1] == (3, 2, 1.0)
-    assert matched(left, rival([], [], []), None) == [(0, None, 0.0), (1, None, 0.0), (2, None, 0.0)]
-    assert matched(rival([], [], []), rival([], [], []), None) == []
+    assert matched(left, result([], [], []), None) == [(0, None, 0.0), (1, None, 0.0), (2, None, 0.0)]
+    assert matched(result([], [], []), result([], [], []), None) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

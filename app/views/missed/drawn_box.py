@@ -43,7 +43,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Fate:
+class DrawnBox:
     """A drawn box in a run. T stages: before the decoder, then after each of its layers. Q queries, S tokens, K classes.
 
     Attributes:
@@ -214,7 +214,7 @@ class Fate:
         return self.run.config.names[int(label)]
 
 
-def fate(run: Run, state: ViewState) -> Fate | None:
+def drawn_box(run: Run, state: ViewState) -> DrawnBox | None:
     """The state's drawn box in the run; None without one."""
     if state.box is None:
         return None
@@ -234,10 +234,10 @@ def fate(run: Run, state: ViewState) -> Fate | None:
         scores[stage], labels[stage] = _best(logits, classes)
         ranks[stage, np.argsort(-scores[stage], kind="stable")] = np.arange(1, Q + 1)
     threshold = run.threshold(state.threshold)
-    return Fate(run, drawn, classes, threshold, boxes, overlap(boxes, drawn), scores, labels, ranks)
+    return DrawnBox(run, drawn, classes, threshold, boxes, overlap(boxes, drawn), scores, labels, ranks)
 
 
-def nearest(found: Fate) -> tuple[list[int], list[int]]:
+def nearest(found: DrawnBox) -> tuple[list[int], list[int]]:
     """Tokens and queries to show: by overlap, and the verdict's own first."""
     _, values = found.verdict
     tokens, queries = found.nearest_tokens(PROPOSALS), found.nearest_queries(QUERIES)

@@ -20,7 +20,7 @@ SAMPLE = 1024
 
 
 @dataclass(frozen=True)
-class Reel:
+class Film:
     """F frames: before the encoder, then after each of its steps. S tokens, finest scale first.
 
     Attributes:
@@ -55,7 +55,7 @@ class Frame:
         name: of the step; "backbone" before the first.
         index: place in the film, from 0.
         step: the encoder step or decoder layer that it shows the result of; None for "backbone".
-        memory: index of the tokens in `Reel`.
+        memory: index of the tokens in `Film`.
         updated: names of the scales that the step updated.
     """
 
@@ -77,12 +77,12 @@ def frame_of(run: Run, state: ViewState) -> Frame:
     return Frame(step.name, place + 1, step, min(place + 1, len(encoder)), step.query_scales)
 
 
-def reel(run: Run) -> Reel:
+def film_of(run: Run) -> Film:
     """The run's film, made once."""
-    return run.extras.memo("film", lambda: make_reel(run.trace))
+    return run.extras.memo("film", lambda: make_film(run.trace))
 
 
-def make_reel(trace: Trace) -> Reel:
+def make_film(trace: Trace) -> Film:
     """One basis for all frames and scales, in which every scale and frame counts the same, however many tokens it has.
 
     A component points to where its largest loading is positive: the same film always has the same colours.
@@ -105,7 +105,7 @@ def make_reel(trace: Trace) -> Reel:
             colours[index, :first] = colours[index - 1, :first]
         shades = 0.5 + (updated @ basis - mean @ basis) / (2 * SPREAD * spread)
         colours[index, first:] = np.clip(np.round(255 * shades), 0, 255)
-    return Reel(colours, change, explained, float(((colours == 0) | (colours == 255)).mean()))
+    return Film(colours, change, explained, float(((colours == 0) | (colours == 255)).mean()))
 
 
 def _lengths(vectors: np.ndarray) -> np.ndarray:

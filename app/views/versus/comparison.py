@@ -26,7 +26,7 @@ TURNS = 3
 
 
 @dataclass(frozen=True)
-class Rival:
+class ModelResult:
     """What one model made of the photo.
 
     Attributes:
@@ -54,7 +54,9 @@ class Rival:
 
 
 @torch.inference_mode()
-def compare(run: Run, contestants: dict[str, tuple[Detector, str]], report: Callable[[float, str], None]) -> dict[str, Rival]:
+def compare(
+    run: Run, contestants: dict[str, tuple[Detector, str]], report: Callable[[float, str], None]
+) -> dict[str, ModelResult]:
     """Each model on the photo, in turns.
 
     Args:
@@ -70,11 +72,11 @@ def compare(run: Run, contestants: dict[str, tuple[Detector, str]], report: Call
 
     runs = {side: partial(predict, side) for side in contestants}
     whole = take_turns(runs, TURNS, shortest=0, report=lambda share: report(share, ""))
-    rivals = {}
+    results = {}
     for side, (detector, name) in contestants.items():
         config = _as_run(detector)
         cost = gmacs(config, detector.prepare(picture)[2].padded)
-        rivals[side] = Rival(
+        results[side] = ModelResult(
             name=name,
             schedule=config.schedule,
             boxes=found[side].boxes,
@@ -86,7 +88,7 @@ def compare(run: Run, contestants: dict[str, tuple[Detector, str]], report: Call
             milliseconds=median(whole[side].wall),
             encoder_ms=median(encoder[side][1:]),
         )
-    return rivals
+    return results
 
 
 def every_scale(detector: Detector) -> Detector:
@@ -106,7 +108,7 @@ def _as_run(detector: Detector) -> DetectorConfig:
     return detector.config
 
 
-def matched(left: Rival, right: Rival, threshold: float | None) -> list[tuple[int | None, int | None, float]]:
+def matched(left: ModelResult, right: ModelResult, threshold: float | None) -> list[tuple[int | None, int | None, float]]:
     """Pairs (left, right, IoU) of detections that are the same: of one class, by IoU, the best first; then those of one side
     alone, with None for the other and IoU 0."""
     ours, theirs = left.above(threshold), right.above(threshold)
