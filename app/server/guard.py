@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import json
 import logging
 import os
 from typing import Any
@@ -21,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.engine.queue import Client
 from app.server.cleanup import make_room
 from app.server.uploads import sender
+from litedetr.weights.errors import is_full
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +35,8 @@ UPLOADS_AT_ONCE = 8
 SILENCE = 60.0
 """Seconds without a byte of a body, after which it has broken off."""
 _DRAINED = 4 * MAX_FILE
+_GONE: Message = {"type": "http.disconnect"}
+_NO_ROOM = "There is no room for it on this machine now: try again in a minute."
 LONGEST_NAME = 255
 """Bytes between two strokes of an address; no file system has longer names."""
 _ARGUMENTS = (
@@ -88,55 +89,66 @@ class Bodies:
             await self._bounded(scope, receive, send)
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit, come, too_large, no_room, begun, all_come = _limit(scope["path"]), 0, False, False, False, False
-
-        async def counted() -> Message:
-            nonlocal come, too_large, all_come
-            try:  # what comes after the body is that its sender has left, at any time
-                message = await asyncio.wait_for(receive(), None if all_come else SILENCE)
-            except TimeoutError:
-                return {"type": "http.disconnect"}
-            all_come = not message.get("more_body")
-            come += len(message.get("body", b""))
-            if come > limit:
-                too_large = True
-                return {"type": "http.disconnect"}
-            return message
+        body = _Body(receive, _limit(scope["path"]), _declared(scope))
+        begun = full = False
 
         async def answer(message: Message) -> None:
             nonlocal begun
-            if not too_large or begun:
-                begun = True
-                if message["type"] == "http.response.start" and _is_stream(message):
-                    message["headers"] = [*message["headers"], (b"x-accel-buffering", b"no")]  # nginx would hold events back
-                await send(message)
+            if body.too_large and not begun:
+                return  # what the page makes of half a body
+            begun = True
+            if message["type"] == "http.response.start" and _is_stream(message):
+                message["headers"] = [*message["headers"], (b"x-accel-buffering", b"no")]  # nginx would hold events back
+            await send(message)
 
-        if _declared(scope) <= limit:
+        if not body.too_large:
             try:
-                await self.app(scope, counted, answer)
+                await self.app(scope, body.receive, answer)
             except ClientDisconnect:
-                if not too_large:
+                if not body.too_large:
                     log.info("An upload broke off")
-                    return
             except Exception as error:
-                no_room = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-                if not (too_large or (no_room and not begun)):
+                full = is_full(error) and not begun
+                if not (full or body.too_large):
                     raise
-            if begun or not (too_large or no_room):
-                return
-        # Who still sends does not listen: the rest is read and dropped, up to a limit of its own.
-        while come <= _DRAINED and not all_come:
-            message = await receive()
-            come += len(message.get("body", b""))
-            if message["type"] == "http.disconnect" or not message.get("more_body"):
-                break
-        what = "less" if limit == MAX_BODY else "a smaller photo"
-        status, sentence = 413, f"Expected at most {limit / 1024**2:.0f} MB, got more: send {what}."
-        if no_room and not too_large:
-            status, sentence = 507, "There is no room for it on this machine now: try again in a minute."
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": json.dumps({"detail": sentence, "error": sentence}).encode()})
+        if begun or not (full or body.too_large):
+            return
+        await body.drop()
+        status, sentence = (413, body.limit_told) if body.too_large else (507, _NO_ROOM)
+        refusal = JSONResponse({"detail": sentence, "error": sentence}, status, {"connection": "close"})
+        await refusal(scope, receive, send)
+
+
+class _Body:
+    """A request's body as it comes: what was said of its size, how much has come, and whether its end has."""
+
+    def __init__(self, receive: Receive, limit: int, declared: int):
+        self._receive, self.limit, self.declared = receive, limit, declared
+        self.come, self.ended = 0, False
+
+    @property
+    def too_large(self) -> bool:
+        return max(self.come, self.declared) > self.limit
+
+    @property
+    def limit_told(self) -> str:
+        what = "less" if self.limit == MAX_BODY else "a smaller photo"
+        return f"Expected at most {self.limit / 1024**2:.0f} MB, got more: send {what}."
+
+    async def receive(self) -> Message:
+        """The next message; that its sender is gone where nothing comes any more, or too much has come."""
+        try:  # what comes after the body is that its sender has left, at any time
+            message = await asyncio.wait_for(self._receive(), None if self.ended else SILENCE)
+        except TimeoutError:
+            message = _GONE
+        self.come += len(message.get("body", b""))
+        self.ended = not message.get("more_body")
+        return _GONE if self.too_large else message
+
+    async def drop(self) -> None:
+        """Read the rest, up to a limit of its own: who still sends does not listen."""
+        while not self.ended and self.come <= _DRAINED:
+            await self.receive()
 
 
 def client_of(request: gr.Request | None) -> Client:

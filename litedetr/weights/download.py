@@ -13,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 
-from litedetr.weights.errors import WeightsError
+from litedetr.weights.errors import WeightsError, is_full
 from litedetr.weights.limits import Progress
 
 LARGEST = 3_000_000_000
@@ -50,6 +50,10 @@ def download(url: str, file: Path, progress: Progress, size: int | None = None, 
                 failures = 0 if now > before else failures + 1
                 if failures == ATTEMPTS or (now == 0 and isinstance(error, httpx.ConnectError)):
                     raise WeightsError(_broken(address, now, error)) from error
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                raise WeightsError(f"There is no room for {file} on the disk: make some and run it again.") from error
     got = part.stat().st_size
     if got != (wanted := size or total or got):
         part.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +26,11 @@ class OtherTypeError(WeightsError):
     def __init__(self, message: str, model_type: str, folder: Path):
         super().__init__(message)
         self.model_type, self.folder = model_type, folder
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether what failed is that the disk has no room, or that nobody may write more to it."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Shaped(Protocol):

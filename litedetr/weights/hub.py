@@ -36,7 +36,7 @@ from tqdm import tqdm
 from litedetr.config import DetectorConfig
 from litedetr.cost import parameters
 from litedetr.network import Network
-from litedetr.weights.errors import WeightsError
+from litedetr.weights.errors import WeightsError, is_full
 from litedetr.weights.folder import CONFIG_BYTES, PLACE, read, understand, write
 from litedetr.weights.limits import Limits, Progress, check_size, make_room
 
@@ -176,6 +176,8 @@ class Source:
                 "choose another model."
             ) from error
         except (_HTTPError, OSError) as error:
+            if is_full(error):
+                raise WeightsError(_no_room(file, repo)) from error
             done = f"after {bar.done:,} of {bar.all:,} bytes" if bar.all else "before its first byte"
             raise WeightsError(
                 f"The download of {file} from {repo} broke off {done} ({_reason(error)}): check the connection and load it again."
@@ -202,7 +204,7 @@ class Source:
             if not make_room(
                 self.limits.cache, 0 if there else size or 0, self.limits.cache_bytes, keep, begins=file == "config.json"
             ):
-                raise WeightsError(f"There is no room for {file} of {self.repo} on this machine: choose a smaller model.")
+                raise WeightsError(_no_room(file, self.repo))
 
 
 def _refusal(error: Exception, repo: str, revision: str | None) -> str:
@@ -297,6 +299,10 @@ def may_write(repo: str) -> Iterator[None]:
             f"The Hub at {constants.ENDPOINT} cannot be reached, so {repo} was not uploaded ({_reason(error)}): check the "
             "connection and try again."
         ) from error
+
+
+def _no_room(file: str, repo: str) -> str:
+    return f"There is no room for {file} of {repo} on this machine's disk: choose a smaller model, or make room."
 
 
 def _reason(error: Exception) -> str:

@@ -111,6 +111,7 @@ def test_a_full_disk_while_a_model_comes(engine, url, hub, files, tmp_path):
     hub.add(NAME, files)
     with full_disk(len(files["model.safetensors"]) // 2):
         sentence = taken_over(engine, run_apart(last_event(url, model=NAME)))
+    assert "no room for model.safetensors of owner/tiny on this machine's disk" in sentence
     assert str(tmp_path) not in sentence
     assert engine.store.get(run_apart(last_event(url, model=NAME))["run"]).source == NAME
 

@@ -3,6 +3,7 @@
 import hashlib
 import random
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,13 @@ def test_a_break_in_the_middle_is_gone_on_with(host, tmp_path, ranges):
     host.add(PATH, DATA, ranges=ranges, dies_after=[300_000, 200_000] if ranges else [300_000])
     assert fetch(tmp_path).read_bytes() == DATA
     assert [part for _, part in host.asked] == (["", "bytes=300000-", "bytes=500000-"] if ranges else ["", "bytes=300000-"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+def test_a_disk_without_room(host, tmp_path):
+    host.add(PATH, DATA)
+    (tmp_path / "file.pth.part").symlink_to("/dev/full")
+    assert refusal(tmp_path) == f"There is no room for {tmp_path / 'file.pth'} on the disk: make some and run it again."
 
 
 def test_a_stop_is_gone_on_with_the_next_time(host, tmp_path):
