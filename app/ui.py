@@ -11,6 +11,8 @@ from weakref import WeakValueDictionary
 
 import anyio
 import gradio as gr
+import orjson
+from starlette.responses import Response
 
 from app.engine.engine import EXAMPLE_NAMES, Engine
 from app.engine.jobs import OF_AN_ADDRESS
@@ -42,14 +44,17 @@ def build(engine: Engine) -> gr.Blocks:
     one = anyio.CapacityLimiter(1)  # for runs whose figures take long: their visitors wait for each other, not others for them
     of_an_address: WeakValueDictionary[str, anyio.CapacityLimiter] = WeakValueDictionary()
 
-    async def answered(method: Callable[[Any], dict[str, Any]], request: Any) -> dict[str, Any]:
-        async with of_an_address.setdefault(sender.get(), anyio.CapacityLimiter(2 * granted())):
-            return await anyio.to_thread.run_sync(method, request, limiter=one if lookups.heavy(request) else few)
+    async def answered(method: Callable[[Any], dict[str, Any]], request: Any) -> Response:
+        def work() -> Response:  # as JSON at once: the server would go through every number of it, and keep others waiting
+            return Response(orjson.dumps(method(request)), media_type="application/json")
 
-    async def open_run(request: Any) -> dict[str, Any]:
+        async with of_an_address.setdefault(sender.get(), anyio.CapacityLimiter(2 * granted())):
+            return await anyio.to_thread.run_sync(work, limiter=one if lookups.heavy(request) else few)
+
+    async def open_run(request: Any) -> Response:
         return await answered(lookups.open, request)
 
-    async def look(request: Any) -> dict[str, Any]:
+    async def look(request: Any) -> Response:
         return await answered(lookups.look, request)
 
     def cancel(request: Any) -> dict[str, Any]:
