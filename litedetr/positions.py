@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+NEAREST = 0.01 + 1e-6
+"""To the picture's sides: tokens whose box's centre lies nearer propose none. 0.01 (Deformable DETR's code), and that itself is
+too near: in 50 rows the first centre is there, which rounding, by padding or another program, puts on either side."""
 Shapes = Sequence[tuple[int, int]]
 
 
@@ -152,7 +155,7 @@ def box_proposals(
         side = size * 2.0**level if cells is None else (cells / (ratio * level_sides([(H, W)], ratio))).clamp(max=0.9)[:, None]
         sizes.append(side.expand(B, H * W, 2))
     proposals = torch.cat((torch.cat(centres, 1), torch.cat(sizes, 1)), dim=-1)
-    usable = ((proposals > 0.01) & (proposals < 0.99)).all(-1) & ~mask
+    usable = ((proposals > NEAREST) & (proposals < 1 - NEAREST)).all(-1) & ~mask
     proposals = torch.log(proposals / (1 - proposals)) if usable_only else inverse_sigmoid(proposals)
     if usable_only:
         proposals = proposals.masked_fill(~usable[..., None], float("inf"))

@@ -79,6 +79,14 @@ def test_box_proposals():
     assert finite.isfinite().all()
 
 
+def test_a_token_on_the_limit_is_unusable_however_it_is_rounded():
+    """In 50 rows the first centre is at 0.01 and the last at 0.99, which is not within these."""
+    for padded in range(50, 90):
+        mask = (torch.arange(padded) >= 50)[:, None].expand(padded, 20).reshape(1, -1)
+        usable = box_proposals([(padded, 20)], mask)[1].view(padded, 20)
+        assert usable.any(1).nonzero()[:, 0].tolist() == list(range(1, 49)), padded
+
+
 def test_proposals_in_cells_are_squares_in_the_photo():
     height, width = 96, 160
     shapes = [(12, 20), (6, 10), (3, 5), (2, 3)]

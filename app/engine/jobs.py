@@ -8,7 +8,7 @@ import re
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Any
 
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 OF_AN_ADDRESS = LONGEST + 8
 """So many jobs of one address are under way at a time: those that wait for the model, and some that wait for a download."""
+GAP = 0.1
+"""Seconds between two events of a job: Gradio needs two milliseconds of the interpreter for each, and look-ups wait for those."""
 VISITORS = 4096
 """So many are remembered, the last ones."""
 _VISITOR = re.compile(r"^[a-z0-9]{8,40}\Z")
@@ -84,7 +86,8 @@ async def follow(
 ) -> AsyncIterator[Event]:
     """Do something in a thread and give its events as they come. Waiting for them keeps no thread of the server.
 
-    The last event is given again every `BEAT` seconds: a server notices only then that its reader has left.
+    Events come at least `GAP` seconds apart, but for the last one. The newest is given again every `BEAT` seconds: a server
+    notices only then that its reader has left.
 
     Args:
         act: does it, and gives the last event; it calls its argument with each event before that, and that raises
@@ -98,6 +101,7 @@ async def follow(
         ``{"error": sorry}``.
     """
     loop, events = asyncio.get_running_loop(), asyncio.Queue[tuple[Event, bool]]()
+    due = 0.0  # when the next event may go
     left = threading.Event()  # nobody reads the events any more: the connection is gone
 
     def put(event: Event, last: bool) -> None:
@@ -130,8 +134,11 @@ async def follow(
             except TimeoutError:
                 if event is None:
                     continue
-            while not last and not events.empty():
-                event, last = events.get_nowait()
+            while not last and (not events.empty() or due > loop.time()):
+                with suppress(TimeoutError):
+                    ready = not events.empty()
+                    event, last = events.get_nowait() if ready else await asyncio.wait_for(events.get(), due - loop.time())
             yield event
+            due = loop.time() + GAP
     finally:
         left.set()

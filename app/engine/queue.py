@@ -20,6 +20,8 @@ AHEAD, AHEAD_OF_ONE = 4, 2
 """So many photos are decoded while others wait or run, and so many of them for one address."""
 MEMORY = 60.0
 """Seconds for which a turn counts against those that its client asks for next."""
+NEAR = 3
+"""From this place on a change is told at once, further behind with the next `BEAT`."""
 BEAT = 1.0
 """Seconds after which those who wait are told again, so that who left is noticed."""
 
@@ -132,7 +134,12 @@ class Queue:
                 before = self._order().index(me)
             report(before)
             with self._moved:
-                self._moved.wait_for(lambda before=before: me.lost or may(me) or self._order().index(me) != before, BEAT)
+                self._moved.wait_for(lambda before=before: me.lost or may(me) or self._nearer(me, before), BEAT)
+
+    def _nearer(self, me: _Place, before: int) -> bool:
+        """Whether its place changed, and it is near enough to be told at once."""
+        now = self._order().index(me)
+        return now != before and now <= NEAR
 
     def _may_prepare(self, me: _Place) -> bool:
         ahead = [place.client.address for place in self._places if place.prepares and not place.runs]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from litedetr.backbones.backbone import Backbone
+from litedetr.meta import OnMeta
 
 SLOPE = 0.1
 """Of LeakyReLU below zero."""
@@ -118,7 +119,7 @@ def read_nanodet(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Tensor]
             head[key.removeprefix("head.outputs.")] = value.float()
         else:
             state[_renamed(key)] = value.float()
-    with torch.device("meta"):
+    with OnMeta():
         expected = NanoDetG().state_dict()
     _check(state, {key: tuple(value.shape) for key, value in expected.items()}, path)
     _check(head, _head_shapes(), path)

@@ -20,6 +20,7 @@ from torch import nn
 from litedetr.backbones import backbone_of
 from litedetr.config import DetectorConfig
 from litedetr.families import Rule, family_of
+from litedetr.meta import OnMeta
 from litedetr.network import Network
 from litedetr.schedule import EncoderSchedule, EncoderStep
 
@@ -82,7 +83,7 @@ def gmacs(config: DetectorConfig, size: tuple[int, int], rule: Rule = OURS) -> C
 @lru_cache(maxsize=64)
 def parameters(config: DetectorConfig) -> int:
     """Numbers in a detector that can be trained, without building it in memory."""
-    with torch.device("meta"):
+    with OnMeta():
         return sum(parameter.numel() for parameter in Network(replace(config, dense_head=False)).parameters())
 
 

@@ -16,6 +16,7 @@ from litedetr import weights
 from litedetr.detector import Detector
 from litedetr.guests import calls
 from litedetr.guests.detector import CUBIC, TITLES, GuestConfig, GuestDetector
+from litedetr.meta import OnMeta
 from litedetr.weights import hub
 from litedetr.weights.errors import ANOTHER, OtherTypeError, WeightsError
 from litedetr.weights.folder import CONFIG_BYTES, KINDS, headers, understand
@@ -104,7 +105,7 @@ def _model(folder: Path, kind: str, settings: dict[str, Any], name: str, limits:
         config = config_class.from_dict(settings)
         if limits is not None:
             check_numbers(_asked(config), name)
-        with torch.device("meta"):
+        with OnMeta():
             numbers = sum(tensor.numel() for tensor in build(config).state_dict().values())
         if limits is not None and 4 * numbers > limits.file_bytes:
             raise WeightsError(

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from litedetr.config import DetectorConfig
+from litedetr.meta import OnMeta
 from litedetr.network import Network
 from litedetr.weights.conversion.card import model_card
 from litedetr.weights.conversion.checkpoint import read_checkpoint
@@ -186,7 +187,7 @@ def headers(file: Path, name: str, kinds: tuple[str, ...] = KINDS) -> dict[str, 
 def _own(config: DetectorConfig, file: Path, stored: dict[str, Stored], name: str) -> dict[str, Tensor]:
     """The tensors of a model in this project's format."""
     try:
-        with torch.device("meta"):
+        with OnMeta():
             expected = Network(config).state_dict()
     except (ValueError, RuntimeError, ZeroDivisionError) as error:
         raise WeightsError(

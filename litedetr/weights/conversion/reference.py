@@ -11,6 +11,7 @@ from torch import Tensor
 
 from litedetr.backbones.swin import relative_position_index
 from litedetr.config import DetectorConfig
+from litedetr.meta import OnMeta
 from litedetr.network import Network
 from litedetr.weights.conversion.checkpoint import Checkpoint
 from litedetr.weights.conversion.infer import Known, infer_config
@@ -180,7 +181,7 @@ def from_checkpoint(
     """
     try:
         config = infer_config(checkpoint.state, Known(checkpoint.args, checkpoint.name, schedule, heads))
-        with torch.device("meta"):
+        with OnMeta():
             expected = Network(config).state_dict()
     except WeightsError:
         raise
