@@ -72,6 +72,17 @@ def cells(values: np.ndarray, size: tuple[float, float], **more: Any) -> dict[st
     return {**grid, "x0": width / 2, "dx": width, "y0": height / 2, "dy": height, **more}
 
 
+BAR = 48
+"""Pixels of a figure's lower margin for `bar_below`."""
+
+
+def bar_below(title: str) -> dict[str, Any]:
+    """Plotly's bar of colours, under the figure, where it takes nothing from a phone's width."""
+    place = {"x": 0.5, "xanchor": "center", "y": 0, "yanchor": "top", "len": 0.6, "thickness": 9}
+    title = {"text": title, "side": "top", "font": {"size": 12}}
+    return {"orientation": "h", "title": title, "outlinewidth": 0, "nticks": 7, **place}
+
+
 def tag(text: str, colour: str, size: int = 11, weight: int = 600, **place: Any) -> dict[str, Any]:
     """A name on its colour; `place` is Plotly's: x, y, anchors."""
     font = {"color": ink_on(colour), "size": size, "family": FONT, "weight": weight}

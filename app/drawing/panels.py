@@ -59,7 +59,8 @@ def panels(run: Run, contents: list[Panel], veil: float = 0.0, **layout: Any) ->
         }
         base["images"].append({**picture, "xref": x, "yref": y})
         base["shapes"].append({**veil_shape, "xref": x, "yref": y})
-        base["annotations"] += [_title(panel.title, x, y), *({**note, "xref": x, "yref": y} for note in panel.annotations)]
+        base["annotations"].append(_title(panel.title, x, y, 12 if len(contents) <= 2 else 11))
+        base["annotations"] += [{**note, "xref": x, "yref": y} for note in panel.annotations]
         base["meta"]["panels"].append({"x": x, "y": y})
         drawing["data"] += [{**trace, "xaxis": x, "yaxis": y} for trace in panel.traces]
     (left, right), (bottom, top) = base["xaxis"]["range"], base["yaxis"]["range"]
@@ -82,8 +83,8 @@ def _domain(place: int, places: int) -> list[float]:
     return [start, min(start + size, 1.0)]
 
 
-def _title(text: str, x: str, y: str) -> dict[str, Any]:
+def _title(text: str, x: str, y: str, size: int) -> dict[str, Any]:
     place = {"xref": x, "yref": y, "x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom", "showarrow": False}
-    font = {"size": 12, "family": FONT, "weight": 600, "color": WHITE}
+    font = {"size": size, "family": FONT, "weight": 600, "color": WHITE}
     words = {"text": escape(text), "font": font, "bgcolor": GROUND, "borderpad": 2}
     return {**place, **words, "xshift": -1, "yshift": 1, "captureevents": False}

@@ -21,7 +21,7 @@ import numpy as np
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, outline
 from app.drawing.chart import HEADS, ROW, chart, name_axis, value_axis
-from app.drawing.marks import cells, diameters, query_box, sampling_points
+from app.drawing.marks import BAR, bar_below, cells, diameters, query_box, sampling_points
 from app.drawing.panels import Panel, panels
 from app.i18n import number, power, say
 from app.run import bilinear
@@ -98,16 +98,10 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     plot = panels(run, contents, veil=VEIL)
     if desire is not None:
         values = np.concatenate([level[head].ravel() for level in desire.dense])
-        bar = {
-            "title": {"text": say(state.lang, "desire.logit"), "side": "top", "font": {"size": 12}},
-            "orientation": "h",
-            "thickness": 9,
-            "len": 0.6,
-        }
-        bar |= {"x": 0.5, "xanchor": "center", "y": 0, "yanchor": "top", "outlinewidth": 0, "nticks": 7}
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
-        plot["layout"]["coloraxis"] = {"cmin": low, "cmax": high, "colorscale": "Viridis", "colorbar": bar}
-        plot["layout"]["margin"]["b"] = 48
+        plot["layout"]["coloraxis"] = {"cmin": low, "cmax": high, "colorscale": "Viridis"}
+        plot["layout"]["coloraxis"]["colorbar"] = bar_below(say(state.lang, "desire.logit"))
+        plot["layout"]["margin"]["b"] = BAR
         plot["layout"]["meta"]["tall"] += 0.12  # on a phone, for the colour bar
     return plot
 

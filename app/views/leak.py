@@ -19,7 +19,7 @@ import numpy as np
 from app.drawing import controls as settings
 from app.drawing.canvas import Drawing, canvas, outline
 from app.drawing.chart import ROW, chart, head_bars, name_axis
-from app.drawing.marks import cells, diameters, hoverlabel, sampling_points
+from app.drawing.marks import BAR, bar_below, cells, diameters, hoverlabel, sampling_points
 from app.i18n import say, step_name
 from app.run import bilinear
 from app.run.choice import QueryChoice, choose
@@ -75,7 +75,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     plot = canvas(run, traces, veil=VEIL)
     plot["layout"]["xaxis"]["range"], plot["layout"]["yaxis"]["range"] = _ranges(run, traces)
     plot["layout"]["meta"] = {"panels": [{"x": "x", "y": "y"}]}
-    plot["layout"]["margin"] = {"l": 0, "r": 58 if shown.level is not None else 0, "t": 0, "b": 0}
+    plot["layout"]["margin"] = {"l": 0, "r": 0, "t": 0, "b": BAR if shown.level is not None else 0}
     return plot
 
 
@@ -279,7 +279,6 @@ def _token_heat(shown: _Shown) -> dict[str, Any]:
     lost = shown.lost[tokens.start - step.first_query :][: shape[0] * shape[1]].astype(np.float32)
     if run.trace.padding is not None:
         lost = np.where(run.trace.padding[tokens].numpy(), np.nan, lost)
-    bar = {"title": {"text": say(shown.state.lang, "leak.unit"), "side": "right", "font": {"size": 12}}, "thickness": 10}
     return cells(
         (100 * lost).reshape(shape),
         level_grid(run, shape),
@@ -289,7 +288,7 @@ def _token_heat(shown: _Shown) -> dict[str, Any]:
         opacity=0.62,
         name="leak",
         hovertemplate=f"{step.scales[shown.level]} · %{{z:.2f}}%<extra></extra>",
-        colorbar={**bar, "len": 0.8, "x": 1.0, "outlinewidth": 0},
+        colorbar=bar_below(say(shown.state.lang, "leak.unit")),
     )
 
 

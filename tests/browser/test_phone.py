@@ -54,3 +54,18 @@ def test_fingers_can_hit_the_buttons(phone, url):
           .map((node) => node.outerHTML.slice(0, 80))"""
     )
     assert small == []  # explained words stand in a text, and a switch takes presses above and below it
+
+
+def test_on_its_side_the_whole_stage_is_in_sight(phone, url):
+    domains = """() => ['xaxis', 'yaxis'].map((axis) =>
+        new Set(liteDetr.plot.panels.map((panel) => liteDetr.plot.node.layout[axis + panel.x.slice(1)].domain[0])).size)"""
+    open_page(phone, url, "t=1&view=film&step=B1+high")
+    assert phone.evaluate(domains) == [2, 2]  # columns and rows of scales
+    phone.set_viewport_size({"width": 844, "height": 390})
+    try:
+        phone.wait_for_function(f"String(({domains})()) === '4,1'")
+        stage = phone.locator(".ld-stage").bounding_box()
+        assert stage["y"] + stage["height"] <= 390
+        assert too_wide(phone, ".ld-card", ".ld-stage", ".ld-rail") == []
+    finally:
+        phone.set_viewport_size({"width": 390, "height": 844})
