@@ -26,7 +26,7 @@ from app.server.guard import MAX_FILE, Page, client_of, guards
 from app.server.lookups import Lookups
 from app.server.routes import routes
 from app.server.uploads import forget_photos, photo_box, sender
-from app.stage import HEAD, stage
+from app.stage import HEAD, events, stage
 from app.views import VIEWS
 from litedetr.processors import granted
 
@@ -70,7 +70,7 @@ def build(engine: Engine) -> gr.Blocks:
         example, model = str(asked.get("example") or ""), str(asked.get("model") or "")
         lang = ViewState.from_query({"lang": asked.get("lang")}).lang
         async for event in run_events(engine, file, example, lang, model, lambda: jobs.is_cancelled(visitor, ticket), client):
-            yield gr.HTML(run_event={"ticket": ticket, **event})
+            yield gr.update(run_event={"ticket": ticket, **event})
 
     async def work(asked: Any, request: gr.Request) -> AsyncIterator[Any]:
         """Compute what a view needs the model for again."""
@@ -78,18 +78,19 @@ def build(engine: Engine) -> gr.Blocks:
         ticket, visitor, client = asked.get("ticket"), asked.get("visitor"), client_of(request)
         state = ViewState.from_query(asked.get("state"))
         async for event in work_events(engine, asked.get("run"), state, lambda: jobs.is_cancelled(visitor, ticket), client):
-            yield gr.HTML(work_event={"ticket": ticket, **event})
+            yield gr.update(work_event={"ticket": ticket, **event})
 
     with Page(title="Lite DETR, live", analytics_enabled=False, fill_width=True, delete_cache=(1800, 3600)) as page:
         functions = [open_run, look, cancel]
         viewer = stage(functions, examples=EXAMPLE_NAMES, views=VIEWS.values(), models=offered(), hub=hub_is_open())
+        arriving = events()
         # The page fills these two from JavaScript, so that Gradio itself checks where an uploaded file lies.
         upload = photo_box()
         asked = gr.JSON(visible=False)
         viewer.analyse(
             analyse,
             inputs=[upload, asked],
-            outputs=[viewer],
+            outputs=[arriving],
             js="() => window.liteDetr.runRequest()",
             trigger_mode="multiple",
             **_PRIVATE,
@@ -98,7 +99,7 @@ def build(engine: Engine) -> gr.Blocks:
         viewer.work(
             work,
             inputs=[wanted],
-            outputs=[viewer],
+            outputs=[arriving],
             js="() => window.liteDetr.work.jobRequest()",
             trigger_mode="multiple",
             **_PRIVATE,

@@ -34,8 +34,7 @@ def stage(
     models: Sequence[dict[str, str]],
     hub: bool,
 ) -> gr.HTML:
-    """The component. Its JavaScript calls `server_functions`, triggers "analyse" and "work", and watches the props
-    ``run_event`` and ``work_event``."""
+    """The component. Its JavaScript calls `server_functions` and triggers "analyse" and "work"."""
     return gr.HTML(
         value="",
         html_template=(FOLDER / "stage.html").read_text(encoding="utf-8"),
@@ -45,8 +44,6 @@ def stage(
         container=False,
         padding=False,
         elem_id="lite-detr",
-        run_event={},
-        work_event={},
         page={
             "plotly": PLOTLY,
             "source": SOURCE,
@@ -64,10 +61,30 @@ def stage(
     )
 
 
+def events() -> gr.HTML:
+    """Where the events of jobs arrive, in the props ``run_event`` and ``work_event``. It has nothing to show: Gradio makes a
+    component anew for each event, and the stage carries every text of the page."""
+    return gr.HTML(
+        value="",
+        js_on_load=_EVENTS,
+        apply_default_css=False,
+        container=False,
+        padding=False,
+        elem_id="lite-events",
+        run_event={},
+        work_event={},
+    )
+
+
 # "analyse" and "work" stand here in quotes because Gradio looks for the names of custom events in this text.
 _START = """
 const start = (name) => trigger(name);
 import(new URL('lite/stage/js/main.js', document.baseURI).href).then(
-  ({ mount }) => mount(element, { analyse: () => start('analyse'), work: () => start('work'), props, server, upload, watch })
+  ({ mount }) => mount(element, { analyse: () => start('analyse'), work: () => start('work'), props, server, upload })
 );
+"""
+_EVENTS = """
+const copy = (event) => JSON.parse(JSON.stringify(event ?? {}));
+watch('run_event', () => window.liteDetr.onEvent(copy(props.run_event)));
+watch('work_event', () => window.liteDetr.work.onEvent(copy(props.work_event)));
 """

@@ -40,7 +40,7 @@ async function plotly(address) {
 }
 
 class Page {
-  constructor(root, { analyse, work, props, server, upload, watch }, Plotly) {
+  constructor(root, { analyse, work, props, server, upload }, Plotly) {
     const { source, examples, views, models, hub, glossary, lesson, texts, classes, scales, link } = JSON.parse(JSON.stringify(props.page));
     Object.assign(this, { root, server, upload, source, examples, views, models, hub, texts, classes, scales, Plotly, trigger: analyse });
     this.network = new Network(server, (gone) => this.away(gone));
@@ -64,8 +64,6 @@ class Page {
     this.work = new Work(root, this, work);
     this.remake = new Remake(root, this);
     this.tour = new Tour(root, this, lesson);
-    watch('run_event', () => this.onEvent(JSON.parse(JSON.stringify(props.run_event ?? {}))));
-    watch('work_event', () => this.work.onEvent(JSON.parse(JSON.stringify(props.work_event ?? {}))));
     this.wire();
   }
 
