@@ -40,7 +40,8 @@ def build(engine: Engine) -> gr.Blocks:
 
     # A click takes little of a processor, and waits for one while runs have them all: several wait side by side, so that a
     # classroom behind one address does not wait in a row; and one address leaves room for others.
-    few = anyio.CapacityLimiter(3 * granted())
+    processors = granted()
+    few = anyio.CapacityLimiter(3 * processors)
     one = anyio.CapacityLimiter(1)  # for runs whose figures take long: their visitors wait for each other, not others for them
     of_an_address: WeakValueDictionary[str, anyio.CapacityLimiter] = WeakValueDictionary()
 
@@ -48,7 +49,7 @@ def build(engine: Engine) -> gr.Blocks:
         def work() -> Response:  # as JSON at once: the server would go through every number of it, and keep others waiting
             return Response(orjson.dumps(method(request)), media_type="application/json")
 
-        async with of_an_address.setdefault(sender.get(), anyio.CapacityLimiter(2 * granted())):
+        async with of_an_address.setdefault(sender.get(), anyio.CapacityLimiter(2 * processors)):
             return await anyio.to_thread.run_sync(work, limiter=one if lookups.heavy(request) else few)
 
     async def open_run(request: Any) -> Response:
