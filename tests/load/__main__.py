@@ -25,6 +25,7 @@ import httpx
 import numpy as np
 
 from app.engine.engine import Engine
+from tests.load import photos
 from tests.load.visit import Visit, visit, wrong
 
 BETWEEN = 10.0
@@ -79,6 +80,8 @@ def held(url: str, collect: bool = False) -> dict[str, int]:
 async def crowd(server: Serving, chosen: argparse.Namespace) -> tuple[list[Visit], list[dict[str, int]]]:
     """All visitors, wave after wave, and what the server held meanwhile, twice a second."""
     seen: list[dict[str, int]] = []
+    for number in range(chosen.visitors):
+        photos.photo(number)  # taken before anybody comes
 
     async def sample() -> None:
         while True:

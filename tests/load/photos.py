@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ TOLERANCE = 2e-3
 """Of numbers in two answers: threads add in different orders."""
 
 
+@cache
 def photo(number: int, side: int = 0) -> bytes:
     """An example picture, mirrored, cropped and coloured by the number, as a JPEG; at most `side` pixels a side if given."""
     chance = np.random.default_rng(number)
