@@ -47,7 +47,8 @@ def build(engine: Engine) -> gr.Blocks:
 
     async def answered(method: Callable[[Any], dict[str, Any]], request: Any) -> Response:
         def work() -> Response:  # as JSON at once: the server would go through every number of it, and keep others waiting
-            return Response(orjson.dumps(method(request)), media_type="application/json")
+            with engine.looks:
+                return Response(orjson.dumps(method(request)), media_type="application/json")
 
         async with of_an_address.setdefault(sender.get(), anyio.CapacityLimiter(2 * processors)):
             return await anyio.to_thread.run_sync(work, limiter=one if lookups.heavy(request) else few)

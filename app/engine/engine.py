@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from app.engine.foreground import Foreground
 from app.engine.gpu import LENT, Gpu
 from app.engine.jobs import Event, Jobs, Report
 from app.engine.models import Models
@@ -88,6 +89,7 @@ class Engine:
         self.steps = step_cache(STEPS_BYTES, least=4)
         self.jobs = Jobs()
         self.queue = Queue(at_once=1 if LENT or torch.cuda.is_available() else min(AT_ONCE, self.processors))
+        self.looks = Foreground()
         self.photos = PhotoProcess()
         self.pace = Pace()
         self._pictures = ThreadPoolExecutor(1)
@@ -230,6 +232,7 @@ class Engine:
         def begun(_: float, stage: str) -> None:
             deadline.check()
             report({"stage": stage})
+            self.looks.wait()
 
         try:
             with report_stages(detector, begun), nullcontext() if trusted else Watch(deadline.check):
