@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from app.drawing.canvas import Drawing, canvas, outline, outlines
-from app.drawing.marks import hoverlabel
+from app.drawing.marks import SHOWN, apart, hoverlabel
 from app.i18n import class_name, say
 from app.run.run import Run
 from app.run.state import ViewState
@@ -173,7 +173,7 @@ def _names(state: ViewState, found: DrawnBox, queries: list[int], stage: int) ->
             anchors["yanchor"] = "bottom"
         look = {"bgcolor": FOLLOWED[place], "font": {"size": 11, "color": BLACK, "weight": 600}, "borderpad": 1}
         labels.append({**corner, **anchors, **look, "text": text, "showarrow": False, "captureevents": False})
-    return labels
+    return apart(labels, 2 * found.run.size[1] / SHOWN, len(labels))  # on a phone, too; the others by pointing at their boxes
 
 
 VIEW = View("missed", drawing, summary, group="understand", controls=controls, charts=charts, box=True, own=True)
