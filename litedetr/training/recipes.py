@@ -67,7 +67,8 @@ class Recipe:
     preset, changes: of the detector's config; backbone: a file of trained backbone weights, "" for random ones;
     start: a trained detector to start from instead ("embedded", a weights folder or a Hub id), "" for none; its config
     gets the ``changes`` too, and its parts named in ``fresh`` ("encoder") random weights, or the backbone that of ``backbone``;
-    closed: the encoder's layers add nothing at first (`start.close_branches`);
+    closed: the encoder's layers add nothing at first (`start.close_branches`); near: its attention begins anew, and all
+    sampling points stay near (`start.look_near`);
     teacher: a file with NanoDet-g's weights, or "start" for the detector as it is before the training, whose answers are taught
     with the weights ``losses.soft`` and ``losses.taught``; "" for none;
     freeze_stem: leave the backbone's first stages as they are; freeze: leave these parts ("backbone") as they are;
@@ -90,6 +91,7 @@ class Recipe:
     start: str = ""
     fresh: tuple[str, ...] = ()
     closed: bool = False
+    near: bool = False
     freeze_stem: bool = False
     freeze: tuple[str, ...] = ()
     steps: int = 0
@@ -213,7 +215,23 @@ def embedded(seconds: float = 5400, start: str = "", teacher: str = "", threads:
     )
 
 
-NAMED = {"embedded": embedded, "mobilenet": mobilenet}
+def nearby(seconds: float = 1020, start: str = "", teacher: str = "", threads: int = 0) -> Recipe:
+    """After `embedded`: the encoder alone, whose attention learns again, with points that cannot leave."""
+    recipe = embedded(seconds, start, teacher, threads)
+    return replace(
+        recipe,
+        near=True,
+        freeze=("backbone", "neck", "selection", "heads", "label_embed", "decoder"),
+        stages=(Stage(0.5, 384, 8), Stage(1.0, 512, 6)),
+        optimiser=OptimiserSettings(rate=2e-4, warm_up=40, constant_until=0.4, clip=5.0),
+        losses=replace(recipe.losses, taught=0.0),
+        augmentation=AugmentSettings(mosaic=0.0, pasted=1, focus=0.4),
+        mild_from=0.5,
+        evaluate_seconds=0,
+    )
+
+
+NAMED = {"embedded": embedded, "nearby": nearby, "mobilenet": mobilenet}
 """Recipes by the name that the command line knows them by."""
 
 

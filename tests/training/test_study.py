@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from litedetr.cli import main
+from litedetr.training import recipes
 from litedetr.training import study as module
 from litedetr.training.data import PhotoSet
 from litedetr.training.start import build_detector, close_branches
@@ -98,6 +99,21 @@ def test_only_what_is_compared_starts_anew(start, photo_folder):
     assert {name.split(".")[-2] for name in anew if name.startswith("decoder.")} == {"attention_weights"}
     assert not any(p.requires_grad for p in detector.backbone.parameters())
     assert not any(layer.attention.output_proj.weight.any() for layer in detector.encoder.layers)  # closed
+
+
+def test_attention_that_begins_near_keeps_its_points(start, photo_folder):
+    made = build_detector(recipes.Recipe(start=start, steps=1, near=True), PhotoSet.open(photo_folder))
+    fresh, trained = tiny_detector(), module.Detector.from_pretrained(start).state_dict()
+    for kind, scale in (("encoder", 0.5), ("decoder", 1.0)):
+        for layer, usual in zip(getattr(made, kind).layers, getattr(fresh, kind).layers, strict=True):
+            offsets = layer.attention.sampling_offsets
+            assert torch.equal(offsets.bias, scale * usual.attention.sampling_offsets.bias)
+            assert not offsets.weight.any()
+            assert not any(parameter.requires_grad for parameter in offsets.parameters())
+            assert layer.attention.output_proj.weight.any() == (kind == "decoder")
+    kept = {name for name, value in made.state_dict().items() if torch.equal(value, trained[name])}
+    changed = {name.split(".")[-2] for name in set(trained) - kept}
+    assert changed <= {"sampling_offsets", "value_proj", "query_proj", "output_proj"}
 
 
 def test_the_command_says_what_it_needs(capsys):
