@@ -42,7 +42,7 @@ def test_nobody_loses_a_result_where_few_are_kept():
         store.limit = int(4.6 * kept.nbytes) + kept.layers[1]  # a run is less than a visitor's share, and not all have room
 
         async def crowd():
-            return await asyncio.gather(*(visit(live.address(), number, 12, 160) for number in range(2 * VISITORS)))
+            return await asyncio.gather(*(visit(live.address(), number, 12, 160, pause=0.2) for number in range(2 * VISITORS)))
 
         visits = run_apart(crowd())
     finally:
