@@ -135,9 +135,11 @@ async def follow(
                 if event is None:
                     continue
             while not last and (not events.empty() or due > loop.time()):
+                if not events.empty():
+                    event, last = events.get_nowait()
+                    continue
                 with suppress(TimeoutError):
-                    ready = not events.empty()
-                    event, last = events.get_nowait() if ready else await asyncio.wait_for(events.get(), due - loop.time())
+                    event, last = await asyncio.wait_for(events.get(), due - loop.time())
             yield event
             due = loop.time() + GAP
     finally:

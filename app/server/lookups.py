@@ -138,7 +138,7 @@ def _json(drawing: Drawing) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The same without NumPy's numbers and arrays, which Gradio cannot send."""
+    """The same without NumPy's numbers and arrays: what the page gets, and what it is compared with."""
     return orjson.loads(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
 
 
