@@ -9,7 +9,7 @@ import io
 import mmap
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -101,15 +101,18 @@ def open_photo(photo: Encoded | np.ndarray, upright: bool = True) -> np.ndarray:
         return _decode(image, upright)
 
 
-def open_small(photo: Encoded | np.ndarray | Opened) -> Opened:
+def open_small(
+    photo: Encoded | np.ndarray | Opened, on_size: Callable[[tuple[int, int]], object] = lambda size: None
+) -> Opened:
     """Any picture, upright, with no more pixels than a detector needs (`ENOUGH`); else as `open_photo`. The same bytes give the
-    same pixels wherever they are opened."""
+    same pixels wherever they are opened. ``on_size`` is told the (height, width) of an encoded one before it is decoded."""
     if isinstance(photo, Opened):
         return photo
     if isinstance(photo, np.ndarray):
         pixels = from_pixels(photo)
         return Opened(pixels, tuple(pixels.shape[:2]))
     with _opened(photo) as image:
+        on_size(image.size[::-1])
         part = max(image.size) // ENOUGH
         if part < 2 or not isinstance(image, JpegImageFile) or image is photo:  # the caller's own picture stays as it is
             pixels = _decode(image, upright=True)

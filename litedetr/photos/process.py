@@ -166,7 +166,9 @@ def _start() -> socket.socket:
     """The process, and the socket through which it is asked; none of this machine's secrets are in its environment."""
     ours, theirs = socket.socketpair()
     kept = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT")
-    environment = {name: os.environ[name] for name in kept if name in os.environ} | {"OPENBLAS_NUM_THREADS": "1"}
+    # A fork begins without memory of its own: glibc asks for it in large pages where the system has them.
+    own = {"OPENBLAS_NUM_THREADS": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    environment = {name: os.environ[name] for name in kept if name in os.environ} | own
     with theirs:
         subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("worker.py")), str(theirs.fileno())],

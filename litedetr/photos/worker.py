@@ -25,7 +25,7 @@ if __name__ == "__main__":
 import numpy as np
 from PIL import Image
 
-from litedetr.photos.decode import PhotoError, open_small, photo_size
+from litedetr.photos.decode import PhotoError, open_small
 from litedetr.photos.process import ANSWER, REQUEST
 
 
@@ -64,9 +64,9 @@ def _decode(photo: int, pixels: int, answer: socket.socket, seconds: float, more
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
-            height, width = photo_size(content)
-            _limit(resource.RLIMIT_CPU, math.ceil(seconds + more * height * width / 1e6))
-            found = open_small(content)
+            found = open_small(
+                content, lambda size: _limit(resource.RLIMIT_CPU, math.ceil(seconds + more * math.prod(size) / 1e6))
+            )
         rest = np.ascontiguousarray(found.pixels).data.cast("B")
         while rest:
             rest = rest[os.write(pixels, rest) :]
