@@ -25,11 +25,10 @@ from litedetr.schedule import EncoderSchedule
 from litedetr.timing import take_turns
 from litedetr.training.bootstrap import class_records, resampled
 from litedetr.training.data import PhotoSet
-from litedetr.training.denoising import DenoisingSettings
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.loop import train
 from litedetr.training.losses import LossSettings
-from litedetr.training.recipes import OptimiserSettings, Recipe, Stage
+from litedetr.training.recipes import START, OptimiserSettings, Recipe, Stage, nearby
 from litedetr.training.results import read_results
 
 log = logging.getLogger(__name__)
@@ -51,34 +50,33 @@ VARIANTS = (
     Variant("lite", "H3L1-(2+1)x3", seeds=(0, 1)),
     Variant("h2l2", "H2L2-(2+1)x3"),
     Variant("long", "H3L1-(6+1)x1"),
-    Variant("plain", "H3L1-(2+1)x3", key_aware=False),
+    Variant("plain", "H3L1-(2+1)x3", key_aware=False, seeds=(0, 1)),
 )
 
 
-def recipe(variant: Variant, seed: int, config: DetectorConfig, steps: int, size: int, source: str = "embedded") -> Recipe:
+def recipe(
+    variant: Variant, seed: int, config: DetectorConfig, steps: int, size: int, source: str = "embedded", teacher: str = ""
+) -> Recipe:
     """How every variant is trained: same photos in the same order for the same seed, `steps` batches of 8.
 
-    Half of them at about 0.6 of `size`, a quarter at 0.8: an encoder learns its first lessons as well from small pictures.
+    As `recipes.nearby`, with an encoder that is new as a whole; half of the photos at 0.75 of `size`. What gives the decoder's
+    attention its weights depends on the kind of attention, so that it is new and learns in every variant.
     """
-    attention = tuple(
-        f"decoder.layers.{layer}.attention.{part}"
-        for layer in range(config.decoder_layers)
-        for part in ("query_proj", "key_proj", "attention_weights")  # by key, or by the query alone
-    )
-    return Recipe(
-        start=source,
+    layers = [f"decoder.layers.{layer}" for layer in range(config.decoder_layers)]
+    weights = tuple(f"{layer}.attention.{part}" for layer in layers for part in ("query_proj", "key_proj", "attention_weights"))
+    kept = tuple(f"{layer}.{part}" for layer in layers for part in ("self_attention", "self_norm", "norm", "ffn"))
+    return replace(
+        nearby(start=source, teacher=teacher or START),
         changes={"schedule": variant.schedule, "key_aware": variant.key_aware},
-        fresh=("encoder", *attention),
+        fresh=("encoder", *weights),
         closed=True,
-        freeze=("backbone",),
+        freeze=("backbone", "neck", "selection", "heads", "label_embed", "decoder.norm", "decoder.reference_head", *kept),
+        seconds=0.0,
         steps=steps,
-        stages=(Stage(0.5, _multiple(0.6 * size), 8), Stage(0.75, _multiple(0.8 * size), 8), Stage(1.0, size, 8)),
+        stages=(Stage(0.5, _multiple(0.75 * size), 8), Stage(1.0, size, 8)),
         seed=seed,
-        rare=0.08,
-        optimiser=OptimiserSettings(rate=6e-4, warm_up=min(50, steps // 4), constant_until=0.4),
-        losses=LossSettings(label=2.5, dense=1.0),
-        denoising=DenoisingSettings(number=100, label_noise=0.25, box_noise=0.8),
-        precision="f32",
+        losses=LossSettings(soft=1.0, taught=0.1, matched=0.0),
+        optimiser=OptimiserSettings(rate=2e-4, warm_up=min(40, steps // 4), constant_until=0.4, clip=5.0),
     )
 
 
@@ -94,6 +92,7 @@ def study(
     steps: int = 800,
     size: int = 256,
     source: str = "embedded",
+    teacher: str = "",
     variants: Sequence[Variant] = VARIANTS,
     threads: int = 0,
     progress: bool = True,
@@ -106,6 +105,7 @@ def study(
         data: COCO-format folder with train and val.
         out: gets a folder per training, and study.json (what is returned) after each.
         size: longer side of the pictures, at the end of the training and in measuring.
+        teacher: NanoDet-g's weights; without them the start is its own teacher.
 
     Returns:
         ``{"size", "steps", "photos", "source", "variants": [{"name", "schedule", "key_aware", "gmacs", "encoder_gmacs",
@@ -119,7 +119,7 @@ def study(
             if seed not in variant.seeds:
                 continue
             folder = out / f"{variant.name}-{seed}"
-            plan = replace(recipe(variant, seed, config, steps, size, source), threads=threads)
+            plan = replace(recipe(variant, seed, config, steps, size, source, teacher), threads=threads)
             runs[variant.name].append(_run(plan, data, folder, seed, size, progress))
             found = _account(variants, runs, config, {"size": size, "steps": steps, "photos": 8 * steps, "source": source})
             (out / "study.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -95,10 +95,14 @@ def test_only_what_is_compared_starts_anew(start, photo_folder):
     detector = build_detector(plain, PhotoSet.open(photo_folder))
     kept = {name for name, value in detector.state_dict().items() if name in trained and torch.equal(value, trained[name])}
     anew = {name for name in detector.state_dict() if name not in kept}
-    assert {name.split(".")[0] for name in anew} == {"encoder", "decoder", "dense_head"}
+    assert {name.split(".")[0] for name in anew} == {"encoder", "decoder"}
     assert {name.split(".")[-2] for name in anew if name.startswith("decoder.")} == {"attention_weights"}
-    assert not any(p.requires_grad for p in detector.backbone.parameters())
+    learns = {name for name, parameter in detector.named_parameters() if parameter.requires_grad}
+    assert {name.split(".")[0] for name in learns} == {"encoder", "decoder"}
+    assert {name.split(".")[3] for name in learns if name.startswith("decoder.")} == {"attention"}
     assert not any(layer.attention.output_proj.weight.any() for layer in detector.encoder.layers)  # closed
+    assert plain.teacher == recipes.START, "without NanoDet-g's weights it learns from what it was"
+    assert module.recipe(VARIANTS[1], 0, config, 4, 64, start, "file").teacher == "file"
 
 
 def test_attention_that_begins_near_keeps_its_points(start, photo_folder):
