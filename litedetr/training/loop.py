@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from litedetr.batch.processes import ALONE, Processes, choose_device
 from litedetr.families import family_of
+from litedetr.output import LayerOutput
 from litedetr.positions import box_proposals
 from litedetr.training.board import board
 from litedetr.training.card import Training, card
@@ -297,6 +298,10 @@ class _Run:
             return losses
         _, usable = box_proposals(output.dense_shapes, output.dense_mask, cells=detector.config.anchor_cells)
         answers = self.teacher([level.float() for level in features])
+        if recipe.coarser:
+            with autocast(self.device, recipe.precision):
+                more = self.teacher.coarser(pixels, detector.backbone)
+            answers = LayerOutput(*(torch.cat(pair, 1) for pair in zip(vars(answers).values(), vars(more).values(), strict=True)))
         return losses | taught_losses(output, usable, answers, targets, settings.distillation)
 
     def _denoising(self, targets: Targets) -> Denoising | None:

@@ -70,7 +70,8 @@ class Recipe:
     closed: the encoder's layers add nothing at first (`start.close_branches`); near: its attention begins anew, and all
     sampling points stay near (`start.look_near`);
     teacher: a file with NanoDet-g's weights, or "start" for the detector as it is before the training, whose answers are taught
-    with the weights ``losses.soft`` and ``losses.taught``; "" for none;
+    with the weights ``losses.soft`` and ``losses.taught``; "" for none; coarser: the scale beyond NanoDet-g's coarsest one is
+    taught what that sees in the picture at half its size;
     freeze_stem: leave the backbone's first stages as they are; freeze: leave these parts ("backbone") as they are;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     mild_from: from that share of the training on, pictures without mosaic, mixup and pasted objects;
@@ -88,6 +89,7 @@ class Recipe:
     changes: dict[str, Any] = field(default_factory=dict)
     backbone: str = ""
     teacher: str = ""
+    coarser: bool = False
     start: str = ""
     fresh: tuple[str, ...] = ()
     closed: bool = False
@@ -231,7 +233,34 @@ def nearby(seconds: float = 1020, start: str = "", teacher: str = "", threads: i
     )
 
 
-NAMED = {"embedded": embedded, "nearby": nearby, "mobilenet": mobilenet}
+def attention_alone(encoder_layers: int = 0, decoder_layers: int = 3) -> tuple[str, ...]:
+    """For ``Recipe.freeze``: everything but the encoder and the decoder's attention; and the sampling offsets of all of the
+    decoder's layers and so many of the encoder's."""
+    layers = [f"decoder.layers.{layer}" for layer in range(decoder_layers)]
+    kept = [f"{layer}.{part}" for layer in layers for part in ("self_attention", "self_norm", "norm", "ffn")]
+    layers += [f"encoder.layers.{layer}" for layer in range(encoder_layers)]
+    offsets = [f"{layer}.attention.sampling_offsets" for layer in layers]
+    parts = ("backbone", "neck", "selection", "heads", "label_embed", "decoder.norm", "decoder.reference_head")
+    return (*parts, *kept, *offsets)
+
+
+def coarser(seconds: float = 360, start: str = "", teacher: str = "", threads: int = 0) -> Recipe:
+    """The end of the embedded model's training, after `litedetr.training.coarser`: what fills a photo is taught to the coarsest
+    scale; encoder and decoder's attention alone learn, at the size used."""
+    return replace(
+        nearby(seconds, start, teacher, threads),
+        near=False,
+        coarser=True,
+        freeze=attention_alone(6),
+        stages=(Stage(1.0, 512, 8),),
+        optimiser=OptimiserSettings(rate=2e-4, warm_up=30, constant_until=0.4, clip=5.0),
+        losses=LossSettings(soft=1.0, taught=0.1, matched=0.0),
+        augmentation=AugmentSettings(mosaic=0.0, pasted=1, focus=0.5),
+        mild_from=0.3,
+    )
+
+
+NAMED = {"embedded": embedded, "nearby": nearby, "coarser": coarser, "mobilenet": mobilenet}
 """Recipes by the name that the command line knows them by."""
 
 

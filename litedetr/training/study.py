@@ -28,7 +28,7 @@ from litedetr.training.data import PhotoSet
 from litedetr.training.evaluation import Evaluation, evaluate
 from litedetr.training.loop import train
 from litedetr.training.losses import LossSettings
-from litedetr.training.recipes import START, OptimiserSettings, Recipe, Stage, nearby
+from litedetr.training.recipes import START, OptimiserSettings, Recipe, Stage, attention_alone, nearby
 from litedetr.training.results import read_results
 
 log = logging.getLogger(__name__)
@@ -64,13 +64,12 @@ def recipe(
     """
     layers = [f"decoder.layers.{layer}" for layer in range(config.decoder_layers)]
     weights = tuple(f"{layer}.attention.{part}" for layer in layers for part in ("query_proj", "key_proj", "attention_weights"))
-    kept = tuple(f"{layer}.{part}" for layer in layers for part in ("self_attention", "self_norm", "norm", "ffn"))
     return replace(
         nearby(start=source, teacher=teacher or START),
         changes={"schedule": variant.schedule, "key_aware": variant.key_aware},
         fresh=("encoder", *weights),
         closed=True,
-        freeze=("backbone", "neck", "selection", "heads", "label_embed", "decoder.norm", "decoder.reference_head", *kept),
+        freeze=attention_alone(decoder_layers=config.decoder_layers),
         seconds=0.0,
         steps=steps,
         stages=(Stage(0.5, _multiple(0.75 * size), 8), Stage(1.0, size, 8)),

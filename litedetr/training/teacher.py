@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from litedetr.backbones.nanodet import BINS, CLASSES, WIDTH, read_nanodet
@@ -15,6 +16,9 @@ from litedetr.network import Network
 from litedetr.output import LayerOutput
 from litedetr.positions import token_centres
 from litedetr.training.recipes import START, Recipe
+
+COARSEST = 32
+"""Stride of its coarsest map."""
 
 
 class Teacher(nn.Module):
@@ -33,16 +37,30 @@ class Teacher(nn.Module):
         return teacher
 
     @torch.no_grad()
+    def coarser(self, pixels: Tensor, backbone: nn.Module) -> LayerOutput:
+        """What the coarsest head sees in pictures (B, 3, H, W) at half their size: the answers of the scale that it lacks."""
+        half, larger = halved(pixels)
+        level = backbone(half)[-1].float()
+        logits, boxes = self._of(self.outputs[-1], level)
+        return LayerOutput(logits, boxes * boxes.new_tensor(larger).repeat(2))
+
+    @torch.no_grad()
     def forward(self, maps: Sequence[Tensor]) -> LayerOutput:
         """Maps of `NanoDetG` for pictures without padding (B, 128, h, w), finest first -> logits (B, S, 80) and boxes (B, S, 4)
         cxcywh in [0, 1] of all S tokens; a box may reach beyond the picture."""
         logits, boxes = [], []
         for output, level in zip(self.outputs, maps, strict=True):
-            B, _, H, W = level.shape
-            raw = output(level).flatten(2).transpose(1, 2).float()  # (B, H * W, 124)
-            logits.append(raw[..., :CLASSES])
-            boxes.append(_boxes(raw[..., CLASSES:].view(B, H * W, 4, BINS), (H, W)))
+            found = self._of(output, level)
+            logits.append(found[0])
+            boxes.append(found[1])
         return LayerOutput(torch.cat(logits, 1), torch.cat(boxes, 1))
+
+    @staticmethod
+    def _of(output: nn.Module, level: Tensor) -> tuple[Tensor, Tensor]:
+        """One map (B, 128, H, W) -> logits (B, H * W, 80) and boxes (B, H * W, 4) of its cells."""
+        B, _, H, W = level.shape
+        raw = output(level).flatten(2).transpose(1, 2).float()  # (B, H * W, 124)
+        return raw[..., :CLASSES], _boxes(raw[..., CLASSES:].view(B, H * W, 4, BINS), (H, W))
 
 
 class Start(nn.Module):
@@ -85,6 +103,15 @@ def teacher_of(recipe: Recipe, detector: Network) -> Teacher | Start:
             f"{config.num_classes} classes: leave the teacher out"
         )
     return Teacher.from_file(recipe.teacher)
+
+
+def halved(pixels: Tensor) -> tuple[Tensor, tuple[float, float]]:
+    """Pictures (B, 3, H, W) at half their size, padded by zeros to whole cells of the coarsest map; and how much wider and higher
+    than the picture in it the result is."""
+    H, W = (-(-side // 2) for side in pixels.shape[-2:])
+    half = F.interpolate(pixels, (H, W), mode="bilinear", antialias=True)
+    whole = F.pad(half, (0, -W % COARSEST, 0, -H % COARSEST))
+    return whole, (whole.shape[-1] / W, whole.shape[-2] / H)
 
 
 def _boxes(distances: Tensor, shape: tuple[int, int]) -> Tensor:
