@@ -27,8 +27,9 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from app.drawing.canvas import Drawing
-from app.engine.engine import EXAMPLE_NAMES, EXAMPLES, MODEL, Engine
+from app.engine.engine import EXAMPLE_NAMES, EXAMPLES, Engine
 from app.i18n import say
+from app.run.model_list import MODEL
 from app.run.run import Run
 from app.run.state import ViewState
 from app.theme import DARK, LIGHT, WHITE, clear

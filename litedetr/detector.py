@@ -34,7 +34,8 @@ class Detector(Network):
         """A detector with trained weights, in float32 and evaluation mode; this project's format or transformers'.
 
         Args:
-            source: "embedded", a local folder, or "owner/name" on the Hub.
+            source: "embedded", "embedded/full" or "embedded/plain" (the same with the full encoder, or plain attention), a local
+                folder, or "owner/name" on the Hub.
             revision: branch, tag or commit on the Hub.
             token: for the Hub; the one saved by ``hf auth login`` if None.
             progress: told (bytes done, bytes in all) while weights are downloaded.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import math
-import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from app.engine.queue import Client, Queue
 from app.engine.store import ExpiredRun, RunStore
 from app.engine.time_limit import LONGEST, Deadline, Pace, Watch
 from app.i18n import say
-from app.run.model_list import describe, named
+from app.run.model_list import MODEL, describe, named
 from app.run.progress import report_stages
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
@@ -56,7 +55,6 @@ SHOWN_SIDE = 1600
 STEPS_BYTES = 128 * 1024**2
 """For the steps of all runs that visitors look at now: they are made again when somebody reads them (`litedetr.replay`). A
 quarter of it more for what the last runs do not keep."""
-MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
 NOBODY = Client()
 MOST_THREADS = 8
 AT_ONCE = 2

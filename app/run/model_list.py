@@ -6,6 +6,7 @@ import json
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,11 +18,16 @@ from litedetr.backbones import backbone_of
 from litedetr.config import preset
 from litedetr.families import family_of
 from litedetr.guests.detector import GuestConfig
+from litedetr.weights import VARIANTS, read_config
 from litedetr.weights.published import Published, catalogue
 
 LIST = Path(__file__).with_suffix(".json")
+MODEL = os.environ.get("LITEDETR_MODEL", "embedded")
+"""Source of the page's own model."""
 OWN = "own"
 """The page's own model as `ViewState.other`."""
+FULL = "embedded/full"
+"""The embedded model with the full encoder, trained as it was."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,10 @@ class Listed:
     """A model of the page's list.
 
     Attributes:
-        id: what a link calls it: a Hub id, "published/name" or "local/folder".
+        id: what a link calls it: a Hub id, "embedded/name", "published/name" or "local/folder".
         name: what the page calls it, "" for its id.
-        group: "published" by its authors, "guests" of other code bases, or named by the "host".
+        group: "embedded" ones beside the page's own, "published" by their authors, "guests" of other code bases, or named by
+            the "host".
         source: what `litedetr.Detector.from_pretrained` takes.
     """
 
@@ -42,7 +49,7 @@ class Listed:
 
 
 def listed(extras: bool = True) -> dict[str, Listed]:
-    """The models that the page offers, by id: published ones, those of model_list.json, the host's own.
+    """The models that the page offers, by id: variants of the embedded one, published ones, those of model_list.json, the host's.
 
     Args:
         extras: those too that require a library which is no part of requirements.txt, where it is installed.
@@ -53,7 +60,8 @@ def listed(extras: bool = True) -> dict[str, Listed]:
     """
     wanted = os.environ.get("LITEDETR_PUBLISHED", "all").strip()
     names = catalogue() if wanted == "all" else [name.strip() for name in wanted.split(",") if name.strip() in catalogue()]
-    models = [_published(catalogue()[name]) for name in names]
+    models = [_variant(source) for source in VARIANTS]
+    models += [_published(catalogue()[name]) for name in names]
     for entry in json.loads(LIST.read_text(encoding="utf-8")):
         if extras and find_spec(entry["requires"]):
             models.append(Listed(entry["id"], entry["name"], "guests", entry["id"]))
@@ -69,8 +77,16 @@ def listed(extras: bool = True) -> dict[str, Listed]:
 
 def offered() -> list[dict[str, str]]:
     """The list for the browser: ``{"id", "name", "group"}``, in the order of their groups."""
-    models = sorted(listed().values(), key=lambda model: ("published", "guests", "host").index(model.group))
+    models = sorted(listed().values(), key=lambda model: ("embedded", "published", "guests", "host").index(model.group))
     return [{"id": model.id, "name": model.name, "group": model.group} for model in models]
+
+
+@cache
+def _variant(source: str) -> Listed:
+    """Its kind of attention is in its name: that is what it differs by where its schedule is the same."""
+    config = read_config(source)
+    kinds = ("full encoder",) * config.encoder_schedule.is_full + ("plain attention",) * (not config.key_aware)
+    return Listed(source, " · ".join((describe(config), *kinds)), "embedded", source)
 
 
 def _published(entry: Published) -> Listed:
@@ -102,6 +118,11 @@ def named(source: str, config: DetectorConfig | GuestConfig) -> str:
     file = Path(source) / "README.md"
     found = re.search(r"^# (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE) if file.is_file() else None
     return f"{found[1].strip()} · {describe(config)}" if found else describe(config)
+
+
+def alike_exists(run: Run) -> bool:
+    """Whether `FULL` differs from the run's model in its encoder alone."""
+    return run.source == "" and MODEL == "embedded" and run.config == read_config()
 
 
 def other_models(run: Run, state: ViewState) -> list[list[str]]:

@@ -244,7 +244,7 @@ def attention_alone(encoder_layers: int = 0, decoder_layers: int = 3) -> tuple[s
     return (*parts, *kept, *offsets)
 
 
-def coarser(seconds: float = 360, start: str = "", teacher: str = "", threads: int = 0) -> Recipe:
+def coarser(seconds: float = 150, start: str = "", teacher: str = "", threads: int = 0) -> Recipe:
     """The end of the embedded model's training, after `litedetr.training.coarser`: what fills a photo is taught to the coarsest
     scale; encoder and decoder's attention alone learn, at the size used."""
     return replace(
@@ -253,9 +253,9 @@ def coarser(seconds: float = 360, start: str = "", teacher: str = "", threads: i
         coarser=True,
         freeze=attention_alone(6),
         stages=(Stage(1.0, 512, 8),),
-        optimiser=OptimiserSettings(rate=2e-4, warm_up=30, constant_until=0.4, clip=5.0),
-        losses=LossSettings(soft=1.0, taught=0.1, matched=0.0),
-        augmentation=AugmentSettings(mosaic=0.0, pasted=1, focus=0.5),
+        optimiser=OptimiserSettings(rate=1e-4, warm_up=30, constant_until=0.4, clip=5.0),
+        losses=LossSettings(soft=1.0, taught=0.1, matched=0.0, distillation=DistillationSettings(labels=0.0)),
+        augmentation=AugmentSettings(mosaic=0.0, pasted=1, focus=0.7),
         mild_from=0.3,
     )
 

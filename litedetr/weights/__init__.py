@@ -6,9 +6,10 @@
 from litedetr.weights.errors import WeightsError, check_state
 from litedetr.weights.folder import Stored, headers, read, understand, write
 from litedetr.weights.limits import Limits, Progress
-from litedetr.weights.source import EMBEDDED, convert, find, load, read_config
+from litedetr.weights.source import convert, find, load, read_config
+from litedetr.weights.variants import EMBEDDED, VARIANTS
 
 __all__ = [
-    "EMBEDDED", "Limits", "Progress", "Stored", "WeightsError", "check_state", "convert", "find", "headers", "load", "read",
-    "read_config", "understand", "write",
+    "EMBEDDED", "VARIANTS", "Limits", "Progress", "Stored", "WeightsError", "check_state", "convert", "find", "headers", "load",
+    "read", "read_config", "understand", "write",
 ]  # fmt: skip

@@ -8,13 +8,11 @@ from pathlib import Path
 from torch import Tensor
 
 from litedetr.config import DetectorConfig, presets
-from litedetr.shipped import shipped
 from litedetr.weights import published
 from litedetr.weights.errors import WeightsError
 from litedetr.weights.folder import convert_file, read, understand
 from litedetr.weights.limits import Limits, Progress
-
-EMBEDDED = shipped("assets/weights")
+from litedetr.weights.variants import EMBEDDED, VARIANTS, read_variant, variant_config
 
 
 def find(
@@ -63,13 +61,18 @@ def load(
     progress: Progress | None = None,
     limits: Limits | None = None,
 ) -> tuple[DetectorConfig, dict[str, Tensor]]:
-    """Config and state dict of a model; arguments and errors are those of `find` and `litedetr.weights.folder.read`."""
+    """Config and state dict of a model, or of one of the embedded one's `VARIANTS`; arguments and errors are those of `find` and
+    `litedetr.weights.folder.read`."""
+    if str(source) in VARIANTS:
+        return read_variant(VARIANTS[str(source)])
     folder = find(source, revision, token, progress, limits)
     return read(folder, folder.name if Path(source).is_dir() else str(source), limits)
 
 
 def read_config(source: str | Path = "embedded", revision: str | None = None) -> DetectorConfig:
     """The config of a weights folder, without its weights. Sources and errors are those of `load`."""
+    if str(source) in VARIANTS:
+        return variant_config(VARIANTS[str(source)], read_config())
     config = understand(find(source, revision), str(source))
     return load(source, revision)[0] if config is None else config
 

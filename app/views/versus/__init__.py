@@ -14,7 +14,7 @@ from app.drawing.chart import chart, name_axis, value_axis
 from app.drawing.marks import SHOWN, apart, cut, hoverlabel, tag
 from app.drawing.panels import Panel, panels
 from app.i18n import class_name, say
-from app.run.model_list import OWN, describe, other_models
+from app.run.model_list import FULL, OWN, alike_exists, describe, other_models
 from app.run.run import Run
 from app.run.state import HUB_ID, ViewState
 from app.theme import CHANGED, NEUTRAL, NOTHING, OURS, class_colour
@@ -24,6 +24,8 @@ from litedetr import Detector
 from litedetr.cost import full_encoder, gmacs
 
 SIDES = ("left", "right")
+EVERY = "every"
+"""As `ViewState.other`: the run's own weights, each of whose encoder layers updates every scale."""
 LABELS = 16
 """Of each side; boxes without one say their class on hover."""
 
@@ -34,7 +36,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     if results is None:
         found, (shown, _) = run.detections, cut(run.shown(state.threshold), state.lang)
         named = [(found.boxes[i], found.names[i], float(found.scores[i]), False) for i in shown]
-        return panels(run, [_panel(run, state.lang, run.config.schedule, named), Panel(_short(state))], veil=0.25)
+        return panels(run, [_panel(run, state.lang, run.config.schedule, named), Panel(_short(run, state))], veil=0.25)
     pairs = matched(results["left"], results["right"], state.threshold)
     contents = []
     for place, side in enumerate(SIDES):
@@ -42,17 +44,17 @@ def drawing(run: Run, state: ViewState) -> Drawing:
         drawn, _ = cut(_of(pairs, place), state.lang)
         kept = [(pair[place], None in pair) for pair in pairs if pair[place] in drawn]
         named = [(result.boxes[i], result.names[i], float(result.scores[i]), alone) for i, alone in kept]
-        contents.append(_panel(run, state.lang, f"{_short(state, result, side)} · {result.milliseconds:.0f} ms", named))
+        contents.append(_panel(run, state.lang, f"{_short(run, state, result, side)} · {result.milliseconds:.0f} ms", named))
     return panels(run, contents, veil=0.25)
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:
     """Time, multiply-adds and detections of both."""
-    lang, results = state.lang, _results(run, state)
-    notes = [say(lang, "versus.note.same" if state.other == "" else "versus.note.other")]
-    if run.config.encoder_schedule.is_full and state.other == "":
+    lang, results, kind = state.lang, _results(run, state), _kind(run, state)
+    notes = [say(lang, f"versus.note.{kind}")]
+    if kind == "same" and run.config.encoder_schedule.is_full:
         notes.append(say(lang, "versus.note.full"))
-    elif run.config.key_aware and state.other == "":  # the other views' full encoder is the paper's
+    elif kind != "other" and run.config.key_aware:  # the other views' full encoder is the paper's
         plain = gmacs(full_encoder(run.config), run.trace.geometry.padded)
         notes.append(say(lang, "versus.note.plain", gmacs=f"{plain.encoder:.2f}"))
     if results is None:
@@ -71,7 +73,9 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
         [say(lang, "versus.only"), f"{only[0]} / {only[1]}"],
     ]
     return {
-        "caption": say(lang, "versus.caption", left=left.name, right=_right(state, right), both=len(both), l=only[0], r=only[1]),
+        "caption": say(
+            lang, "versus.caption", left=left.name, right=_right(run, state, right), both=len(both), l=only[0], r=only[1]
+        ),
         "facts": facts,
         "notes": [*cuts, *notes, say(lang, "versus.note.match"), say(lang, "versus.note.time")],
         "results": {side: {key: value for key, value in vars(results[side]).items() if key not in ("boxes", "names", "scores")}
@@ -86,8 +90,10 @@ def summary(run: Run, state: ViewState) -> dict[str, Any]:
 
 def controls(run: Run, state: ViewState) -> list[dict[str, Any]]:
     """The other side."""
-    options = [["", say(state.lang, "versus.every")], *other_models(run, state)]
-    return [settings.choice("other", say(state.lang, "versus.with"), state.other, options)]
+    alike = [[FULL, say(state.lang, "versus.alike")]] if alike_exists(run) else []
+    others = [option for option in other_models(run, state) if not (alike and option[0] == FULL)]
+    options = [*alike, [EVERY, say(state.lang, "versus.every")], *others]
+    return [settings.choice("other", say(state.lang, "versus.with"), _other(run, state), options)]
 
 
 def charts(run: Run, state: ViewState) -> list[Drawing]:
@@ -108,16 +114,16 @@ def charts(run: Run, state: ViewState) -> list[Drawing]:
 
 def job(run: Run, state: ViewState) -> str | None:
     """Both models must see the photo, in turns."""
-    return f"versus {state.other}"
+    return f"versus {_other(run, state)}"
 
 
 def work(
     run: Run, state: ViewState, detectors: Callable[[str], Detector], report: Callable[[float, str], None]
 ) -> dict[str, ModelResult]:
     """Detections and times of both."""
-    ours = detectors(run.source)
-    other = every_scale(ours) if state.other == "" else detectors("" if state.other == OWN else state.other)
-    name = f"{state.other} · {other.config.schedule}" if HUB_ID.match(state.other) else describe(other.config)
+    ours, source = detectors(run.source), _other(run, state)
+    other = every_scale(ours) if source == EVERY else detectors("" if source == OWN else source)
+    name = f"{source} · {other.config.schedule}" if HUB_ID.match(source) else describe(other.config)
     return compare(run, {"left": (ours, run.model), "right": (other, name)}, report)
 
 
@@ -125,22 +131,38 @@ def _results(run: Run, state: ViewState) -> dict[str, ModelResult] | None:
     return run.extras.get(job(run, state))
 
 
+def _other(run: Run, state: ViewState) -> str:
+    """What is compared with: where nobody chose, a full encoder that was trained alike, else `EVERY`."""
+    if state.other == OWN or HUB_ID.match(state.other):
+        return state.other
+    return FULL if state.other == "" and alike_exists(run) else EVERY
+
+
+def _kind(run: Run, state: ViewState) -> str:
+    """"same" weights, trained "alike", or an "other" model."""
+    other = _other(run, state)
+    return "same" if other == EVERY else "alike" if other == FULL and alike_exists(run) else "other"
+
+
 def _of(pairs: list[tuple[int | None, int | None, float]], place: int) -> list[int]:
     """The detections of one side, best first."""
     return sorted(pair[place] for pair in pairs if pair[place] is not None)
 
 
-def _right(state: ViewState, result: ModelResult) -> str:
+def _right(run: Run, state: ViewState, result: ModelResult) -> str:
     """What the right side is called, in the visitor's language."""
-    return say(state.lang, "versus.every") if state.other == "" else result.name
+    words = {"same": "versus.every", "alike": "versus.alike"}.get(_kind(run, state))
+    return result.name if words is None else say(state.lang, words)
 
 
-def _short(state: ViewState, result: ModelResult | None = None, side: str = "right") -> str:
+def _short(run: Run, state: ViewState, result: ModelResult | None = None, side: str = "right") -> str:
     """A title that fits over half a phone's width."""
-    if side == "right" and state.other == "":
-        return say(state.lang, "versus.every_short")
-    if side == "right" and HUB_ID.match(state.other):
-        return state.other.rpartition("/")[2]
+    if side == "right":
+        words = {"same": "versus.every_short", "alike": "versus.alike_short"}.get(_kind(run, state))
+        if words is not None:
+            return say(state.lang, words)
+        if HUB_ID.match(state.other):
+            return state.other.rpartition("/")[2]
     return say(state.lang, "models.own") if result is None else result.schedule
 
 

@@ -7,6 +7,8 @@ import orjson
 import pytest
 import torch
 
+from app.engine.engine import Engine
+from app.run.model_list import FULL
 from app.run.state import ViewState
 from app.views import schedule, versus
 from app.views.film.ledger import ledger
@@ -100,3 +102,23 @@ def test_the_full_encoder_is_one_in_all_views_or_the_difference_is_said():
     assert sum(entry.full for entry in ledger(run) if entry.name[0] == "B") == pytest.approx(full)
     notes = versus.VIEW.summary(run, ViewState(view="versus"))["notes"]
     assert any(f"plain attention: {full:.2f} GMACs" in note for note in notes)
+
+
+def test_the_embedded_model_is_compared_with_its_full_encoder():
+    """Where nobody chose, and where it is chosen; the same weights with every scale updated stay a choice."""
+    run = Engine("embedded").example("motorcycle")
+    state = ViewState(view="versus")
+    (choice,) = versus.controls(run, state)
+    assert [value for value, _ in choice["options"]][:3] == [FULL, versus.EVERY, "embedded/plain"]
+    assert choice["value"] == FULL
+    assert "trained for it" in versus.summary(run, state)["notes"][0]
+    result = versus.work(run, state, lambda source: Detector.from_pretrained(source or "embedded"), lambda *_: None)
+    run.extras.put(versus.job(run, state), result)
+    assert result["left"].schedule == run.config.schedule
+    assert result["right"].schedule == "H4L0-(1+1)x6"
+    assert result["right"].encoder_gmacs > 1.5 * result["left"].encoder_gmacs
+    assert "The full encoder, trained alike" in versus.summary(run, state)["caption"]
+    assert "motorcycle" in result["right"].names[: len(result["right"].above(None))]
+    same = state.with_(other=versus.EVERY)
+    assert versus.job(run, same) != versus.job(run, state)
+    assert "Nobody trained the weights for that" in versus.summary(run, same)["notes"][0]
