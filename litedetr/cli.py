@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("--out", type=Path, required=True, help="folder for the trainings and study.json; a killed study goes on")
     study.add_argument("--steps", type=int, default=800, help="batches of 8 photos that each one is trained for (default: 800)")
     study.add_argument("--size", type=int, default=256, help="longer side of the photos in pixels (default: 256)")
+    study.add_argument("--from", dest="start", default="embedded", help="which detector gets other encoders (default: embedded)")
     study.add_argument("--teacher", type=Path, metavar="FILE", help="NanoDet-g's weights, which the embedded model learned from "
                        "(default: what the start itself says)")  # fmt: skip
     study.add_argument("--threads", type=int, default=0, help="CPU threads")

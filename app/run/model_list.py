@@ -83,10 +83,10 @@ def offered() -> list[dict[str, str]]:
 
 @cache
 def _variant(source: str) -> Listed:
-    """Its kind of attention is in its name: that is what it differs by where its schedule is the same."""
+    """What it differs by comes first in its name."""
     config = read_config(source)
-    kinds = ("full encoder",) * config.encoder_schedule.is_full + ("plain attention",) * (not config.key_aware)
-    return Listed(source, " · ".join((describe(config), *kinds)), "embedded", source)
+    kinds = ("Full encoder",) * config.encoder_schedule.is_full + ("Plain attention",) * (not config.key_aware)
+    return Listed(source, " · ".join((*kinds, describe(config))), "embedded", source)
 
 
 def _published(entry: Published) -> Listed:

@@ -62,7 +62,8 @@ def run_train(options: argparse.Namespace) -> int:
 def run_study(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     teacher = "" if options.teacher is None else str(options.teacher)
-    found = study(options.data, options.out, steps=options.steps, size=options.size, teacher=teacher, threads=options.threads)
+    settings = {"steps": options.steps, "size": options.size, "source": options.start, "threads": options.threads}
+    found = study(options.data, options.out, teacher=teacher, **settings)
     spread(found, options.data, options.out)
     clock(found, options.out)
     (options.out / "study.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

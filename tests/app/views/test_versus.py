@@ -117,7 +117,7 @@ def test_the_embedded_model_is_compared_with_its_full_encoder():
     assert result["left"].schedule == run.config.schedule
     assert result["right"].schedule == "H4L0-(1+1)x6"
     assert result["right"].encoder_gmacs > 1.5 * result["left"].encoder_gmacs
-    assert "The full encoder, trained alike" in versus.summary(run, state)["caption"]
+    assert "Full encoder, trained alike" in versus.summary(run, state)["caption"]
     assert "motorcycle" in result["right"].names[: len(result["right"].above(None))]
     same = state.with_(other=versus.EVERY)
     assert versus.job(run, same) != versus.job(run, state)
