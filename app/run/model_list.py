@@ -122,7 +122,12 @@ def named(source: str, config: DetectorConfig | GuestConfig) -> str:
 
 def alike_exists(run: Run) -> bool:
     """Whether `FULL` differs from the run's model in its encoder alone."""
-    return run.source == "" and MODEL == "embedded" and run.config == read_config()
+    return run.source == "" and MODEL == "embedded" and run.config == _embedded_config()
+
+
+@cache
+def _embedded_config() -> DetectorConfig:
+    return read_config("embedded")
 
 
 def other_models(run: Run, state: ViewState) -> list[list[str]]:
