@@ -58,7 +58,7 @@ def test_the_csv_lists_the_points_that_are_drawn(page, url, tmp_path):
     query = page.evaluate("liteDetr.info.detections[2].query")
     asking = {  # the choice -> whose points they are; a place of the photo is no query
         "at=0.4,0.5&step=B3+all": ("B3 all", ""),
-        "at=0.4,0.5&step=B2+high&scale=S1": ("B2 high", ""),
+        "at=0.02,0.98&step=B2+high&scale=S3": ("B2 high", ""),
         f"q={query}&step=decoder+2": ("decoder 2", str(query)),
         f"q={query}&step=B1+all": ("B1 all", str(query)),  # of the token that became it
     }
