@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from app.engine.engine import Engine
 from app.ui import build, launch_options
+from litedetr.fast.allocator import give_back
 
 
 def counts(engine: Engine, page: Any, folder: Path) -> dict[str, int]:
@@ -64,6 +65,7 @@ def main() -> None:
     def see(request: Request) -> JSONResponse:
         if "collect" in request.query_params:
             gc.collect()
+            give_back()  # as the page does twice a minute
         return JSONResponse(counts(engine, page, folder))
 
     options["app_kwargs"]["routes"].append(Route("/load/counts", see))
