@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -20,11 +21,13 @@ from torch import Tensor
 
 from litedetr.detector import Detector
 from litedetr.training.augment import NONE
-from litedetr.training.data import BatchStream, PhotoSet
-from litedetr.training.precision import autocast, normalise
+from litedetr.training.data import PhotoSet
+from litedetr.training.handover import pixels_of
+from litedetr.training.precision import autocast
 from litedetr.training.teacher import halved
 
 log = logging.getLogger(__name__)
+BATCH = 8
 RIDGE = 1e-3
 """Of the mean square of what the regression starts from."""
 
@@ -59,19 +62,6 @@ def fit_coarsest(detector: Detector, batches: Iterable[Tensor]) -> float:
     return float(1 - missed.sum() / (total - sums**2 / count).sum())
 
 
-def photos_of(photos: PhotoSet, detector: Detector, number: int, size: int, batch: int = 8) -> Iterable[Tensor]:
-    """About so many photos' normalised pixels, batch by batch, as they are."""
-    stream = BatchStream(photos, NONE, 0)
-    try:
-        for _ in range(-(-number // batch)):
-            while len(stream) < 3:
-                stream.request(size, batch)
-            found = stream.take()
-            yield normalise(found.images, found.mask, detector.config)
-    finally:
-        stream.close()
-
-
 def main() -> None:
     """Command line: the same weights folder with another convolution."""
     parser = argparse.ArgumentParser(prog="python -m litedetr.training.coarser", description=__doc__.split("\n\n")[0])
@@ -84,7 +74,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     detector = Detector.from_pretrained(options.model)
     photos = PhotoSet.open(options.data, "train")
-    explained = fit_coarsest(detector, photos_of(photos, detector, options.photos, options.size))
+    batches = pixels_of(photos, detector.config, options.size, BATCH, NONE)
+    explained = fit_coarsest(detector, islice(batches, -(-options.photos // BATCH)))
     log.info("%.0f %% of the variance at half the size explained", 100 * explained)
     detector.save_pretrained(options.out, dtype=torch.float16)
 

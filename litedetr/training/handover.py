@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from litedetr.backbones.nanodet import CLASSES, WIDTH, load_nanodet_backbone
+from litedetr.config import DetectorConfig
 from litedetr.detector import Detector
 from litedetr.positions import box_proposals
 from litedetr.pyramid import FeaturePyramid, PyramidNeck
@@ -83,19 +84,30 @@ def hand_over(
     detector.heads.classes[0].load_state_dict(detector.selection.class_head.state_dict())
 
 
-def _maps(detector: Detector, photos: PhotoSet, settings: HandOverSettings) -> Iterator[list[Tensor]]:
-    """The backbone's maps of one batch after the other, without end."""
-    stream = BatchStream(photos, settings.augmentation, settings.seed, settings.rare)
+def pixels_of(
+    photos: PhotoSet, config: DetectorConfig, size: int, batch: int, augmentation: AugmentSettings, seed: int = 0,
+    rare: float = 0.0,
+) -> Iterator[Tensor]:  # fmt: skip
+    """One batch of normalised pixels (B, 3, H, W) after the other, without end."""
+    stream = BatchStream(photos, augmentation, seed, rare)
     try:
         while True:
             while len(stream) < 3:
-                stream.request(settings.size, settings.batch)
-            batch = stream.take()
-            with torch.no_grad(), autocast(detector.device, "auto"):
-                features = detector.backbone(normalise(batch.images, batch.mask, detector.config))
-            yield [level.float() for level in features]
+                stream.request(size, batch)
+            found = stream.take()
+            yield normalise(found.images, found.mask, config)
     finally:
         stream.close()
+
+
+def _maps(detector: Detector, photos: PhotoSet, settings: HandOverSettings) -> Iterator[list[Tensor]]:
+    """The backbone's maps of one batch after the other, without end."""
+    for pixels in pixels_of(
+        photos, detector.config, settings.size, settings.batch, settings.augmentation, settings.seed, settings.rare
+    ):
+        with torch.no_grad(), autocast(detector.device, "auto"):
+            features = detector.backbone(pixels)
+        yield [level.float() for level in features]
 
 
 @torch.no_grad()

@@ -301,7 +301,7 @@ class _Run:
         if recipe.coarser:
             with autocast(self.device, recipe.precision):
                 more = self.teacher.coarser(pixels, detector.backbone)
-            answers = LayerOutput(*(torch.cat(pair, 1) for pair in zip(vars(answers).values(), vars(more).values(), strict=True)))
+            answers = LayerOutput(torch.cat((answers.logits, more.logits), 1), torch.cat((answers.boxes, more.boxes), 1))
         return losses | taught_losses(output, usable, answers, targets, settings.distillation)
 
     def _denoising(self, targets: Targets) -> Denoising | None:

@@ -1,6 +1,7 @@
 """The scale beyond the teacher's coarsest one."""
 
 import copy
+from itertools import islice
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from safetensors.torch import save_file
 from litedetr import Detector
 from litedetr.boxes import cxcywh_to_xyxy
 from litedetr.training import recipes
-from litedetr.training.coarser import fit_coarsest, photos_of
+from litedetr.training.augment import NONE
+from litedetr.training.coarser import fit_coarsest
 from litedetr.training.data import PhotoSet
+from litedetr.training.handover import pixels_of
 from litedetr.training.log import read_log
 from litedetr.training.loop import train
 from litedetr.training.recipes import Stage
@@ -60,7 +63,7 @@ def test_the_teacher_answers_for_the_picture_at_half_its_size(detector):
 def test_the_convolution_is_the_best_linear_guess(detector, photo_folder):
     made = copy.deepcopy(detector)
     photos = PhotoSet.open(photo_folder, "train")
-    batches = list(photos_of(photos, made, 8, 128, batch=2))
+    batches = list(islice(pixels_of(photos, made.config, 128, 2, NONE), 4))
     assert len(batches) == 4
     explained = fit_coarsest(made, batches)
     assert 0.5 < explained <= 1.0, "few places, many inputs"
