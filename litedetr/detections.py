@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -178,7 +179,7 @@ def corners(boxes: np.ndarray) -> np.ndarray:
 
 
 def class_nms(boxes: np.ndarray, labels: np.ndarray, nms_iou: float | None) -> np.ndarray:
-    """Non-maximum suppression within each class: those stay whose IoU with every better one that stays is below `nms_iou`.
+    """Non-maximum suppression within each class: those stay whose IoU with every better one that stays is at most `nms_iou`.
 
     Few decoder layers, trained for a short time, leave an object to several queries now and then.
 
@@ -188,16 +189,12 @@ def class_nms(boxes: np.ndarray, labels: np.ndarray, nms_iou: float | None) -> n
     Returns:
         (N,) bool.
     """
-    keep = np.ones(len(boxes), bool)
-    if nms_iou is None:
-        return keep
-    for label in np.unique(labels):
-        places = np.flatnonzero(labels == label)  # still by falling score
-        clash = np.tril(iou(boxes[places], boxes[places]) >= nms_iou, -1)  # NaN of empty boxes is no clash
-        stays = np.ones(len(places), bool)
-        for place in np.flatnonzero(clash.any(1)):  # few have a better one to clash with
-            stays[place] = not (clash[place] & stays).any()
-        keep[places] = stays
+    if nms_iou is None or not len(boxes):
+        return np.ones(len(boxes), bool)
+    sides = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1).astype(np.float64)  # x, y, width, height
+    order = np.arange(len(boxes), 0, -1, dtype=np.float32)
+    keep = np.zeros(len(boxes), bool)
+    keep[cv2.dnn.NMSBoxesBatched(sides, order, labels.astype(np.int32), 0.0, nms_iou)] = True
     return keep
 
 

@@ -33,7 +33,12 @@ def _wavelengths(features: int, temperature: float, like: Tensor) -> Tensor:
 
 
 def sine_positions(
-    mask: Tensor, features: int, temperature: float | tuple[float, float] = 20.0, shift: float = 0.0, dtype=torch.float32
+    mask: Tensor,
+    features: int,
+    temperature: float | tuple[float, float] = 20.0,
+    shift: float = 0.0,
+    dtype=torch.float32,
+    padded: bool = True,
 ) -> Tensor:
     """Sine embedding of every pixel's place among the valid ones (DETR, appendix A.4).
 
@@ -42,6 +47,7 @@ def sine_positions(
         features: per axis; the y features come first.
         temperature: one for both axes, or (for y, for x).
         shift: added to the 1-based position before it is normalised (-0.5 in Deformable DETR).
+        padded: False where nothing is padding: all columns of a row are alike then, and all rows of a column.
 
     Returns:
         (B, 2 * features, H, W)
@@ -53,7 +59,10 @@ def sine_positions(
         position = valid.cumsum(axis)
         last = position.narrow(axis, position.shape[axis] - 1, 1)
         position = (position + shift) / (last + 1e-6) * 2 * math.pi
-        embeddings.append(_interleaved_sine(position[..., None] / _wavelengths(features, axis_temperature, position)))
+        if not padded:
+            position = position.narrow(3 - axis, 0, 1)
+        sine = _interleaved_sine(position[..., None] / _wavelengths(features, axis_temperature, position))
+        embeddings.append(sine.expand(*mask.shape, features))
     return torch.cat(embeddings, dim=-1).permute(0, 3, 1, 2)
 
 

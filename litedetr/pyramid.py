@@ -66,24 +66,24 @@ class FeaturePyramid:
             temperature, shift: of the sine positions, see `sine_positions`.
         """
         masks = [level_mask(mask, level.shape[2:], level.shape[0], level.device) for level in maps]
-        layout = cls.layout(masks, level_embed, temperature, shift)
+        layout = cls.layout(masks, level_embed, temperature, shift, padded=mask is not None)
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
         return replace(layout, tokens=tokens, padded=mask is not None)
 
     @classmethod
     def layout(
-        cls, masks: Sequence[Tensor], level_embed: Tensor, temperature: float = 20.0, shift: float = 0.0
+        cls, masks: Sequence[Tensor], level_embed: Tensor, temperature: float = 20.0, shift: float = 0.0, padded: bool = True
     ) -> FeaturePyramid:
         """A pyramid in which everything is right but the tokens, of which there are none.
 
         Args:
             masks: (B, h, w) per level, finest first, bool, True = padding.
-            level_embed, temperature, shift: as in `from_maps`.
+            level_embed, temperature, shift: as in `from_maps`; padded: False where nothing is padding.
         """
         shapes = tuple((mask.shape[1], mask.shape[2]) for mask in masks)
         dtype, features = level_embed.dtype, level_embed.shape[1] // 2
         positions = [
-            sine_positions(mask, features, temperature, shift, dtype).flatten(2).transpose(1, 2) + embed
+            sine_positions(mask, features, temperature, shift, dtype, padded).flatten(2).transpose(1, 2) + embed
             for mask, embed in zip(masks, level_embed, strict=True)
         ]
         ratios = torch.stack([valid_ratios(mask, dtype) for mask in masks], dim=1)  # (B, L, 2)
@@ -113,18 +113,18 @@ class Layouts:
     def __call__(self, shapes: Shapes, batch: int = 1, masks: Sequence[Tensor] | None = None) -> FeaturePyramid:
         """(height, width) per level, finest first, and the padding masks (B, h, w) of the levels where anything is padding."""
         if masks is not None:
-            return self._layout(masks)
+            return self._layout(masks, padded=True)
         key = batch, tuple(shapes)
         layout = self._known.get(key)
         if layout is None:
-            layout = self._layout([level_mask(None, shape, batch, self.level_embed.device) for shape in shapes])
+            layout = self._layout([level_mask(None, shape, batch, self.level_embed.device) for shape in shapes], padded=False)
             self._known[key] = layout
             while len(self._known) > self.kept:
                 self._known.popitem(last=False)
         return layout
 
-    def _layout(self, masks: Sequence[Tensor]) -> FeaturePyramid:
-        return FeaturePyramid.layout(masks, self.level_embed, self.temperature, self.shift)
+    def _layout(self, masks: Sequence[Tensor], padded: bool) -> FeaturePyramid:
+        return FeaturePyramid.layout(masks, self.level_embed, self.temperature, self.shift, padded)
 
 
 def level_mask(mask: Tensor | None, shape: tuple[int, int], batch: int, device: torch.device) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from app.engine.foreground import Foreground
+from app.engine.foreground import Foreground, Pauses
 from app.engine.gpu import LENT, Gpu
 from app.engine.jobs import Event, Jobs, Report
 from app.engine.models import Models
@@ -226,14 +226,15 @@ class Engine:
         work = _work(detector, opened)
         trusted = self.models.trusts(model)
         deadline = Deadline(math.inf) if trusted else self.pace.deadline(work)
+        pauses = Pauses(self.looks)
 
         def begun(_: float, stage: str) -> None:
             deadline.check()
             report({"stage": stage})
-            self.looks.wait()
+            pauses.stage()
 
         try:
-            with report_stages(detector, begun), nullcontext() if trusted else Watch(deadline.check):
+            with report_stages(detector, begun, pauses.part), nullcontext() if trusted else Watch(deadline.check):
                 found = detector.predict(opened, threshold=threshold, trace=trace, cache=self.steps)
         except (ValueError, RuntimeError, IndexError, TypeError, ZeroDivisionError) as error:
             if not model or out_of_memory(error):

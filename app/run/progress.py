@@ -15,10 +15,12 @@ PULSE = 0.25
 
 
 @contextmanager
-def report_stages(detector: Detector | GuestDetector, report: Callable[[float, str], None]) -> Iterator[None]:
+def report_stages(
+    detector: Detector | GuestDetector, report: Callable[[float, str], None], between: Callable[[], object] = lambda: None
+) -> Iterator[None]:
     """Report each stage before it begins, by hooks that are taken off again: the share of stages that are done, and its name
-    ("backbone", "B1 high", …, "decoder 1", …); a long one again and again, between its parts. What `report` raises ends the
-    detector's work."""
+    ("backbone", "B1 high", …, "decoder 1", …); a long one again and again, between its parts, where `between` is called, too.
+    What `report` raises ends the detector's work."""
     stages = detector.stages
     mine = get_ident()  # others may have the same detector, in threads of their own
     now, told = (0.0, ""), 0.0
@@ -32,8 +34,10 @@ def report_stages(detector: Detector | GuestDetector, report: Callable[[float, s
         return lambda *_: begun(share, name) if get_ident() == mine else None
 
     def go_on(*_: object) -> None:
-        if get_ident() == mine and now[1] and monotonic() - told > PULSE:
-            begun(*now)
+        if get_ident() == mine and now[1]:
+            between()
+            if monotonic() - told > PULSE:
+                begun(*now)
 
     hooks = [module.register_forward_pre_hook(begin(index / len(stages), name)) for index, (name, module) in enumerate(stages)]
     parts = {part for _, module in stages for part in module.modules() if next(part.children(), None) is not None}

@@ -11,6 +11,7 @@ predict a box for every encoder token (2.4 GMACs at 800 x 1066), this project on
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -26,6 +27,8 @@ from litedetr.schedule import EncoderSchedule, EncoderStep
 
 NORM = 5
 SAMPLE = 4
+SQUARE = 512
+"""Side of the picture for which a backbone of convolutions is counted, a multiple of every stride."""
 
 
 OURS = Rule()
@@ -87,6 +90,7 @@ def parameters(config: DetectorConfig) -> int:
         return sum(parameter.numel() for parameter in Network(replace(config, dense_head=False)).parameters())
 
 
+@lru_cache(maxsize=256)
 def full_encoder(config: DetectorConfig) -> DetectorConfig:
     """The same detector with the full encoder of as many layers and plain attention: what the paper compares with."""
     layers = len(config.encoder_schedule.steps())
@@ -185,25 +189,47 @@ def _maps(config: DetectorConfig, size: tuple[int, int]) -> tuple[int, list[tupl
 
 @lru_cache(maxsize=256)
 def _backbone(name: str, width: int, dilation: bool, size: tuple[int, int]) -> tuple[int, list[tuple[int, tuple[int, int]]]]:
-    """Multiply-adds of the backbone, and (channels, (height, width)) of each map, without computing."""
-    counted, config = 0, DetectorConfig(backbone=name, backbone_width=width, dilation=dilation)
+    """Multiply-adds of the backbone, and (channels, (height, width)) of each map, without computing.
+
+    What consists of convolutions does the same at every place of its maps, and is counted once: every new size would take as long
+    as a quarter of a small detector's run.
+    """
+    layers, maps = _counted(name, width, dilation, (SQUARE, SQUARE))
+    if any(shape is None for _, shape in layers):
+        layers, maps = _counted(name, width, dilation, size)
+        return sum(macs for macs, _ in layers), maps
+
+    def places(shape: tuple[int, int]) -> tuple[int, int]:
+        height, width = (-(-length * side // SQUARE) for length, side in zip(size, shape, strict=True))
+        return height, width
+
+    counted = sum(macs // math.prod(shape) * math.prod(places(shape)) for macs, shape in layers if shape is not None)
+    return counted, [(channels, places(shape)) for channels, shape in maps]
+
+
+@lru_cache(maxsize=256)
+def _counted(
+    name: str, width: int, dilation: bool, size: tuple[int, int]
+) -> tuple[list[tuple[int, tuple[int, int] | None]], list[tuple[int, tuple[int, int]]]]:
+    """Multiply-adds of each layer with (height, width) of its output, None for what is no convolution; and the maps."""
+    layers: list[tuple[int, tuple[int, int] | None]] = []
+    config = DetectorConfig(backbone=name, backbone_width=width, dilation=dilation)
     backbone = backbone_of(config)
 
     def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        nonlocal counted
         if isinstance(module, nn.Conv2d):
             kernel = module.kernel_size[0] * module.kernel_size[1] * module.in_channels // module.groups
-            counted += kernel * output.numel()
+            layers.append((kernel * output.numel(), (output.shape[2], output.shape[3])))
         elif isinstance(module, nn.Linear):
-            counted += module.in_features * output.numel()
+            layers.append((module.in_features * output.numel(), None))
         elif isinstance(module, nn.LayerNorm):
-            counted += NORM * output.numel()
-        else:
-            counted += backbone.products(module, output)
+            layers.append((NORM * output.numel(), None))
+        elif products := backbone.products(module, output):
+            layers.append((products, None))
 
     with torch.device("meta"):
         network = backbone.build(config)
         for module in network.modules():
             module.register_forward_hook(count)
         maps = network(torch.empty(1, 3, *size))
-    return counted, [(m.shape[1], (m.shape[2], m.shape[3])) for m in maps]
+    return layers, [(m.shape[1], (m.shape[2], m.shape[3])) for m in maps]

@@ -11,8 +11,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from litedetr import Detector, EncoderSchedule, ops
-from litedetr.config import DetectorConfig, preset, presets
-from litedetr.cost import full_encoder, gmacs, level_shapes, paper, parameters, published_rule
+from litedetr.backbones import backbone_of
+from litedetr.config import BACKBONES, DetectorConfig, preset, presets
+from litedetr.cost import full_encoder, gmacs, level_shapes, macs, paper, parameters, published_rule
 from litedetr.pyramid import FeaturePyramid
 from tests import golden_data as golden
 from tests.small_models import ONE_OF_EACH
@@ -41,6 +42,15 @@ def test_the_paper_s_saving():
     size = (800, 1066)
     assert gmacs(full_encoder(config), size).encoder == pytest.approx(gmacs(preset("dino-r50"), size).encoder)
     assert 0.57 <= 1 - gmacs(config, size).encoder / gmacs(full_encoder(config), size).encoder <= 0.78
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_counted_once_is_counted_right_at_every_size(name):
+    """Sizes that no stride divides, too: convolutions are scaled from one size, the rest is counted anew."""
+    width = backbone_of(DetectorConfig(backbone=name)).width
+    for size in ((33, 470), (351, 512), (797, 61)):
+        layers, maps = macs._counted(name, width, False, size)
+        assert macs._backbone(name, width, False, size) == (sum(count for count, _ in layers), maps)
 
 
 def test_linear_layers_are_counted_as_they_run():
@@ -99,9 +109,9 @@ def test_every_published_count_exactly(count):
     assert round(cost.total * 1e9) == count["total"]
     modules = count["modules"]
     assert round(cost.encoder * 1e9) == modules["transformer.encoder"]
-    for index, macs in enumerate(cost.steps):
+    for index, step in enumerate(cost.steps):
         name = f"transformer.encoder.layers.{index}"
-        assert name not in modules or round(macs * 1e9) == modules[name]
+        assert name not in modules or round(step * 1e9) == modules[name]
 
 
 def test_the_paper_s_tables():
