@@ -20,6 +20,8 @@ from litedetr.weights import read_config
 
 log = logging.getLogger(__name__)
 SCRATCH = "scratch"
+LARGEST = 640
+"""Long side up to which pictures are as large as the start takes them; a larger start is trained at this, unless a size is said."""
 
 
 def recipe_of(
@@ -65,7 +67,8 @@ def recipe_of(
         names = [category["name"] for category in find(data)["train"].read().categories]
         config = read_config(start or "embedded")
         new, suppressed = len(same_names(names, config.names)) < len(names), config.two_stage and config.nms_iou is not None
-        made = recipes.finetune(seconds or 1800, start or "embedded", new, suppressed)
+        final = min(config.long_side, LARGEST)
+        made = recipes.finetune(seconds or 1800, start or "embedded", new, suppressed, size=final)
     elif recipe in recipes.NAMED:
         made = recipes.NAMED[recipe]()
     else:

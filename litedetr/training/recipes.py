@@ -265,9 +265,10 @@ NAMED = {"embedded": embedded, "nearby": nearby, "coarser": coarser, "mobilenet"
 
 
 def finetune(
-    seconds: float = 1800, start: str = "embedded", new_classes: bool = True, suppressed: bool = True, threads: int = 0
+    seconds: float = 1800, start: str = "embedded", new_classes: bool = True, suppressed: bool = True, threads: int = 0,
+    size: int = 512,
 ) -> Recipe:
-    """From trained weights to one's own classes: the final size throughout, low rates, mild pictures.
+    """From trained weights to one's own classes: the final ``size`` throughout, low rates, mild pictures.
 
     Matching every object to one query alone would unlearn in minutes what a start with non-maximum suppression knows
     (``suppressed``: `DetectorConfig.nms_iou`): it is its own teacher, on its own backbone, and all queries that see an object
@@ -279,7 +280,7 @@ def finetune(
         start=start,
         freeze_stem=True,
         seconds=seconds,
-        stages=(Stage(1.0, 448, 8),),
+        stages=(Stage(1.0, size, 8),),
         optimiser=OptimiserSettings(
             rate=5e-5 if new_classes else 2e-5, backbone=2e-6, classes=20.0 if new_classes else 1.0, warm_up=20,
             constant_until=0.4, decay=0.05,
