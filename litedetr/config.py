@@ -35,6 +35,7 @@ _YES_NO = (
 _RENAMED = {"select": "top_k", "duplicates": "nms_iou"}
 _ENCODER_STEPS = 256
 _NAME_LENGTH = 200
+_MOST_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class DetectorConfig:
             moved by a sum before the sigmoid, for which a token has to guess the photo's shape and its own place.
         dense_head: a training-only head that predicts from every encoder token.
         num_classes, class_names, category_ids: outputs; ids as they appear in COCO-format results.
+        class_rows: rows that each class has in the class heads, of which the best one counts; () for one each.
         top_k: detections kept by post-processing before any threshold.
         nms_iou: IoU from which on a detection is dropped beside a better one of its class; None keeps all, as the papers do.
         threshold: score at which a detection is shown by default.
@@ -101,6 +103,7 @@ class DetectorConfig:
     num_classes: int = 91
     class_names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
+    class_rows: tuple[int, ...] = ()
     top_k: int = 300
     nms_iou: float | None = None
     threshold: float = 0.5
@@ -135,7 +138,7 @@ class DetectorConfig:
             raise ValueError(
                 f"expected anchor_cells from 0.1 to 100 in a dino model, or None, got {_short(cells)} in a {self.family} one"
             )
-        for name in ("class_names", "category_ids"):
+        for name in ("class_names", "category_ids", "class_rows"):
             given = len(getattr(self, name))
             if given and given != self.num_classes:
                 raise ValueError(f"expected {self.num_classes} {name} (num_classes), got {given}: give one per class or none")
@@ -175,11 +178,12 @@ class DetectorConfig:
             )
             if not good or (name == "pixel_std" and min(values) < 1e-6):
                 raise ValueError(f"expected {name} as three numbers, one per channel, got {_short(values)}")
-        for name, fits in (("class_names", _is_name), ("category_ids", _is_id)):
+        for name, fits in (("class_names", _is_name), ("category_ids", _is_id), ("class_rows", _is_rows)):
             values = getattr(self, name)
             if not isinstance(values, tuple) or not all(map(fits, values)):
                 wrong = next((value for value in values if not fits(value)), values) if isinstance(values, tuple) else values
-                what = f"printable texts of at most {_NAME_LENGTH} letters" if name == "class_names" else "whole numbers"
+                numbers = f"whole numbers from 1 to {_MOST_ROWS}" if name == "class_rows" else "whole numbers"
+                what = f"printable texts of at most {_NAME_LENGTH} letters" if name == "class_names" else numbers
                 raise ValueError(f"expected {name} as {what}, got {_short(wrong)}")
 
     @property
@@ -188,9 +192,9 @@ class DetectorConfig:
         pixels = (self.short_side + self.size_divisor) * (self.long_side + self.size_divisor)
         tokens = pixels // 48 + self.levels  # strides 8, 16, 32, …
         sampled = 2 * self.heads * self.levels * self.points
-        per_token = max(self.width, self.encoder_ffn, self.num_classes, sampled)
+        per_token = max(self.width, self.encoder_ffn, self.class_outputs, sampled)
         queries = self.queries + self.one_to_many_queries
-        per_query = max(self.width, self.decoder_ffn, self.num_classes, sampled, queries)
+        per_query = max(self.width, self.decoder_ffn, self.class_outputs, sampled, queries)
         return max(pixels // 4 * self.backbone_width, tokens * per_token, queries * per_query)
 
     @property
@@ -206,6 +210,16 @@ class DetectorConfig:
     def ids(self) -> tuple[int, ...]:
         """One category id per class; the index where none was given."""
         return self.category_ids or tuple(range(self.num_classes))
+
+    @property
+    def classes(self) -> int | tuple[int, ...]:
+        """What class heads are built for: the number of classes, with a row each, or the rows of each class."""
+        return self.class_rows or self.num_classes
+
+    @property
+    def class_outputs(self) -> int:
+        """Rows of a class head."""
+        return sum(self.class_rows) or self.num_classes
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` gives the same config back."""
@@ -244,6 +258,10 @@ def _is_name(value: object) -> bool:
 
 def _is_id(value: object) -> bool:
     return _is_whole(value) and abs(value) <= 2**53
+
+
+def _is_rows(value: object) -> bool:
+    return _is_whole(value) and 1 <= value <= _MOST_ROWS
 
 
 def _short(value: object) -> str:
@@ -388,5 +406,5 @@ def preset(name: str, **changes: Any) -> DetectorConfig:
         raise ValueError(f"expected one of the presets {', '.join(sorted(known))}, got {name!r}")
     config = known[name]
     if changes.get("num_classes", config.num_classes) != config.num_classes:
-        changes = {"class_names": (), "category_ids": (), **changes}
+        changes = {"class_names": (), "category_ids": (), "class_rows": (), **changes}
     return replace(config, **changes) if changes else config

@@ -48,12 +48,12 @@ class Network(nn.Module):
             c.decoder_layers, c.width, c.heads, c.levels, c.points, c.decoder_ffn, c.key_aware,
             from_boxes=family.boxes_give_positions, look_forward_twice=family.look_forward_twice, eps=family.eps,
         )  # fmt: skip
-        self.heads = DetectionHeads(c.width, c.num_classes, c.decoder_layers, c.shared_heads, c.box_refine, family.eps)
+        self.heads = DetectionHeads(c.width, c.classes, c.decoder_layers, c.shared_heads, c.box_refine, family.eps)
         if family.denoising:
             self.label_embed = nn.Embedding(c.num_classes + 1, c.width)  # contents of denoising queries, in training
         if not c.two_stage:
             self.heads.start_small()
-        self.dense_head = DenseHead(c.width, c.num_classes) if c.dense_head else None
+        self.dense_head = DenseHead(c.width, c.classes) if c.dense_head else None
         self.eval()
 
     def with_encoder(self, encoder: nn.Module) -> Self:

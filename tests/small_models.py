@@ -42,7 +42,7 @@ _PLAIN = {"key_aware": False, "low_ffn": None, "schedule": "H4L0-(1+1)x2"}
 _ONE_STAGE = {"family": "deformable_detr", "two_stage": False, "learned_content": False, "shared_heads": False}
 KINDS = {
     "H3L1": {"schedule": "H3L1-(2+1)x2"},
-    "H2L2": {"schedule": "H2L2-(2+1)x2"},
+    "H2L2": {"schedule": "H2L2-(2+1)x2", "class_rows": (2, 1, 3, 1, 1)},
     "full": _PLAIN,
     "full, keys": {**_PLAIN, "key_aware": True},
     "three scales": {"schedule": "H2L1-(3+1)x1", "levels": 3},

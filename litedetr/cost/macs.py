@@ -144,10 +144,10 @@ def _selection(config: DetectorConfig, tokens: int, rule: Rule) -> int:
     C, Q = config.width, _queries(config, tokens)
     if not config.two_stage:
         return Q * 2 * C  # reference points of the learned queries
-    total = tokens * (C * C + NORM * C + C * config.num_classes)
+    total = tokens * (C * C + NORM * C + C * config.class_outputs)
     total += (tokens if rule.every_token_box else Q) * _box_head(C)
     if rule.classes_again:
-        total += Q * C * config.num_classes
+        total += Q * C * config.class_outputs
     if not family_of(config).boxes_give_positions:
         total += Q * (4 * C * C + 2 * NORM * C)  # positions and contents from boxes
     return total
@@ -170,7 +170,7 @@ def _heads(config: DetectorConfig, tokens: int, rule: Rule) -> int:
     """Classes and boxes of every layer; the box heads run a second time where they move the references."""
     C, layers = config.width, config.decoder_layers
     refinements = layers - (not rule.last_refinement) if config.box_refine else 0
-    return _queries(config, tokens) * ((layers + refinements) * _box_head(C) + layers * C * config.num_classes)
+    return _queries(config, tokens) * ((layers + refinements) * _box_head(C) + layers * C * config.class_outputs)
 
 
 def _box_head(C: int) -> int:

@@ -21,9 +21,9 @@ def peak_bytes(config: DetectorConfig, size: tuple[int, int]) -> int:
     steps = [sum(levels[level] for level in step.query_levels) for step in c.encoder_schedule.steps()]
     backbone = 3 * pixels + 3 * (pixels // 4) * c.backbone_width
     encoder = 4 * tokens * c.width + max(_step(config, asking, c.encoder_ffn) for asking in steps)
-    selection = 3 * tokens * c.num_classes if c.two_stage else 0
+    selection = 3 * tokens * c.class_outputs if c.two_stage else 0
     decoder = 2 * tokens * c.width + _step(config, queries, c.decoder_ffn) + 2 * c.heads * queries**2
-    outputs = 2 * (c.decoder_layers + 2) * queries * (c.num_classes + 4)
+    outputs = 2 * (c.decoder_layers + 2) * queries * (c.class_outputs + 4)
     trace = c.width * (sum(steps) + tokens + 4 * c.decoder_layers * queries)
     trace += sum(sorted(_traced(config, asking) for asking in [*steps, *[queries] * c.decoder_layers])[-KEPT_STEPS:])
     return 4 * (max(backbone, encoder, selection, decoder) + outputs + trace)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from litedetr.config import DetectorConfig
 from litedetr.families.family import Family, Implementation, Rule
+from litedetr.families.heads import Classes
 from litedetr.families.selection import Selection, TokenHeads, best_tokens, gather
 from litedetr.output import LayerOutput
 from litedetr.positions import coordinate_sine
@@ -42,7 +43,7 @@ class ProposalSelection(TokenHeads):
         learned_content: contents are learned instead (mixed selection, as H-DETR has it).
     """
 
-    def __init__(self, width: int, queries: int, classes: int, learned_content: bool = False):
+    def __init__(self, width: int, queries: int, classes: Classes, learned_content: bool = False):
         super().__init__(width, classes)
         self.queries = queries
         self.position = nn.Linear(2 * width, 2 * width)
@@ -84,7 +85,7 @@ def first_class(logits: Tensor) -> Tensor:
 
 def _selection(c: DetectorConfig) -> nn.Module:
     if c.two_stage:
-        return ProposalSelection(c.width, c.queries, c.num_classes, c.learned_content)
+        return ProposalSelection(c.width, c.queries, c.classes, c.learned_content)
     return LearnedQueries(c.width, c.queries)
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from litedetr.families.family import Family, Implementation, Rule
+from litedetr.families.heads import Classes
 from litedetr.families.selection import Selection, TokenHeads, best_tokens, gather
 from litedetr.output import LayerOutput
 from litedetr.pyramid import FeaturePyramid
@@ -23,7 +24,7 @@ class QuerySelection(TokenHeads):
     """
 
     def __init__(
-        self, width: int, queries: int, classes: int, learned_content: bool = True, anchor_cells: float | None = None
+        self, width: int, queries: int, classes: Classes, learned_content: bool = True, anchor_cells: float | None = None
     ):
         super().__init__(width, classes, anchor_cells)
         self.queries = queries
@@ -56,7 +57,7 @@ def best_class(logits: Tensor) -> Tensor:
 _RULE = Rule(every_token_box=True, classes_again=True, last_refinement=False, masks=True)
 FAMILY = Family(
     title="DINO",
-    selection=lambda c: QuerySelection(c.width, c.queries, c.num_classes, c.learned_content, c.anchor_cells),
+    selection=lambda c: QuerySelection(c.width, c.queries, c.classes, c.learned_content, c.anchor_cells),
     token_scores=best_class,
     tokens_tell_classes=True,
     boxes_give_positions=True,

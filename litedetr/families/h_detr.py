@@ -10,6 +10,7 @@ from torch import Tensor
 from litedetr.families.deformable_detr import FAMILY as DEFORMABLE_DETR
 from litedetr.families.deformable_detr import ProposalSelection
 from litedetr.families.family import Implementation, Rule
+from litedetr.families.heads import Classes
 from litedetr.families.selection import Selection
 from litedetr.pyramid import FeaturePyramid
 
@@ -22,7 +23,7 @@ class HybridSelection(ProposalSelection):
         learned_content: mixed selection.
     """
 
-    def __init__(self, width: int, queries: int, one_to_many: int, classes: int, learned_content: bool = True):
+    def __init__(self, width: int, queries: int, one_to_many: int, classes: Classes, learned_content: bool = True):
         super().__init__(width, queries + one_to_many, classes, learned_content)
         self.one_to_one = queries
 
@@ -50,7 +51,7 @@ _AUTHORS = Implementation(
 FAMILY = replace(
     DEFORMABLE_DETR,
     title="H-DETR",
-    selection=lambda c: HybridSelection(c.width, c.queries, c.one_to_many_queries, c.num_classes, c.learned_content),
+    selection=lambda c: HybridSelection(c.width, c.queries, c.one_to_many_queries, c.classes, c.learned_content),
     look_forward_twice=True,
     published=_AUTHORS,
     published_lite=_AUTHORS,

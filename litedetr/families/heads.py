@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from litedetr.feedforward import MLP
@@ -16,11 +17,30 @@ PRIOR_BIAS = -math.log((1 - 0.01) / 0.01)
 """Class logits start at a probability of 1 % (focal loss, section 4.1)."""
 
 
-def class_head(width: int, classes: int) -> nn.Linear:
-    """A linear layer whose outputs start near 1 %."""
-    head = nn.Linear(width, classes)
-    nn.init.constant_(head.bias, PRIOR_BIAS)
-    return head
+Classes = int | tuple[int, ...]
+"""How many classes there are, with a row of weights each; or how many rows each of them has."""
+
+
+class ClassHead(nn.Linear):
+    """A linear layer (..., d) -> logits (..., K) that start near 1 %.
+
+    A class with several rows has the best one's logit (maxout, Goodfellow et al. 2013): what somebody calls a vehicle looks like
+    a car or like a bus, and not like something between them.
+    """
+
+    def __init__(self, width: int, classes: Classes):
+        rows = () if isinstance(classes, int) else classes
+        super().__init__(width, classes if isinstance(classes, int) else sum(rows))
+        self.rows = rows
+        nn.init.constant_(self.bias, PRIOR_BIAS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return best_rows(super().forward(x), self.rows)
+
+
+def best_rows(logits: Tensor, rows: tuple[int, ...]) -> Tensor:
+    """(..., R) -> (..., K): the best of each class' rows; as they are where every class has one (``rows`` is empty)."""
+    return torch.stack([own.amax(-1) for own in logits.split(rows, -1)], -1) if rows else logits
 
 
 def box_head(width: int) -> MLP:
@@ -40,11 +60,11 @@ class DetectionHeads(nn.Module):
         eps: of the inverse sigmoid.
     """
 
-    def __init__(self, width: int, classes: int, layers: int, shared: bool, refine: bool = True, eps: float = 1e-3):
+    def __init__(self, width: int, classes: Classes, layers: int, shared: bool, refine: bool = True, eps: float = 1e-3):
         super().__init__()
         copies = 1 if shared else layers
         self.layers, self.refine, self.eps = layers, refine, eps
-        self.classes = nn.ModuleList(class_head(width, classes) for _ in range(copies))
+        self.classes = nn.ModuleList(ClassHead(width, classes) for _ in range(copies))
         self.boxes = nn.ModuleList(box_head(width) for _ in range(copies))
 
     def start_small(self) -> None:
@@ -68,9 +88,9 @@ class DetectionHeads(nn.Module):
 class DenseHead(nn.Module):
     """Training only: every encoder token predicts a class and a box, supervised one-to-many."""
 
-    def __init__(self, width: int, classes: int):
+    def __init__(self, width: int, classes: Classes):
         super().__init__()
-        self.class_head = class_head(width, classes)
+        self.class_head = ClassHead(width, classes)
         self.box_head = box_head(width)
 
     def forward(self, memory: Tensor, pyramid: FeaturePyramid) -> LayerOutput:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from litedetr.families.heads import box_head, class_head
+from litedetr.families.heads import Classes, ClassHead, box_head
 from litedetr.output import LayerOutput
 from litedetr.positions import box_proposals, move_anchors
 from litedetr.pyramid import FeaturePyramid
@@ -49,12 +49,12 @@ class TokenHeads(nn.Module):
             of the photo's sides on the finest level, twice as much on each coarser one; a sum before the sigmoid moves them.
     """
 
-    def __init__(self, width: int, classes: int, anchor_cells: float | None = None):
+    def __init__(self, width: int, classes: Classes, anchor_cells: float | None = None):
         super().__init__()
         self.anchor_cells = anchor_cells
         self.project = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
-        self.class_head = class_head(width, classes)
+        self.class_head = ClassHead(width, classes)
         self.box_head = box_head(width)
         nn.init.xavier_uniform_(self.project.weight)
 

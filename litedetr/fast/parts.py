@@ -6,11 +6,22 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from litedetr.families.heads import DetectionHeads
+from litedetr.families.heads import ClassHead, DetectionHeads, best_rows
 from litedetr.fast.dense import Dense, DenseMLP, frozen_norm
 from litedetr.feedforward import MLP
+
+
+class DenseClasses(Dense):
+    """`ClassHead` for inference."""
+
+    def __init__(self, head: ClassHead, dtype: torch.dtype):
+        super().__init__(head, dtype)
+        self.rows = head.rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        return best_rows(super().forward(x), self.rows)
 
 
 def fast_copy(part: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -21,7 +32,7 @@ def fast_copy(part: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 def fast_heads(heads: DetectionHeads, dtype: torch.dtype) -> DetectionHeads:
     """A copy of the decoder's heads for inference, whose last layers compute in float32, because their outputs are the answer."""
-    exchanged = {id(head): Dense(head, torch.float32) for head in heads.classes}
+    exchanged: dict[int, nn.Module] = {id(head): DenseClasses(head, torch.float32) for head in heads.classes}
     exchanged |= {id(head): DenseMLP(head, dtype, last=torch.float32) for head in heads.boxes}
     return copy.deepcopy(heads, exchanged)
 
@@ -38,6 +49,8 @@ def _exchanged(part: nn.Module, dtype: torch.dtype) -> dict[int, nn.Module]:
 
 
 def _fast_layer(layer: nn.Module, dtype: torch.dtype) -> nn.Module | None:
+    if isinstance(layer, ClassHead):
+        return DenseClasses(layer, dtype)
     if isinstance(layer, nn.Linear):
         return Dense(layer, dtype)
     if isinstance(layer, MLP):

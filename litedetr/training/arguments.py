@@ -21,7 +21,7 @@ from litedetr.weights import read_config
 log = logging.getLogger(__name__)
 SCRATCH = "scratch"
 LARGEST = 640
-"""Long side up to which pictures are as large as the start takes them; a larger start is trained at this, unless a size is said."""
+"""Long side up to which pictures are as large as the start takes them; a larger one is trained at this, unless a size is said."""
 
 
 def recipe_of(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from litedetr.backbones import backbone_of
 from litedetr.config import DetectorConfig
@@ -18,7 +18,7 @@ from litedetr.training.annotations import few
 from litedetr.training.classes import CLASS_PARTS, same_names
 from litedetr.training.data import PhotoSet
 from litedetr.training.imagenet import load_imagenet_backbone
-from litedetr.training.likeness import mixtures
+from litedetr.training.likeness import likenesses
 from litedetr.training.recipes import Recipe
 
 log = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
     """A trained detector made one for the classes of ``photos``.
 
     Where the classes differ, the class heads are made anew; a class that both know by the same name keeps its weights, another
-    one begins as a mixture of what the detector calls its objects (`litedetr.training.likeness`).
+    one begins with what the detector calls its objects (`litedetr.training.likeness`).
 
     Args:
         source: "embedded", a weights folder or a Hub id.
@@ -114,16 +114,20 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
     """
     trained = Detector.from_pretrained(source)
     before, now = trained.config.names, tuple(photos.names)
-    classes = {"num_classes": len(now), "class_names": now, "category_ids": tuple(photos.category_ids)}
+    common = same_names(now, before)
+    strange = [place for place in range(len(now)) if place not in common]
+    seen = dict(zip(strange, likenesses(trained, photos, strange), strict=True)) if strange else {}
+    shares = [torch.eye(len(before))[[common[place]]] if place in common else seen[place] for place in range(len(now))]
+    rows = [_in_rows(share, trained.config) for share in shares]
+    counts = tuple(max(len(row), 1) for row in rows)
+    classes = {
+        "num_classes": len(now), "class_names": now, "category_ids": tuple(photos.category_ids),
+        "class_rows": counts if max(counts) > 1 else (),
+    }  # fmt: skip
     config = DetectorConfig.from_dict({**trained.config.to_dict(), "dense_head": False, **(changes or {}), **classes})
     detector = Detector(config)
     state, weights = detector.state_dict(), trained.state_dict()
     anew = ("dense_head.", *(f"{name}." for name in fresh))
-    common = same_names(now, before)
-    known = [now[place] for place in common]
-    strange = [place for place in range(len(now)) if place not in common]
-    shares = mixtures(trained, photos, strange) if strange else torch.zeros(0, len(before))
-    seen = [row for row in range(len(strange)) if shares[row].any()]
     if unused := [key for key in weights if key not in state and not key.startswith(anew)]:
         raise ValueError(
             f"expected a detector that takes every weight of {source}, got one without {unused[0]} ({len(unused)} in all); "
@@ -133,10 +137,11 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
         if key.startswith(anew):
             continue
         if before != now and key.startswith(CLASS_PARTS):
-            if known:
-                value[list(common)] = weights[key][list(common.values())]
-            if seen:
-                value[[strange[row] for row in seen]] = torch.tensordot(shares[seen], weights[key][: len(before)].float(), 1)
+            embedded = key.startswith("label_embed.")  # a row a class, and one more
+            given = [share[:1] for share in shares] if embedded else rows
+            for place, mixture in zip(value.split([1] * len(now) + [1] if embedded else counts), given, strict=False):
+                if len(mixture):
+                    place.copy_(mixture @ weights[key][: mixture.shape[1]].float())
         elif key in weights and weights[key].shape == value.shape:
             value.copy_(weights[key])
         else:
@@ -145,6 +150,7 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
                 f"expected a weight {key} of shape {tuple(value.shape)} in {source}, got {got}; "
                 "take back the change that needs it, or name its part in `fresh`"
             )
+    known = [now[place] for place in common]
     if before == now:
         log.info("starting from %s, which has the same %d classes", source, len(now))
     else:
@@ -154,3 +160,13 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
             f"{len(known)} that both know keep their weights ({few(known)})" if known else "the two have no class in common",
         )  # fmt: skip
     return detector
+
+
+def _in_rows(shares: Tensor, config: DetectorConfig) -> Tensor:
+    """(N, K) shares of a detector's classes -> (R, those of all rows of its class heads): for one class alone each of its rows,
+    for a mixture one row, with the mean of each class' rows."""
+    rows = config.class_rows or (1,) * config.num_classes
+    own = torch.eye(sum(rows)).split(rows)
+    means = torch.stack([part.mean(0) for part in own])  # (K, all rows)
+    parts = [own[int(row.argmax())] if row.max() == 1 else (row @ means)[None] for row in shares]
+    return torch.cat(parts) if parts else means[:0]

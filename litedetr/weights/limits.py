@@ -86,7 +86,7 @@ def check_work(config: DetectorConfig, name: str, limits: Limits | None) -> None
         "queries": config.queries + config.one_to_many_queries, "top_k": config.top_k,
         "points": config.points, "heads": config.heads, "decoder_layers": config.decoder_layers,
         "encoder steps": len(config.encoder_schedule.steps()),
-        "class scores of all layers": config.queries * config.num_classes * (config.decoder_layers + 1),
+        "class scores of all layers": config.queries * config.class_outputs * (config.decoder_layers + 1),
     }  # fmt: skip
     check_numbers(asked, name)
     size = config.short_side, config.long_side

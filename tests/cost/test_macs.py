@@ -53,6 +53,11 @@ def test_a_backbone_counted_once_is_counted_right_at_every_size(name):
         assert macs._backbone(name, width, False, size) == (sum(count for count, _ in layers), maps)
 
 
+def test_a_class_of_several_rows_costs_as_much_as_several_classes():
+    several, one = preset("dino-r50", num_classes=3, class_rows=(2, 4, 1)), preset("dino-r50", num_classes=7)
+    assert gmacs(several, (64, 64)) == gmacs(one, (64, 64))
+
+
 def test_linear_layers_are_counted_as_they_run():
     """The formula's linear layers and convolutions against hooks on a running model."""
     config = preset("lite-dino-mobilenet")

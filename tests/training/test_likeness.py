@@ -7,7 +7,7 @@ import torch
 
 from litedetr.output import DetectorOutput
 from litedetr.training.data import PhotoSet
-from litedetr.training.likeness import mixtures
+from litedetr.training.likeness import likenesses
 from litedetr.training.start import from_trained
 from tests.training.conftest import tiny_detector
 
@@ -33,34 +33,76 @@ class Seer(torch.nn.Module):
                 rows, columns = seen.nonzero(as_tuple=True)
                 x, y = ((columns.min(), columns.max() + 1), (rows.min(), rows.max() + 1))
                 boxes[query] = torch.tensor([sum(x) / 2 / W, sum(y) / 2 / H, (x[1] - x[0]) / W, (y[1] - y[0]) / H])
-                logits[query, label], logits[query, 3] = 2.0, -0.5
+                logits[query, label], logits[query, 3] = 2.0, -2.5
         return DetectorOutput(logits[None], boxes[None])
 
 
 def test_a_class_is_what_the_start_calls_its_objects(photo_folder, caplog):
     caplog.set_level(logging.INFO)
     photos = PhotoSet.open(photo_folder)  # person is red, train is blue
-    shares = mixtures(Seer(), photos, [0, 1])
-    assert shares.sum(1).tolist() == pytest.approx([1, 1])
-    assert (shares[0, 1], shares[1, 2]) > (0.7, 0.7)
-    assert shares[:, 0].max() < 0.01
-    assert caplog.messages[0].startswith("person: begins as red thing ")
+    person, train = likenesses(Seer(), photos, [0, 1])
+    assert person.tolist() == [[0, 1, 0, 0]]  # "dog" is said of both, and never for sure
+    assert train.tolist() == [[0, 0, 1, 0]]
+    assert caplog.messages == ["person: begins as red thing 100%", "train: begins as blue thing 100%"]
+
+
+def test_a_class_of_which_nothing_is_said_for_sure_is_a_mixture(photo_folder, caplog):
+    caplog.set_level(logging.INFO)
+    photos = PhotoSet.open(photo_folder)
+    unsure = Seer()
+    infer = unsure.infer
+    unsure.infer = lambda pixels: DetectorOutput(infer(pixels).logits - 4.3, infer(pixels).boxes)  # scores of 0.09 and 0.008
+    (person,) = likenesses(unsure, photos, [0])
+    assert person.shape == (1, 4)
+    assert person.sum().item() == pytest.approx(1)
+    assert person[0, 1] > 0.9
     blind = Seer()
     blind.infer = lambda pixels: DetectorOutput(torch.full((1, 3, 4), -6.0), torch.full((1, 3, 4), 0.5))
-    assert not mixtures(blind, photos, [1]).any()
+    assert likenesses(blind, photos, [1])[0].shape == (0, 4)
     assert caplog.messages[-1] == "train: the start sees nothing in its objects, so its heads begin at random"
 
 
-def test_the_heads_are_mixed_so(photo_folder, tmp_path, monkeypatch):
-    trained = tiny_detector(dense_head=False, num_classes=3, class_names=("cat", "train", "dog"), category_ids=(17, 7, 18))
+def test_everything_a_start_calls_such_objects_is_a_row(photo_folder, caplog):
+    caplog.set_level(logging.INFO)
+    photos = PhotoSet.open(photo_folder)
+    for photo in photos.photos:
+        photo.labels[:] = 0  # red or blue, all are persons
+    (person,) = likenesses(Seer(), photos, [0])
+    assert sorted(person.argmax(1).tolist()) == [1, 2]
+    assert caplog.messages[-1].startswith("person: begins as the best of ")
+
+
+def start(folder, monkeypatch, rows: list, **changes):
+    """A detector of person and train from one of cat, train and dog, to which a person is these rows; and that one."""
+    names = {"num_classes": 3, "class_names": ("cat", "train", "dog"), "category_ids": (17, 7, 18)}
+    trained = tiny_detector(dense_head=False, **names, **changes)
     with torch.no_grad():
         for parameter in trained.parameters():
             parameter.add_(torch.randn_like(parameter))
-    trained.save_pretrained(tmp_path)
-    monkeypatch.setattr("litedetr.training.start.mixtures", lambda detector, photos, strange: torch.tensor([[0.75, 0.0, 0.25]]))
-    detector = from_trained(str(tmp_path), PhotoSet.open(photo_folder))
-    for head in ("heads.classes.0", "selection.class_head"):
+    trained.save_pretrained(folder / "trained")
+    monkeypatch.setattr("litedetr.training.start.likenesses", lambda detector, photos, strange: [torch.tensor(rows)])
+    return from_trained(str(folder / "trained"), PhotoSet.open(folder)), trained
+
+
+HEADS = ("heads.classes.0", "selection.class_head")
+
+
+def test_the_heads_are_mixed_so(photo_folder, monkeypatch):
+    detector, trained = start(photo_folder, monkeypatch, [[0.75, 0.0, 0.25]])
+    assert detector.config.class_rows == ()
+    for head in HEADS:
         old, new = trained.get_submodule(head), detector.get_submodule(head)
         assert torch.allclose(new.weight[0], 0.75 * old.weight[0] + 0.25 * old.weight[2], atol=1e-6), "person"
         assert torch.allclose(new.bias[0], 0.75 * old.bias[0] + 0.25 * old.bias[2], atol=1e-6)
         assert torch.equal(new.weight[1], old.weight[1]), "train is known"
+
+
+def test_a_class_has_the_rows_of_all_that_it_is_called(photo_folder, monkeypatch):
+    detector, trained = start(photo_folder, monkeypatch, [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], class_rows=(2, 1, 1))
+    assert detector.config.class_rows == (3, 1)  # a dog's row, a cat's two
+    x = torch.randn(5, detector.config.width)
+    for head in HEADS:
+        old, new = trained.get_submodule(head), detector.get_submodule(head)
+        assert torch.equal(new.weight, old.weight[[3, 0, 1, 2]])
+        cat, train, dog = old(x).unbind(-1)
+        torch.testing.assert_close(new(x), torch.stack((torch.maximum(cat, dog), train), -1))
