@@ -11,8 +11,8 @@ from litedetr.training.denoising import DenoisingSettings
 from litedetr.training.distillation import DistillationSettings
 from litedetr.training.loop import read_log, train
 from litedetr.training.losses import LossSettings
-from litedetr.training.recipes import START, OptimiserSettings
-from litedetr.training.teacher import Teacher
+from litedetr.training.recipes import START, OptimiserSettings, Recipe
+from litedetr.training.teacher import Teacher, teacher_of
 from tests.training.conftest import tiny_detector
 from tests.training.test_loop import RECIPE
 
@@ -57,3 +57,16 @@ def test_a_start_is_its_own_teacher(photo_folder, tmp_path):
     assert first < 1e-6 < last
     with pytest.raises(ValueError, match='whose backbone is frozen for the teacher "start"'):
         train(replace(recipe, freeze=()), photo_folder, tmp_path / "other", detector=detector, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": START, "coarser": True}, "expected a file with NanoDet-g's weights as the teacher of the coarsest scale"),
+        ({"teacher": START}, "whose backbone is frozen"),
+        ({"teacher": "file"}, "expected a detector on nanodet_g with COCO's 80 classes"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_this_detector(changes, message):
+    with pytest.raises(ValueError, match=message):
+        teacher_of(Recipe(steps=1, **changes), tiny_detector())
