@@ -92,7 +92,8 @@ def teacher_of(recipe: Recipe, detector: Network) -> Teacher | Start:
     config = detector.config
     if recipe.coarser and recipe.teacher == START:
         raise ValueError(
-            f'expected a file with NanoDet-g\'s weights as the teacher of the coarsest scale, got "{START}": name one with --teacher'
+            f"expected a file with NanoDet-g's weights as the teacher of the coarsest scale, got \"{START}\": "
+            "name one with --teacher"
         )
     if recipe.teacher == START:
         if "backbone" not in recipe.freeze or not config.two_stage:
