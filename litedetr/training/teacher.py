@@ -92,7 +92,7 @@ def teacher_of(recipe: Recipe, detector: Network) -> Teacher | Start:
     config = detector.config
     if recipe.coarser and recipe.teacher == START:
         raise ValueError(
-            f"expected a file with NanoDet-g's weights as the teacher of the coarsest scale, got \"{START}\": "
+            f'expected a file with NanoDet-g\'s weights as the teacher of the coarsest scale, got "{START}": '
             "name one with --teacher"
         )
     if recipe.teacher == START:
