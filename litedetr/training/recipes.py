@@ -271,10 +271,9 @@ def finetune(
     """From trained weights to one's own classes: the final ``size`` throughout, low rates, mild pictures.
 
     Matching every object to one query alone would unlearn in minutes what a start with non-maximum suppression knows
-    (``suppressed``: `DetectorConfig.nms_iou`): it is its own teacher, on its own backbone, and all queries that see an object
-    learn it; where it knows all classes, what names them stays as it is. Other starts are trained as DETRs are, the backbone
-    nearly as it is. Where there are classes that the start does not know, what has a row per class learns faster, and alone
-    at first.
+    (``suppressed``: `DetectorConfig.nms_iou`): it is its own teacher, on its own backbone, and every token and query that sees
+    an object learns it. Other starts are trained as DETRs are, the backbone nearly as it is. Where there are classes of which
+    the start knows nothing, what has a row per class learns faster, and alone at first.
     """
     gentle = Recipe(
         start=start,
@@ -297,15 +296,17 @@ def finetune(
     )  # fmt: skip
     if not suppressed:
         return gentle
-    faster, labels = (6.0, 0.5) if new_classes else (1.0, 0.3)
-    rates = OptimiserSettings(rate=5e-5, classes=faster, warm_up=20, constant_until=0.4, decay=0.05, clip=5.0)
-    objects = {"matched": 0.5, "many": 5, "class_loss": "varifocal"} if new_classes else {"matched": 0.0}
+    # where all names are known, what names objects is as it should be, and hardly moves
+    classes, trained = (2.0, ("neck",)) if new_classes else (1.0, TAUGHT)
+    matching = {"matched": 0.2, "many": 5, "class_loss": "varifocal"} if new_classes else {"matched": 0.0}
     return replace(
         gentle,
         teacher=START,
-        freeze=("backbone",) if new_classes else ("backbone", *TAUGHT),
-        optimiser=rates,
-        losses=LossSettings(soft=1.0, taught=1.0, distillation=DistillationSettings(labels=labels), **objects),
+        freeze=("backbone",),
+        optimiser=OptimiserSettings(
+            rate=5e-5, classes=classes, trained=trained, warm_up=20, constant_until=0.4, decay=0.05, clip=5.0
+        ),
+        losses=LossSettings(soft=1.0, taught=0.1, dense=0.5, distillation=DistillationSettings(labels=0.5), **matching),
         denoising=DenoisingSettings(number=0),
         ema=EmaSettings(fastest=0.98),
-    )
+    )  # fmt: skip
