@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -97,19 +97,28 @@ def corner(x: float, right: float, y: float, size: tuple[int, int], edge: float)
     return {"x": right if leftward else x, "y": y, **anchors}
 
 
-def apart(tags: list[dict[str, Any]], pixel: float, most: int) -> list[dict[str, Any]]:
+def apart(tags: Iterable[Sequence[dict[str, Any]]], pixel: float, most: int) -> list[dict[str, Any]]:
     """At most so many tags that do not cover each other: the first come first, the others give way.
 
     Args:
+        tags: of each the places where it may stand, the best first.
         pixel: of the screen, in the photo's pixels.
     """
-    kept, taken = [], np.zeros((0, 4))
-    for each in tags:
-        width, height = 0.62 * each["font"]["size"] * len(each["text"]) * pixel, 1.5 * each["font"]["size"] * pixel
-        left = each["x"] - width * (each["xanchor"] == "right")
-        top = each["y"] - height * (each["yanchor"] == "bottom")
-        box = np.array([left, top, left + width, top + height])
-        if len(kept) < most and not ((taken[:, :2] < box[2:]) & (box[:2] < taken[:, 2:])).all(axis=1).any():
-            kept.append(each)
-            taken = np.vstack((taken, box))
+    kept: list[dict[str, Any]] = []
+    taken = np.zeros((0, 4))
+    for places in tags:
+        for each in places if len(kept) < most else ():
+            box = _covered(each, pixel)
+            if not ((taken[:, :2] < box[2:]) & (box[:2] < taken[:, 2:])).all(axis=1).any():
+                kept.append(each)
+                taken = np.vstack((taken, box))
+                break
     return kept
+
+
+def _covered(each: dict[str, Any], pixel: float) -> np.ndarray:
+    """About the rectangle xyxy that a tag covers, in the photo's pixels."""
+    width, height = 0.62 * each["font"]["size"] * len(each["text"]) * pixel, 1.5 * each["font"]["size"] * pixel
+    left = each["x"] - width * (each["xanchor"] == "right")
+    top = each["y"] - height * (each["yanchor"] == "bottom")
+    return np.array([left, top, left + width, top + height])

@@ -45,8 +45,9 @@ def drawing(run: Run, state: ViewState) -> Drawing:
         traces.append(_reader(shown, state.query))
     traces += [_cell(shown, level) for level in range(len(shown.step.scales)) if level in shown.levels]
     traces += _mark(shown)
-    ranks = apart([_rank(shown, place, int(row)) for place, row in enumerate(readers[:NUMBERED])], run.size[1] / SHOWN, NUMBERED)
-    return canvas(run, traces, veil=VEIL, annotations=ranks[::-1], meta={"panels": [{"x": "x", "y": "y"}]})
+    ranks = [[_rank(shown, place, int(row))] for place, row in enumerate(readers[:NUMBERED])]
+    names = apart(ranks, run.size[1] / SHOWN, NUMBERED)[::-1]
+    return canvas(run, traces, veil=VEIL, annotations=names, meta={"panels": [{"x": "x", "y": "y"}]})
 
 
 def summary(run: Run, state: ViewState) -> dict[str, Any]:

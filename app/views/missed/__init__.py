@@ -172,7 +172,7 @@ def _names(state: ViewState, found: DrawnBox, queries: list[int], stage: int) ->
         if not above and y2 > 0.95 * found.run.size[0]:
             anchors["yanchor"] = "bottom"
         look = {"bgcolor": FOLLOWED[place], "font": {"size": 11, "color": BLACK, "weight": 600}, "borderpad": 1}
-        labels.append({**corner, **anchors, **look, "text": text, "showarrow": False, "captureevents": False})
+        labels.append([{**corner, **anchors, **look, "text": text, "showarrow": False, "captureevents": False}])
     return apart(labels, 2 * found.run.size[1] / SHOWN, len(labels))  # on a phone, too; the others by pointing at their boxes
 
 

@@ -180,7 +180,7 @@ def _panel(run: Run, lang: str, title: str, named: list[tuple[np.ndarray, str, f
         rightmost, low = x1 > 0.5 * width, number % 2 == 1  # half a photo is room for any name; names of like boxes stay apart
         place = {"x": x2 if rightmost else x1, "y": y2 if low else y1}
         anchors = {"xanchor": "right" if rightmost else "left", "yanchor": "bottom" if low else "top"}
-        labels.append(tag(text, colour, **place, **anchors))
+        labels.append([tag(text, colour, **place, **anchors)])
     return Panel(title, traces, apart(labels, 2 * width / SHOWN, LABELS)[::-1])  # the best on top
 
 

@@ -51,3 +51,9 @@ def test_a_figure_that_draws_too_many_is_cut_and_says_so(run, monkeypatch):
     assert len(versus.VIEW.figure(run, state).data) < len(run.detections)
     monkeypatch.setattr(marks, "BOXES", len(run.detections))
     assert detections.summary(run, state)["caption"] == say("ko", "hint.detections")
+
+
+def test_a_label_without_room_stands_at_another_corner_of_its_box():
+    one, other = (marks.tag("cup 0.94", "#000000", 12, x=x, y=50.0, xanchor="left", yanchor="bottom") for x in (10.0, 200.0))
+    assert marks.apart([[one], [one, other], [one]], pixel=1.0, most=9) == [one, other]
+    assert marks.apart([[one], [other]], pixel=1.0, most=1) == [one]
