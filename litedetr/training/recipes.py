@@ -272,8 +272,9 @@ def finetune(
 
     Matching every object to one query alone would unlearn in minutes what a start with non-maximum suppression knows
     (``suppressed``: `DetectorConfig.nms_iou`): it is its own teacher, on its own backbone, and every token and query that sees
-    an object learns it. Other starts are trained as DETRs are, the backbone nearly as it is. Where there are classes of which
-    the start knows nothing, what has a row per class learns faster, and alone at first.
+    an object learns it; where it knows all classes, what names them stays as it is. Other starts are trained as DETRs are, the
+    backbone nearly as it is. Where there are classes that the start does not know by name, what has a row per class learns
+    faster, and alone at first.
     """
     gentle = Recipe(
         start=start,
@@ -296,17 +297,19 @@ def finetune(
     )  # fmt: skip
     if not suppressed:
         return gentle
-    # where all names are known, what names objects is as it should be, and hardly moves
-    classes, trained = (2.0, ("neck",)) if new_classes else (1.0, TAUGHT)
-    matching = {"matched": 0.2, "many": 5, "class_loss": "varifocal"} if new_classes else {"matched": 0.0}
+    # Labels of a few hundred photographs name objects worse than the start does where it knows the names: that stays as it is.
+    taught = LossSettings(soft=1.0, taught=0.1, matched=0.0)
+    learned = replace(
+        taught, matched=0.2, many=5, class_loss="varifocal", dense=0.5, distillation=DistillationSettings(labels=0.5)
+    )  # fmt: skip
     return replace(
         gentle,
         teacher=START,
-        freeze=("backbone",),
+        freeze=("backbone",) if new_classes else ("backbone", *TAUGHT),
         optimiser=OptimiserSettings(
-            rate=5e-5, classes=classes, trained=trained, warm_up=20, constant_until=0.4, decay=0.05, clip=5.0
+            rate=5e-5, classes=2.0, trained=("neck",), warm_up=20, constant_until=0.4, decay=0.05, clip=5.0
         ),
-        losses=LossSettings(soft=1.0, taught=0.1, dense=0.5, distillation=DistillationSettings(labels=0.5), **matching),
+        losses=learned if new_classes else taught,
         denoising=DenoisingSettings(number=0),
         ema=EmaSettings(fastest=0.98),
     )  # fmt: skip

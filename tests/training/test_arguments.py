@@ -13,10 +13,9 @@ def test_a_start_is_the_default_and_scratch_is_said(photo_folder, caplog):
     recipe = recipe_of(photo_folder)
     assert (recipe.start, recipe.measure_start, recipe.keep_best) == ("embedded", True, True)
     assert not caplog.records
-    assert (recipe.heads_first, recipe.optimiser.classes) == (0, 1.0)  # it knows person and train
+    assert recipe.heads_first == 0  # it knows person and train
     assert (recipe.teacher, recipe.losses.matched) == ("start", 0.0)  # and suppresses doubles
-    assert recipe.freeze == ("backbone",)
-    assert "heads.classes" in recipe.optimiser.trained  # hardly moves
+    assert {"backbone", "heads.classes"} <= set(recipe.freeze)
     assert [stage.size for stage in recipe.stages] == [512]  # as it looks at photos
     assert recipe_of(photo_folder, start="scratch").start == ""
     assert "RANDOM weights" in caplog.records[-1].getMessage()
