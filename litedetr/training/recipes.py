@@ -72,7 +72,8 @@ class Recipe:
     teacher: a file with NanoDet-g's weights, or "start" for the detector as it is before the training, whose answers are taught
     with the weights ``losses.soft`` and ``losses.taught``; "" for none; coarser: the scale beyond NanoDet-g's coarsest one is
     taught what that sees in the picture at half its size;
-    freeze_stem: leave the backbone's first stages as they are; freeze: leave these parts ("backbone") as they are;
+    freeze_stem: leave the backbone's first stages as they are; freeze: leave these parts ("backbone") as they are; hold: of the
+    class heads leave the rows of those classes as they are that the start knows, by name or by what it calls their objects;
     late_class_loss, late_from: another ``losses.class_loss`` after that share of the training, "" for none;
     mild_from: from that share of the training on, pictures without mosaic, mixup and pasted objects;
     steps, seconds: the training's length, the one reached first counts (0 = no limit; seconds count training only and
@@ -96,6 +97,7 @@ class Recipe:
     near: bool = False
     freeze_stem: bool = False
     freeze: tuple[str, ...] = ()
+    hold: bool = False
     steps: int = 0
     seconds: float = 0.0
     stages: tuple[Stage, ...] = (Stage(1.0, 320, 8),)
@@ -272,9 +274,9 @@ def finetune(
 
     Matching every object to one query alone would unlearn in minutes what a start with non-maximum suppression knows
     (``suppressed``: `DetectorConfig.nms_iou`): it is its own teacher, on its own backbone, and every token and query that sees
-    an object learns it; where it knows all classes, what names them stays as it is. Other starts are trained as DETRs are, the
-    backbone nearly as it is. Where there are classes that the start does not know by name, what has a row per class learns
-    faster, and alone at first.
+    an object learns it; what names the classes that it knows stays as it is. Other starts are trained as DETRs are, the backbone
+    nearly as it is. Where there are classes that the start does not know by name, what has a row per class learns faster, and
+    alone at first.
     """
     gentle = Recipe(
         start=start,
@@ -297,19 +299,16 @@ def finetune(
     )  # fmt: skip
     if not suppressed:
         return gentle
-    # Labels of a few hundred photographs name objects worse than the start does where it knows the names: that stays as it is.
+    # Labels of a few hundred photographs name objects worse than the start does where it knows the class: that stays as it is.
     taught = LossSettings(soft=1.0, taught=0.1, matched=0.0)
-    learned = replace(
-        taught, matched=0.2, many=5, class_loss="varifocal", dense=0.5, distillation=DistillationSettings(labels=0.5)
-    )  # fmt: skip
+    learned = replace(taught, matched=0.2, many=5, class_loss="varifocal", dense=0.5)
     return replace(
         gentle,
         teacher=START,
-        freeze=("backbone",) if new_classes else ("backbone", *TAUGHT),
-        optimiser=OptimiserSettings(
-            rate=5e-5, classes=2.0, trained=("neck",), warm_up=20, constant_until=0.4, decay=0.05, clip=5.0
-        ),
+        freeze=("backbone", "neck", "selection.project", "selection.norm", "selection.box_head"),
+        hold=True,
+        optimiser=OptimiserSettings(rate=5e-5, classes=20.0, warm_up=20, constant_until=0.4, decay=0.0, clip=5.0),
         losses=learned if new_classes else taught,
         denoising=DenoisingSettings(number=0),
         ema=EmaSettings(fastest=0.98),
-    )  # fmt: skip
+    )

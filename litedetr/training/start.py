@@ -38,7 +38,7 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
     if recipe.start:
         # with a teacher, the first stage's own heads answer for every token, and need no other beside them
         changes = {**recipe.changes, "dense_head": recipe.losses.dense > 0 and not recipe.teacher}
-        detector = from_trained(recipe.start, photos, changes, recipe.fresh)
+        detector = from_trained(recipe.start, photos, changes, recipe.fresh, recipe.hold)
     else:
         classes = {"class_names": tuple(photos.names), "category_ids": tuple(photos.category_ids)}
         detector = Detector.from_preset(recipe.preset, num_classes=len(photos.names), **{**classes, **recipe.changes})
@@ -98,7 +98,9 @@ def look_near(detector: Detector) -> None:
 
 
 @torch.no_grad()
-def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | None = None, fresh: Sequence[str] = ()) -> Detector:
+def from_trained(
+    source: str, photos: PhotoSet, changes: Mapping[str, Any] | None = None, fresh: Sequence[str] = (), hold: bool = False
+) -> Detector:
     """A trained detector made one for the classes of ``photos``.
 
     Where the classes differ, the class heads are made anew; a class that both know by the same name keeps its weights, another
@@ -108,6 +110,7 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
         source: "embedded", a weights folder or a Hub id.
         changes: of its config; ``dense_head`` gives it a new auxiliary head for the training.
         fresh: names of modules that get random weights.
+        hold: the rows of the class heads that come from the trained detector are not trained.
 
     Raises:
         ValueError: with these changes a weight that is not ``fresh`` has no match in the trained detector.
@@ -150,6 +153,8 @@ def from_trained(source: str, photos: PhotoSet, changes: Mapping[str, Any] | Non
                 f"expected a weight {key} of shape {tuple(value.shape)} in {source}, got {got}; "
                 "take back the change that needs it, or name its part in `fresh`"
             )
+    if hold:
+        _hold(detector, torch.tensor([not len(row) for row in rows for _ in range(max(len(row), 1))]))
     known = [now[place] for place in common]
     if before == now:
         log.info("starting from %s, which has the same %d classes", source, len(now))
@@ -170,3 +175,12 @@ def _in_rows(shares: Tensor, config: DetectorConfig) -> Tensor:
     means = torch.stack([part.mean(0) for part in own])  # (K, all rows)
     parts = [own[int(row.argmax())] if row.max() == 1 else (row @ means)[None] for row in shares]
     return torch.cat(parts) if parts else means[:0]
+
+
+def _hold(detector: Detector, learned: Tensor) -> None:
+    """Train only those rows of the class heads that are ``learned`` (R,), bool."""
+    for name, parameter in detector.named_parameters():
+        if name.startswith(CLASS_PARTS) and not name.startswith("label_embed."):
+            parameter.requires_grad_(bool(learned.any()))
+            if learned.any():
+                parameter.register_hook(lambda gradient: torch.where(learned.view(-1, *[1] * (gradient.ndim - 1)), gradient, 0.0))

@@ -15,7 +15,8 @@ def test_a_start_is_the_default_and_scratch_is_said(photo_folder, caplog):
     assert not caplog.records
     assert recipe.heads_first == 0  # it knows person and train
     assert (recipe.teacher, recipe.losses.matched) == ("start", 0.0)  # and suppresses doubles
-    assert {"backbone", "heads.classes"} <= set(recipe.freeze)
+    assert {"backbone", "selection.project"} <= set(recipe.freeze)
+    assert recipe.hold
     assert [stage.size for stage in recipe.stages] == [512]  # as it looks at photos
     assert recipe_of(photo_folder, start="scratch").start == ""
     assert "RANDOM weights" in caplog.records[-1].getMessage()

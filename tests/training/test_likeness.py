@@ -72,7 +72,7 @@ def test_everything_a_start_calls_such_objects_is_a_row(photo_folder, caplog):
     assert caplog.messages[-1].startswith("person: begins as the best of ")
 
 
-def start(folder, monkeypatch, rows: list, **changes):
+def start(folder, monkeypatch, rows: list, hold: bool = False, **changes):
     """A detector of person and train from one of cat, train and dog, to which a person is these rows; and that one."""
     names = {"num_classes": 3, "class_names": ("cat", "train", "dog"), "category_ids": (17, 7, 18)}
     trained = tiny_detector(dense_head=False, **names, **changes)
@@ -80,8 +80,8 @@ def start(folder, monkeypatch, rows: list, **changes):
         for parameter in trained.parameters():
             parameter.add_(torch.randn_like(parameter))
     trained.save_pretrained(folder / "trained")
-    monkeypatch.setattr("litedetr.training.start.likenesses", lambda detector, photos, strange: [torch.tensor(rows)])
-    return from_trained(str(folder / "trained"), PhotoSet.open(folder)), trained
+    monkeypatch.setattr("litedetr.training.start.likenesses", lambda detector, photos, strange: [torch.tensor(rows).view(-1, 3)])
+    return from_trained(str(folder / "trained"), PhotoSet.open(folder), hold=hold), trained
 
 
 HEADS = ("heads.classes.0", "selection.class_head")
@@ -106,3 +106,15 @@ def test_a_class_has_the_rows_of_all_that_it_is_called(photo_folder, monkeypatch
         assert torch.equal(new.weight, old.weight[[3, 0, 1, 2]])
         cat, train, dog = old(x).unbind(-1)
         torch.testing.assert_close(new(x), torch.stack((torch.maximum(cat, dog), train), -1))
+
+
+def test_rows_that_the_start_knows_may_be_held(photo_folder, monkeypatch):
+    detector, _ = start(photo_folder, monkeypatch, [], hold=True)  # it knows train, and sees nothing in persons
+    x = torch.randn(5, detector.config.width)
+    for head in map(detector.get_submodule, HEADS):
+        head(x).sum().backward()
+        assert head.weight.grad[0].all()
+        assert not head.weight.grad[1].any()
+        assert head.bias.grad.tolist() == [5, 0]
+    detector, _ = start(photo_folder, monkeypatch, [[0.0, 0.0, 1.0]], hold=True)
+    assert not any(detector.get_submodule(head).weight.requires_grad for head in HEADS)
