@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,6 +54,15 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
     for name in recipe.freeze:
         detector.get_submodule(name).requires_grad_(False)
     return detector
+
+
+def for_what_it_knows(recipe: Recipe, detector: nn.Module) -> Recipe:
+    """The recipe for a detector that it has built: where all rows of the class heads are held, because the start knows all
+    classes, objects are not matched to queries, which would unlearn more than it teaches."""
+    heads = [parameter for name, parameter in detector.named_parameters() if name.startswith("heads.classes.")]
+    if not recipe.hold or any(parameter.requires_grad for parameter in heads):
+        return recipe
+    return replace(recipe, heads_first=0, losses=replace(recipe.losses, matched=0.0, dense=0.0))
 
 
 def load_backbone(detector: Detector, path: str) -> None:

@@ -8,7 +8,8 @@ import torch
 from litedetr.output import DetectorOutput
 from litedetr.training.data import PhotoSet
 from litedetr.training.likeness import likenesses
-from litedetr.training.start import from_trained
+from litedetr.training.recipes import finetune
+from litedetr.training.start import for_what_it_knows, from_trained
 from tests.training.conftest import tiny_detector
 
 NAMES = ("cat", "red thing", "blue thing", "dog")
@@ -116,5 +117,10 @@ def test_rows_that_the_start_knows_may_be_held(photo_folder, monkeypatch):
         assert head.weight.grad[0].all()
         assert not head.weight.grad[1].any()
         assert head.bias.grad.tolist() == [5, 0]
+    recipe = finetune()
+    assert for_what_it_knows(recipe, detector) is recipe
     detector, _ = start(photo_folder, monkeypatch, [[0.0, 0.0, 1.0]], hold=True)
     assert not any(detector.get_submodule(head).weight.requires_grad for head in HEADS)
+    settled = for_what_it_knows(recipe, detector)
+    assert (settled.heads_first, settled.losses.matched, settled.losses.dense) == (0, 0.0, 0.0)
+    assert settled.losses.soft == recipe.losses.soft > 0
