@@ -36,7 +36,7 @@ from litedetr.training.optimiser import Ema, parameter_groups, rate_factor
 from litedetr.training.precision import autocast, normalise
 from litedetr.training.recipes import Recipe
 from litedetr.training.resume import check_classes, check_recipe
-from litedetr.training.start import build_detector, for_what_it_knows
+from litedetr.training.start import build_detector
 from litedetr.training.survey import sheet, survey
 from litedetr.training.targets import Targets
 from litedetr.training.teacher import teacher_of
@@ -92,9 +92,7 @@ def train(
     photos = PhotoSet.open(data, "train")
     validation = PhotoSet.open(data, "val") if "val" in find(data) else None
     torch.manual_seed(recipe.seed)
-    if detector is None:
-        detector = build_detector(recipe, photos)
-        recipe = for_what_it_knows(recipe, detector)
+    detector = detector if detector is not None else build_detector(recipe, photos)
     if validation is not None:
         for note in category_ids(detector.config, validation)[1]:
             log.warning(note)

@@ -300,15 +300,13 @@ def finetune(
     if not suppressed:
         return gentle
     # Labels of a few hundred photographs name objects worse than the start does where it knows the class: that stays as it is.
-    taught = LossSettings(soft=1.0, taught=0.1, matched=0.0)
-    learned = replace(taught, matched=0.2, many=5, class_loss="varifocal", dense=0.5)
     return replace(
         gentle,
         teacher=START,
         freeze=("backbone", "neck", "selection.project", "selection.norm", "selection.box_head"),
         hold=True,
-        optimiser=OptimiserSettings(rate=5e-5, classes=20.0, warm_up=20, constant_until=0.4, decay=0.0, clip=5.0),
-        losses=learned if new_classes else taught,
+        optimiser=OptimiserSettings(rate=5e-5, classes=100.0, warm_up=20, constant_until=0.4, decay=0.0, clip=5.0),
+        losses=LossSettings(soft=1.0, taught=0.1, matched=0.0),
         denoising=DenoisingSettings(number=0),
         ema=EmaSettings(fastest=0.98),
     )

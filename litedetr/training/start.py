@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from litedetr.training.classes import CLASS_PARTS, same_names
 from litedetr.training.data import PhotoSet
 from litedetr.training.imagenet import load_imagenet_backbone
 from litedetr.training.likeness import likenesses
+from litedetr.training.linear_probe import linear_probe
 from litedetr.training.recipes import Recipe
 
 log = logging.getLogger(__name__)
@@ -54,15 +55,6 @@ def build_detector(recipe: Recipe, photos: PhotoSet) -> Detector:
     for name in recipe.freeze:
         detector.get_submodule(name).requires_grad_(False)
     return detector
-
-
-def for_what_it_knows(recipe: Recipe, detector: nn.Module) -> Recipe:
-    """The recipe for a detector that it has built: where all rows of the class heads are held, because the start knows all
-    classes, objects are not matched to queries, which would unlearn more than it teaches."""
-    heads = [parameter for name, parameter in detector.named_parameters() if name.startswith("heads.classes.")]
-    if not recipe.hold or any(parameter.requires_grad for parameter in heads):
-        return recipe
-    return replace(recipe, heads_first=0, losses=replace(recipe.losses, matched=0.0, dense=0.0))
 
 
 def load_backbone(detector: Detector, path: str) -> None:
@@ -113,8 +105,8 @@ def from_trained(
 ) -> Detector:
     """A trained detector made one for the classes of ``photos``.
 
-    Where the classes differ, the class heads are made anew; a class that both know by the same name keeps its weights, another
-    one begins with what the detector calls its objects (`litedetr.training.likeness`).
+    Where the classes differ, the class heads are made anew: a class that both know by the same name keeps its weights, another
+    one begins with what the detector calls its objects (`litedetr.training.likeness`), or by a linear probe on them.
 
     Args:
         source: "embedded", a weights folder or a Hub id.
@@ -129,9 +121,9 @@ def from_trained(
     before, now = trained.config.names, tuple(photos.names)
     common = same_names(now, before)
     strange = [place for place in range(len(now)) if place not in common]
-    seen = dict(zip(strange, likenesses(trained, photos, strange), strict=True)) if strange else {}
-    shares = [torch.eye(len(before))[[common[place]]] if place in common else seen[place] for place in range(len(now))]
-    rows = [_in_rows(share, trained.config) for share in shares]
+    alike = dict(zip(strange, likenesses(trained, photos, strange), strict=True)) if strange else {}
+    like = [[common[place]] if place in common else alike[place] for place in range(len(now))]
+    rows = [_rows(known, trained.config) for known in like]
     counts = tuple(max(len(row), 1) for row in rows)
     classes = {
         "num_classes": len(now), "class_names": now, "category_ids": tuple(photos.category_ids),
@@ -151,10 +143,10 @@ def from_trained(
             continue
         if before != now and key.startswith(CLASS_PARTS):
             embedded = key.startswith("label_embed.")  # a row a class, and one more
-            given = [share[:1] for share in shares] if embedded else rows
-            for place, mixture in zip(value.split([1] * len(now) + [1] if embedded else counts), given, strict=False):
-                if len(mixture):
-                    place.copy_(mixture @ weights[key][: mixture.shape[1]].float())
+            parts = value.split([1] * len(now) + [1] if embedded else counts)
+            for part, given in zip(parts, [known[:1] for known in like] if embedded else rows, strict=False):
+                if given:
+                    part.copy_(weights[key][given])
         elif key in weights and weights[key].shape == value.shape:
             value.copy_(weights[key])
         else:
@@ -163,8 +155,15 @@ def from_trained(
                 f"expected a weight {key} of shape {tuple(value.shape)} in {source}, got {got}; "
                 "take back the change that needs it, or name its part in `fresh`"
             )
+    unknown = [place for place, row in enumerate(rows) if not row]
+    for name, probed in linear_probe(trained, photos, unknown).items() if unknown else ():
+        if not name.startswith(anew):
+            head = detector.get_submodule(name)
+            for place, row in zip(unknown, probed, strict=True):
+                if row is not None:
+                    head.weight[sum(counts[:place])], head.bias[sum(counts[:place])] = row[:-1], row[-1]
     if hold:
-        _hold(detector, torch.tensor([not len(row) for row in rows for _ in range(max(len(row), 1))]))
+        _hold(detector, torch.tensor([not row for row, count in zip(rows, counts, strict=True) for _ in range(count)]))
     known = [now[place] for place in common]
     if before == now:
         log.info("starting from %s, which has the same %d classes", source, len(now))
@@ -177,14 +176,11 @@ def from_trained(
     return detector
 
 
-def _in_rows(shares: Tensor, config: DetectorConfig) -> Tensor:
-    """(N, K) shares of a detector's classes -> (R, those of all rows of its class heads): for one class alone each of its rows,
-    for a mixture one row, with the mean of each class' rows."""
-    rows = config.class_rows or (1,) * config.num_classes
-    own = torch.eye(sum(rows)).split(rows)
-    means = torch.stack([part.mean(0) for part in own])  # (K, all rows)
-    parts = [own[int(row.argmax())] if row.max() == 1 else (row @ means)[None] for row in shares]
-    return torch.cat(parts) if parts else means[:0]
+def _rows(classes: Sequence[int], config: DetectorConfig) -> list[int]:
+    """Which rows of a detector's class heads these classes have."""
+    counts = config.class_rows or (1,) * config.num_classes
+    firsts = list(accumulate(counts, initial=0))
+    return [row for place in classes for row in range(firsts[place], firsts[place + 1])]
 
 
 def _hold(detector: Detector, learned: Tensor) -> None:

@@ -2,14 +2,12 @@
 
 import logging
 
-import pytest
 import torch
 
 from litedetr.output import DetectorOutput
 from litedetr.training.data import PhotoSet
 from litedetr.training.likeness import likenesses
-from litedetr.training.recipes import finetune
-from litedetr.training.start import for_what_it_knows, from_trained
+from litedetr.training.start import from_trained
 from tests.training.conftest import tiny_detector
 
 NAMES = ("cat", "red thing", "blue thing", "dog")
@@ -41,26 +39,11 @@ class Seer(torch.nn.Module):
 def test_a_class_is_what_the_start_calls_its_objects(photo_folder, caplog):
     caplog.set_level(logging.INFO)
     photos = PhotoSet.open(photo_folder)  # person is red, train is blue
-    person, train = likenesses(Seer(), photos, [0, 1])
-    assert person.tolist() == [[0, 1, 0, 0]]  # "dog" is said of both, and never for sure
-    assert train.tolist() == [[0, 0, 1, 0]]
-    assert caplog.messages == ["person: begins as red thing 100%", "train: begins as blue thing 100%"]
-
-
-def test_a_class_of_which_nothing_is_said_for_sure_is_a_mixture(photo_folder, caplog):
-    caplog.set_level(logging.INFO)
-    photos = PhotoSet.open(photo_folder)
+    assert likenesses(Seer(), photos, [0, 1]) == [[1], [2]]  # "dog" is said of both, and never for sure
+    assert caplog.messages == ["person: begins as red thing", "train: begins as blue thing"]
     unsure = Seer()
-    infer = unsure.infer
-    unsure.infer = lambda pixels: DetectorOutput(infer(pixels).logits - 4.3, infer(pixels).boxes)  # scores of 0.09 and 0.008
-    (person,) = likenesses(unsure, photos, [0])
-    assert person.shape == (1, 4)
-    assert person.sum().item() == pytest.approx(1)
-    assert person[0, 1] > 0.9
-    blind = Seer()
-    blind.infer = lambda pixels: DetectorOutput(torch.full((1, 3, 4), -6.0), torch.full((1, 3, 4), 0.5))
-    assert likenesses(blind, photos, [1])[0].shape == (0, 4)
-    assert caplog.messages[-1] == "train: the start sees nothing in its objects, so its heads begin at random"
+    unsure.infer = lambda pixels: DetectorOutput(torch.full((1, 3, 4), -3.0), torch.full((1, 3, 4), 0.5))
+    assert likenesses(unsure, photos, [1]) == [[]]
 
 
 def test_everything_a_start_calls_such_objects_is_a_row(photo_folder, caplog):
@@ -69,11 +52,11 @@ def test_everything_a_start_calls_such_objects_is_a_row(photo_folder, caplog):
     for photo in photos.photos:
         photo.labels[:] = 0  # red or blue, all are persons
     (person,) = likenesses(Seer(), photos, [0])
-    assert sorted(person.argmax(1).tolist()) == [1, 2]
+    assert sorted(person) == [1, 2]
     assert caplog.messages[-1].startswith("person: begins as the best of ")
 
 
-def start(folder, monkeypatch, rows: list, hold: bool = False, **changes):
+def start(folder, monkeypatch, rows: list[int], hold: bool = False, **changes):
     """A detector of person and train from one of cat, train and dog, to which a person is these rows; and that one."""
     names = {"num_classes": 3, "class_names": ("cat", "train", "dog"), "category_ids": (17, 7, 18)}
     trained = tiny_detector(dense_head=False, **names, **changes)
@@ -81,25 +64,15 @@ def start(folder, monkeypatch, rows: list, hold: bool = False, **changes):
         for parameter in trained.parameters():
             parameter.add_(torch.randn_like(parameter))
     trained.save_pretrained(folder / "trained")
-    monkeypatch.setattr("litedetr.training.start.likenesses", lambda detector, photos, strange: [torch.tensor(rows).view(-1, 3)])
+    monkeypatch.setattr("litedetr.training.start.likenesses", lambda detector, photos, strange: [rows])
     return from_trained(str(folder / "trained"), PhotoSet.open(folder), hold=hold), trained
 
 
 HEADS = ("heads.classes.0", "selection.class_head")
 
 
-def test_the_heads_are_mixed_so(photo_folder, monkeypatch):
-    detector, trained = start(photo_folder, monkeypatch, [[0.75, 0.0, 0.25]])
-    assert detector.config.class_rows == ()
-    for head in HEADS:
-        old, new = trained.get_submodule(head), detector.get_submodule(head)
-        assert torch.allclose(new.weight[0], 0.75 * old.weight[0] + 0.25 * old.weight[2], atol=1e-6), "person"
-        assert torch.allclose(new.bias[0], 0.75 * old.bias[0] + 0.25 * old.bias[2], atol=1e-6)
-        assert torch.equal(new.weight[1], old.weight[1]), "train is known"
-
-
 def test_a_class_has_the_rows_of_all_that_it_is_called(photo_folder, monkeypatch):
-    detector, trained = start(photo_folder, monkeypatch, [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], class_rows=(2, 1, 1))
+    detector, trained = start(photo_folder, monkeypatch, [2, 0], class_rows=(2, 1, 1))
     assert detector.config.class_rows == (3, 1)  # a dog's row, a cat's two
     x = torch.randn(5, detector.config.width)
     for head in HEADS:
@@ -117,10 +90,5 @@ def test_rows_that_the_start_knows_may_be_held(photo_folder, monkeypatch):
         assert head.weight.grad[0].all()
         assert not head.weight.grad[1].any()
         assert head.bias.grad.tolist() == [5, 0]
-    recipe = finetune()
-    assert for_what_it_knows(recipe, detector) is recipe
-    detector, _ = start(photo_folder, monkeypatch, [[0.0, 0.0, 1.0]], hold=True)
+    detector, _ = start(photo_folder, monkeypatch, [2], hold=True)
     assert not any(detector.get_submodule(head).weight.requires_grad for head in HEADS)
-    settled = for_what_it_knows(recipe, detector)
-    assert (settled.heads_first, settled.losses.matched, settled.losses.dense) == (0, 0.0, 0.0)
-    assert settled.losses.soft == recipe.losses.soft > 0
