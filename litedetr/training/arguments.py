@@ -66,9 +66,10 @@ def recipe_of(
             raise ValueError('expected weights to start from, got --from scratch: leave out --recipe finetune, or name a start')
         names = [category["name"] for category in find(data)["train"].read().categories]
         config = read_config(start or "embedded")
-        new, suppressed = len(same_names(names, config.names)) < len(names), config.two_stage and config.nms_iou is not None
-        final = min(config.long_side, LARGEST)
-        made = recipes.finetune(seconds or 1800, start or "embedded", new, suppressed, size=final)
+        new = len(same_names(names, config.names)) < len(names)
+        suppressed = config.family == "dino" and config.nms_iou is not None
+        final, layers = min(config.long_side, LARGEST), (len(config.encoder_schedule.steps()), config.decoder_layers)
+        made = recipes.finetune(seconds or 1800, start or "embedded", new, suppressed, size=final, layers=layers)
     elif recipe in recipes.NAMED:
         made = recipes.NAMED[recipe]()
     else:

@@ -235,15 +235,15 @@ def nearby(seconds: float = 1020, start: str = "", teacher: str = "", threads: i
     )
 
 
-def attention_alone(encoder_layers: int = 0, decoder_layers: int = 3) -> tuple[str, ...]:
-    """For ``Recipe.freeze``: everything but the encoder and the decoder's attention; and the sampling offsets of all of the
-    decoder's layers and so many of the encoder's."""
+def attention_alone(encoder_layers: int = 0, decoder_layers: int = 3, classes: bool = False) -> tuple[str, ...]:
+    """For ``Recipe.freeze``: everything but the encoder and the decoder's attention (and, with ``classes``, the class heads);
+    and the sampling offsets of all of the decoder's layers and so many of the encoder's."""
     layers = [f"decoder.layers.{layer}" for layer in range(decoder_layers)]
     kept = [f"{layer}.{part}" for layer in layers for part in ("self_attention", "self_norm", "norm", "ffn")]
     layers += [f"encoder.layers.{layer}" for layer in range(encoder_layers)]
     offsets = [f"{layer}.attention.sampling_offsets" for layer in layers]
-    parts = ("backbone", "neck", "selection", "heads", "label_embed", "decoder.norm", "decoder.reference_head")
-    return (*parts, *kept, *offsets)
+    others = ("selection.project", "selection.norm", "selection.box_head", "heads.boxes") if classes else ("selection", "heads")
+    return ("backbone", "neck", *others, "label_embed", "decoder.norm", "decoder.reference_head", *kept, *offsets)
 
 
 def coarser(seconds: float = 150, start: str = "", teacher: str = "", threads: int = 0) -> Recipe:
@@ -268,15 +268,16 @@ NAMED = {"embedded": embedded, "nearby": nearby, "coarser": coarser, "mobilenet"
 
 def finetune(
     seconds: float = 1800, start: str = "embedded", new_classes: bool = True, suppressed: bool = True, threads: int = 0,
-    size: int = 512,
+    size: int = 512, layers: tuple[int, int] = (6, 3),
 ) -> Recipe:
-    """From trained weights to one's own classes: the final ``size`` throughout, low rates, mild pictures.
+    """From trained weights to one's own classes: the final ``size`` throughout, low rates, mild pictures. ``layers``: how many
+    the start's encoder and decoder have.
 
     Matching every object to one query alone would unlearn in minutes what a start with non-maximum suppression knows
-    (``suppressed``: `DetectorConfig.nms_iou`): it is its own teacher, on its own backbone, and every token and query that sees
-    an object learns it; what names the classes that it knows stays as it is. Other starts are trained as DETRs are, the backbone
-    nearly as it is. Where there are classes that the start does not know by name, what has a row per class learns faster, and
-    alone at first.
+    (``suppressed``: a DINO with `DetectorConfig.nms_iou`): it is its own teacher, every token and query that sees an object
+    learns it, by attention alone, and what names the classes that it knows stays as it is. Other starts are trained as DETRs
+    are, the backbone nearly as it is. Where there are classes that the start does not know by name, what has a row per class
+    learns faster, and alone at first.
     """
     gentle = Recipe(
         start=start,
@@ -303,7 +304,7 @@ def finetune(
     return replace(
         gentle,
         teacher=START,
-        freeze=("backbone", "neck", "selection.project", "selection.norm", "selection.box_head"),
+        freeze=attention_alone(*layers, classes=True),
         hold=True,
         optimiser=OptimiserSettings(rate=5e-5, classes=100.0, warm_up=20, constant_until=0.4, decay=0.0, clip=5.0),
         losses=LossSettings(soft=1.0, taught=0.1, matched=0.0),
