@@ -64,4 +64,3 @@ def pictures_of(photos: PhotoSet, strange: Sequence[int]) -> list[int]:
         having = [index for index, photo in enumerate(photos.photos) if label in photo.labels]
         chosen += np.random.default_rng(label).permutation(having)[:EACH].tolist()
     return sorted(np.random.default_rng(0).permutation(list(dict.fromkeys(chosen)))[:PICTURES].tolist())
-
