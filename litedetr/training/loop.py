@@ -145,6 +145,7 @@ class _Run:
         self.best, self.since_best = -1.0, 0  # AP of the best measurement, and how many came after it
         self.board: Callable[[dict[str, Any]], None] | None = None  # made with the first line: then the step is known
         self.others = [p for name, p in self.detector.named_parameters() if p.requires_grad and not name.startswith(CLASS_PARTS)]
+        self.heads_first = recipe.heads_first if len(self.others) < len(self.parameters) else 0  # where any of them is trained
 
     # --- state -----------------------------------------------------------------------------------------------------
 
@@ -249,7 +250,7 @@ class _Run:
                 good = True
         except FloatingPointError as error:
             log.warning("step %d: %s", self.step, error)
-        if self.step < self.recipe.heads_first:
+        if self.step < self.heads_first:
             for parameter in self.others:
                 parameter.grad = None
         if self.processes.sum_gradients(self.parameters, good):

@@ -136,6 +136,16 @@ def test_a_broken_checkpoint_is_named(photo_folder, tmp_path):
         train(RECIPE, photo_folder, tmp_path, detector=tiny_detector(), progress=False)
 
 
+@pytest.mark.parametrize("trained", [True, False])
+def test_heads_are_trained_first_where_they_are_trained(photo_folder, tmp_path, trained):
+    detector = tiny_detector()
+    for name in ("heads.classes", "selection.class_head", "label_embed"):
+        detector.get_submodule(name).requires_grad_(trained)
+    before = detector.encoder.layers[0].ffn.linear1.weight.detach().clone()
+    train(replace(RECIPE, steps=1, heads_first=9), photo_folder, tmp_path, detector=detector, progress=False)
+    assert torch.equal(detector.encoder.layers[0].ffn.linear1.weight, before) == trained
+
+
 def test_a_time_budget_ends_the_run(photo_folder, tmp_path):
     recipe = replace(RECIPE, steps=0, seconds=0.5, stages=(Stage(1.0, 64, 2),), losses=LossSettings())
     result = train(recipe, photo_folder, tmp_path, detector=tiny_detector(), progress=False)
