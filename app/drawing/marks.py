@@ -97,7 +97,7 @@ def corner(x: float, right: float, y: float, size: tuple[int, int], edge: float)
     return {"x": right if leftward else x, "y": y, **anchors}
 
 
-def apart(tags: Iterable[Sequence[dict[str, Any]]], pixel: float, most: int) -> list[dict[str, Any]]:
+def apart(tags: Iterable[Iterable[dict[str, Any]]], pixel: float, most: int) -> list[dict[str, Any]]:
     """At most so many tags that do not cover each other: the first come first, the others give way.
 
     Args:
@@ -107,7 +107,9 @@ def apart(tags: Iterable[Sequence[dict[str, Any]]], pixel: float, most: int) -> 
     kept: list[dict[str, Any]] = []
     taken = np.zeros((0, 4))
     for places in tags:
-        for each in places if len(kept) < most else ():
+        if len(kept) == most:
+            break
+        for each in places:
             box = _covered(each, pixel)
             if not ((taken[:, :2] < box[2:]) & (box[:2] < taken[:, 2:])).all(axis=1).any():
                 kept.append(each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from html import escape
 from typing import Any
 
@@ -28,7 +29,7 @@ def drawing(run: Run, state: ViewState) -> Drawing:
     areas = np.prod(found.boxes[shown, 2:] - found.boxes[shown, :2], axis=1)
     chosen = detection_of(run, state.query)
     traces = [_box(run, state, int(index), int(index) == chosen) for index in shown[np.argsort(-areas, kind="stable")]]
-    labels = apart([_labels(run, state, int(index)) for index in shown], run.size[1] / SHOWN, LABELS)
+    labels = apart((_labels(run, state, int(index)) for index in shown), run.size[1] / SHOWN, LABELS)
     return canvas(run, traces, annotations=labels[::-1])
 
 
@@ -80,7 +81,7 @@ def _box(run: Run, state: ViewState, index: int, chosen: bool) -> dict[str, Any]
     }
 
 
-def _labels(run: Run, state: ViewState, index: int) -> list[dict[str, Any]]:
+def _labels(run: Run, state: ViewState, index: int) -> Iterator[dict[str, Any]]:
     """A box's label where it may stand: at its best corner, or else at the others, the lower ones inside."""
     found = run.detections
     colour = class_colour(int(found.labels[index]))
@@ -90,10 +91,8 @@ def _labels(run: Run, state: ViewState, index: int) -> list[dict[str, Any]]:
     left, other = {"x": x, "xanchor": "left"}, {"x": right, "xanchor": "right"}
     lower = {"y": bottom, "yanchor": "bottom"}
     text = f"{escape(class_name(state.lang, found.names[index]))} {found.scores[index]:.2f}"
-    return [
-        tag(text, colour, 12, **place) | {"borderpad": 2, "xshift": 1 if place["xanchor"] == "right" else -1}
-        for place in (best, upper | other, upper | left, lower | left, lower | other)
-    ]
+    for place in (best, upper | other, upper | left, lower | left, lower | other):
+        yield tag(text, colour, 12, **place) | {"borderpad": 2, "xshift": 1 if place["xanchor"] == "right" else -1}
 
 
 VIEW = View("detections", drawing, summary, move=move_object, cards=("classes",), rail=False, leads="points")

@@ -24,6 +24,7 @@ from litedetr.training.augment import NONE
 from litedetr.training.data import PhotoSet
 from litedetr.training.handover import pixels_of
 from litedetr.training.precision import autocast
+from litedetr.training.ridge import ridge
 from litedetr.training.teacher import halved
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,7 @@ def fit_coarsest(detector: Detector, batches: Iterable[Tensor]) -> float:
         wanted = before(half).flatten(2).transpose(1, 2).flatten(0, 1).double()  # (N, d)
         squares, products = squares + given.T @ given, products + given.T @ wanted
         total, sums, count = total + (wanted**2).sum(0), sums + wanted.sum(0), count + len(wanted)
-    ridge = torch.full((len(squares),), RIDGE * float(squares.diagonal()[:-1].mean()), dtype=torch.float64)
-    ridge[-1] = 0.0  # the constant is free
-    found = torch.linalg.solve(squares + ridge.diag(), products)
+    found = ridge(squares, products, RIDGE)
     last.weight.copy_(found[:-1].T.view_as(last.weight))
     last.bias.copy_(found[-1])
     last_norm.load_state_dict(norm.state_dict())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from litedetr.boxes import cxcywh_to_xyxy, iou
 from litedetr.detector import Detector
@@ -34,9 +35,7 @@ def likenesses(detector: Detector, photos: PhotoSet, strange: Sequence[int]) -> 
         sample = photos.sample(index)
         pixels, _, geometry = detector.prepare(sample.image)
         output = detector.infer(pixels)
-        height, width = geometry.photo
-        size = torch.tensor([width, height, width, height])
-        overlap = iou(torch.from_numpy(sample.boxes)[:, None] / size, cxcywh_to_xyxy(output.boxes[0].float().cpu()), eps=1e-9)
+        overlap = overlaps(sample.boxes, geometry.photo, output.boxes[0])  # (O, Q)
         scores = output.logits[0].float().cpu().sigmoid()  # (Q, K)
         sure = scores * (scores >= SURE)
         answers += sure.sum(0)
@@ -55,6 +54,13 @@ def likenesses(detector: Detector, photos: PhotoSet, strange: Sequence[int]) -> 
             told = ", ".join(detector.config.names[known] for known in found[-1])
             log.info("%s: begins as %s%s", photos.names[strange[place]], "the best of " if len(found[-1]) > 1 else "", told)
     return found
+
+
+def overlaps(objects: np.ndarray, photo: tuple[int, int], boxes: Tensor) -> Tensor:
+    """IoU (O, N) of objects (O, 4), xyxy in a photo's pixels (height, width), and a detector's boxes (N, 4) cxcywh in [0, 1]."""
+    height, width = photo
+    size = torch.tensor([width, height, width, height])
+    return iou(torch.from_numpy(objects)[:, None] / size, cxcywh_to_xyxy(boxes.float().cpu()), eps=1e-9)
 
 
 def pictures_of(photos: PhotoSet, strange: Sequence[int]) -> list[int]:

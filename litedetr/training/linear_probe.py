@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from litedetr.boxes import cxcywh_to_xyxy, iou
 from litedetr.detector import Detector
 from litedetr.families.heads import ClassHead
 from litedetr.training.data import PhotoSet
-from litedetr.training.likeness import OVERLAP, pictures_of
+from litedetr.training.likeness import OVERLAP, overlaps, pictures_of
+from litedetr.training.ridge import ridge
 
 log = logging.getLogger(__name__)
 YES, NO = 2.0, -6.0
@@ -45,11 +45,9 @@ def linear_probe(detector: Detector, photos: PhotoSet, labels: Sequence[int]) ->
             sample = photos.sample(index)
             pixels, _, geometry = detector.prepare(sample.image)
             output = detector.from_features(detector.backbone(pixels), None, every_token=detector.config.two_stage)
-            height, width = geometry.photo
-            objects = torch.from_numpy(sample.boxes)[:, None] / torch.tensor([width, height, width, height])
             for name, given in inputs.items():
                 boxes = output.every_token.boxes if name.startswith("selection.") else output.boxes
-                near = iou(objects, cxcywh_to_xyxy(boxes[0].float().cpu()), eps=1e-9) >= OVERLAP  # (O, N)
+                near = overlaps(sample.boxes, geometry.photo, boxes[0]) >= OVERLAP  # (O, N)
                 x = F.pad(given.cpu().double(), (0, 1), value=1.0)  # (N, d + 1)
                 for label in (None, *labels):
                     part = x if label is None else x[near[torch.from_numpy(sample.labels) == label].any(0)]
@@ -71,7 +69,4 @@ def _row(own: Tensor, everything: Tensor) -> Tensor | None:
     if not count:
         return None
     weight = OTHERS * count / max(float(rest[-1, -1]), 1.0)
-    both = own + weight * rest
-    ridge = torch.full((len(both),), RIDGE * float(both.diagonal()[:-1].mean()), dtype=both.dtype)
-    ridge[-1] = 0.0  # the bias is free
-    return torch.linalg.solve(both + ridge.diag(), YES * own[-1] + NO * weight * rest[-1]).float()
+    return ridge(own + weight * rest, YES * own[-1] + NO * weight * rest[-1], RIDGE).float()

@@ -189,4 +189,9 @@ def _hold(detector: Detector, learned: Tensor) -> None:
         if name.startswith(CLASS_PARTS) and not name.startswith("label_embed."):
             parameter.requires_grad_(bool(learned.any()))
             if learned.any():
-                parameter.register_hook(lambda gradient: torch.where(learned.view(-1, *[1] * (gradient.ndim - 1)), gradient, 0.0))
+                parameter.register_hook(lambda gradient: _only(learned, gradient))
+
+
+def _only(learned: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient (R, …) of the rows that are ``learned`` (R,), zeros of the others; the detector may be on a GPU by now."""
+    return torch.where(learned.to(gradient.device).view(-1, *[1] * (gradient.ndim - 1)), gradient, 0.0)
